@@ -1,0 +1,77 @@
+# Every target sets itself up: it needs Python >= 3.11 and make, makes the virtual environment .venv, and installs the
+# versions pinned in constraints.txt. A second call installs nothing.
+#
+#   make study ARGS="--seeds 4"        more arguments for the study
+#   make test ARGS="-k windows"        more arguments for pytest
+#   make test PYTHON=python3.12        another interpreter for a new .venv
+#   make test PIP_FLAGS="--extra-index-url URL"   any option of pip install, here an index with a CPU-only torch
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+PYTHON ?=
+PIP_FLAGS ?=
+ARGS ?=
+
+RECENT := import sys; sys.exit(sys.version_info < (3, 11))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help study test lint bench clean
+
+help:
+	@echo "make study   the temporal dynamics study, its quick form"
+	@echo "make test    the tests"
+	@echo "make lint    ruff, mypy and the import contracts"
+	@echo "make bench   the benchmarks"
+	@echo "make clean   remove .venv, caches and builds"
+
+study: $(VENV)/.installed-run
+	@$(BIN)/python studies/temporal_dynamics/study.py --quick $(ARGS)
+
+test: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest -m benchmark tests/benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	@set -e; \
+	found="$(PYTHON)"; \
+	for candidate in python3 python3.11 python3.12 python3.13; do \
+	  if [ -z "$$found" ] && "$$candidate" -c '$(RECENT)' >/dev/null 2>&1; then found="$$candidate"; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "No Python >= 3.11 among python3, python3.11, python3.12 and python3.13." \
+	    "Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	if ! "$$found" -c '$(RECENT)'; then \
+	  echo "$$found does not run, or is older than Python 3.11; causalunet needs 3.11 or later." >&2; exit 1; \
+	fi; \
+	echo "Making the virtual environment $(VENV) with $$("$$found" --version)"; \
+	"$$found" -m venv $(VENV)
+
+# torch goes first and alone: once there, nothing later makes pip choose another build of it. The package itself is
+# built with the pinned hatchling of the environment instead of one fetched anew.
+$(VENV)/.installed-run: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing torch (the largest part)"
+	@$(PIP) torch
+	@echo "Installing causalunet and what it runs on"
+	@$(PIP) hatchling editables
+	@$(PIP) --no-build-isolation --editable '.[run]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed-run
+	@echo "Installing what the tests need"
+	@$(PIP) --no-build-isolation --editable '.[test]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Effects from stored results: numpy, scipy and xarray only."""

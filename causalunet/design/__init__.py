@@ -1,0 +1,34 @@
+"""What a user writes: windows, fills, interventions, sweeps, studies, and the anatomy that they speak of."""
+
+from causalunet.design.anatomy import Anatomy, Component, Edge
+from causalunet.design.fills import Fill, Identity, Jump, Scale, Zero
+from causalunet.design.interventions import AblateBlock, AblateSkip, Composition, Edit, Intervention, Null, SkipSteps
+from causalunet.design.study import DDPM, Record, Sample, StudySpec
+from causalunet.design.sweeps import sweep
+from causalunet.design.windows import Window, Windows, cut_relax_cut
+
+__all__ = [
+    "DDPM",
+    "AblateBlock",
+    "AblateSkip",
+    "Anatomy",
+    "Component",
+    "Composition",
+    "Edge",
+    "Edit",
+    "Fill",
+    "Identity",
+    "Intervention",
+    "Jump",
+    "Null",
+    "Record",
+    "Sample",
+    "Scale",
+    "SkipSteps",
+    "StudySpec",
+    "Window",
+    "Windows",
+    "Zero",
+    "cut_relax_cut",
+    "sweep",
+]

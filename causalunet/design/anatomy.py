@@ -1,0 +1,207 @@
+"""A U-Net as a graph: components in execution order, edges between them, and what is dead when an edge is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Literal
+
+from causalunet.design.interventions import Edit, Intervention
+from causalunet.errors import ComponentError, SpecError
+
+__all__ = ["Anatomy", "Component", "Edge", "u_edges"]
+
+Role = Literal["encoder", "bottleneck", "decoder"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One block of a U-Net.
+
+    Parameters
+    ----------
+    name : str
+        ``down.i`` (from the top), ``mid`` or ``up.i`` (from the bottom).
+    role : {"encoder", "bottleneck", "decoder"}
+    level : int
+        Level of the U, 0 at full resolution, read off the output's resolution.
+    depth : int
+        Blocks between this one and the top of the U.
+    shape : tuple of int
+        Output (channel, y, x).
+    flops : int
+        Floating-point operations per row and call; a multiply-add counts as two.
+    parameters : int
+        Number of weights.
+    module : str
+        Dotted path of the block in the U-Net.
+    """
+
+    name: str
+    role: Role
+    level: int
+    depth: int
+    shape: tuple[int, int, int]
+    flops: int
+    parameters: int
+    module: str
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A tensor that goes from one component to another.
+
+    Parameters
+    ----------
+    source, target : str
+        Component names; the target of the last edge is ``out``.
+    name : str
+        ``skip.i`` for a skip connection, empty on the main path.
+    """
+
+    source: str
+    target: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Components of a U-Net in execution order, and the edges between them.
+
+    Parameters
+    ----------
+    components : tuple of Component
+    edges : tuple of Edge
+    flops : int
+        Of a whole call for one row, parts outside the components (timestep embedding, output convolution) included.
+    parameters : int
+        Of the whole model, text transformer included.
+    """
+
+    components: tuple[Component, ...]
+    edges: tuple[Edge, ...]
+    flops: int
+    parameters: int
+
+    @cached_property
+    def by_name(self) -> dict[str, Component]:
+        """Component by name, in execution order."""
+        return {component.name: component for component in self.components}
+
+    @cached_property
+    def skips(self) -> dict[str, Edge]:
+        """Skip connection by name, from the top."""
+        named = {edge.name: edge for edge in self.edges if edge.name}
+        return dict(sorted(named.items(), key=lambda item: int(item[0].split(".")[1])))
+
+    @cached_property
+    def decoder(self) -> tuple[Component, ...]:
+        """Decoder blocks, from the bottom."""
+        return tuple(component for component in self.components if component.role == "decoder")
+
+    def skip_into(self, component: str) -> Edge | None:
+        """The skip connection that ends in a component, if one does."""
+        return next((edge for edge in self.skips.values() if edge.target == component), None)
+
+    def select(self, patterns: Iterable[str]) -> tuple[str, ...]:
+        """Names of the components that match shell patterns such as ``up.*``, in execution order.
+
+        Raises
+        ------
+        ComponentError
+            A pattern matches nothing.
+        """
+        chosen: set[str] = set()
+        for pattern in patterns:
+            matches = {name for name in self.by_name if fnmatchcase(name, pattern)}
+            if not matches:
+                raise ComponentError(f"No component matches {pattern!r}. The model has {self._listing()}.")
+            chosen |= matches
+        return tuple(name for name in self.by_name if name in chosen)
+
+    def dead(self, severed: Collection[str]) -> frozenset[str]:
+        """Components whose output reaches the image on no path once some places are severed.
+
+        Parameters
+        ----------
+        severed : collection of str
+            Component names (the value put out is replaced) and skip names (the edge carries something else).
+
+        Returns
+        -------
+        frozenset of str
+            A severed component is itself dead: its own output is not used.
+        """
+        live = {"out"}
+        for component in reversed(self.components):
+            if component.name in severed:
+                continue
+            outgoing = (edge for edge in self.edges if edge.source == component.name and edge.name not in severed)
+            if any(edge.target in live for edge in outgoing):
+                live.add(component.name)
+        return frozenset(self.by_name) - live
+
+    def live_flops(self, dead: Collection[str]) -> int:
+        """Floating-point operations of one row's call when some components do not run."""
+        return self.flops - sum(self.by_name[name].flops for name in dead)
+
+    def consumers(self, component: str) -> tuple[str, ...]:
+        """Components that read a component's output."""
+        return tuple(edge.target for edge in self.edges if edge.source == component)
+
+    def check(self, intervention: Intervention) -> None:
+        """Raise `ComponentError` if an intervention names what the model does not have.
+
+        Also raised for edits that could never fire because another edit of the same step makes their place dead.
+        """
+        edits = [edit for edit in intervention.edits() if edit.component != "unet"]
+        for edit in edits:
+            if edit.component not in self.by_name and edit.component not in self.skips:
+                raise ComponentError(
+                    f"{intervention.label!r} asks for {edit.component}, which this U-Net does not have. "
+                    f"It has {self._listing()}."
+                )
+        for step in sorted(intervention.steps, reverse=True):
+            self._check_reachable([edit for edit in edits if step in set(edit.window)], step)
+
+    def _check_reachable(self, edits: list[Edit], step: int) -> None:
+        severed = severed_places(edits)
+        dead = self.dead(severed)
+        for edit in edits:
+            place = self.skips[edit.component].target if edit.component in self.skips else edit.component
+            replaced_and_used = place in severed and any(target not in dead for target in self.consumers(place))
+            if place in dead and not (edit.component == place and replaced_and_used):
+                raise SpecError(
+                    f"At step {step} the edit of {edit.component} could never fire: {place} is dead, because "
+                    f"{', '.join(sorted(severed - {edit.component}))} is replaced. Leave that edit out."
+                )
+
+    def _listing(self) -> str:
+        count = {role: sum(c.role == role for c in self.components) for role in ("encoder", "decoder")}
+        return (
+            f"down.0 ... down.{count['encoder'] - 1}, mid, up.0 ... up.{count['decoder'] - 1} "
+            f"and skip.0 ... skip.{len(self.skips) - 1}"
+        )
+
+
+def severed_places(edits: Iterable[Edit]) -> set[str]:
+    """Places whose value is replaced for the whole guided batch, so that what feeds only them is dead."""
+    return {edit.component for edit in edits if edit.fill.severs and edit.branch == "both"}
+
+
+def u_edges(encoder: int, decoder: int) -> tuple[Edge, ...]:
+    """Edges of a U with one skip connection per encoder block.
+
+    Parameters
+    ----------
+    encoder, decoder : int
+        Numbers of blocks, which must be equal: skip ``i`` joins ``down.i`` to ``up.(decoder - 1 - i)``.
+    """
+    if encoder != decoder:
+        raise SpecError(f"A U with one skip per block needs as many decoder as encoder blocks; got {encoder}, {decoder}.")
+    path = [*(f"down.{i}" for i in range(encoder)), "mid", *(f"up.{i}" for i in range(decoder)), "out"]
+    main = (Edge(source, target) for source, target in zip(path, path[1:], strict=False))
+    skips = (Edge(f"down.{i}", f"up.{decoder - 1 - i}", f"skip.{i}") for i in range(encoder))
+    return (*main, *skips)

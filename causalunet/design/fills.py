@@ -1,0 +1,89 @@
+"""What is put in place of a component's output: the third part of (component, window, fill)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from causalunet.errors import SpecError
+
+__all__ = ["Fill", "Identity", "Jump", "Scale", "Zero"]
+
+_REGISTRY: dict[str, type[Fill]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Base of every fill. A subclass names itself and, by subclassing, enters the registry.
+
+    Attributes
+    ----------
+    name : str
+        Its name in JSON.
+    severs : bool
+        Whether the value put in place owes nothing to the value replaced. What feeds only a severed place is dead
+        code and is not run.
+    """
+
+    name: ClassVar[str] = ""
+    severs: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super(Fill, cls).__init_subclass__(**kwargs)
+        _REGISTRY[cls.name] = cls
+
+    def to_json(self) -> dict[str, Any]:
+        """Write as ``{"name": ..., "configuration": {...}}``."""
+        return {"name": self.name, "configuration": asdict(self)}
+
+    @staticmethod
+    def from_json(value: Any) -> Fill:
+        """Read what `to_json` wrote."""
+        if not isinstance(value, dict) or value.get("name") not in _REGISTRY:
+            raise SpecError(f"{value!r} is not a fill; known fills: {', '.join(sorted(_REGISTRY))}.")
+        try:
+            return _REGISTRY[value["name"]](**value.get("configuration", {}))
+        except TypeError as error:
+            raise SpecError(f"Fill {value['name']!r} cannot be read from {value!r}: {error}.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Zero(Fill):
+    """Zeros of the same shape: zero ablation."""
+
+    name: ClassVar[str] = "zero"
+    severs: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class Identity(Fill):
+    """The value itself, taken out and put back: changes nothing, measures the noise floor."""
+
+    name: ClassVar[str] = "identity"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale(Fill):
+    """The value times a factor.
+
+    Parameters
+    ----------
+    factor : float
+        Finite; 1 changes nothing, 0 gives the same numbers as `Zero` but runs everything.
+    """
+
+    name: ClassVar[str] = "scale"
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.factor, int | float) or not math.isfinite(self.factor):
+            raise SpecError(f"Scale factor {self.factor!r} is not a finite number.")
+        object.__setattr__(self, "factor", float(self.factor))
+
+
+@dataclass(frozen=True, slots=True)
+class Jump(Fill):
+    """For the component ``unet`` only: the call does not happen and the step before jumps over it (Eq. 4)."""
+
+    name: ClassVar[str] = "jump"

@@ -1,0 +1,76 @@
+"""Many interventions of one kind: the product of the values of their fields."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from causalunet.design.interventions import Intervention
+from causalunet.design.windows import Window
+from causalunet.errors import SpecError
+
+__all__ = ["sweep"]
+
+Kind = TypeVar("Kind", bound=Intervention)
+
+
+def sweep(kind: type[Kind], **values: Any) -> tuple[Kind, ...]:
+    """Build every combination of field values.
+
+    Parameters
+    ----------
+    kind : type of Intervention
+        Such as `AblateBlock`.
+    **values
+        A field's value, or a list, tuple or range of values. ``start`` and ``length`` together stand for ``window``.
+
+    Returns
+    -------
+    tuple of Intervention
+        The last field varies fastest.
+
+    Raises
+    ------
+    SpecError
+        A range is empty, a field is unknown, or a combination is not valid.
+
+    Examples
+    --------
+    >>> from causalunet.design import AblateBlock
+    >>> [item.label for item in sweep(AblateBlock, bottom=(2, 4), start=range(60, 40, -10), length=5)]
+    ['ablate_block bottom=2 60-56', 'ablate_block bottom=2 50-46', 'ablate_block bottom=4 60-56', \
+'ablate_block bottom=4 50-46']
+    """
+    known = {entry.name for entry in fields(kind)} - {"label"}
+    allowed = known | ({"start", "length"} if "window" in known else set())
+    unknown = sorted(set(values) - allowed)
+    if unknown:
+        raise SpecError(f"{kind.__name__} has no field {', '.join(unknown)} to sweep; it has {', '.join(sorted(allowed))}.")
+    axes = {name: _axis(value) for name, value in values.items()}
+    empty = [name for name, axis in axes.items() if not axis]
+    if empty or not axes:
+        raise SpecError(
+            f"The sweep over {kind.__name__} is empty: {', '.join(empty) or 'no field'} has no values. "
+            "Give at least one value for every field."
+        )
+    return tuple(
+        _build(kind, dict(zip(axes, combination, strict=True))) for combination in itertools.product(*axes.values())
+    )
+
+
+def _axis(value: Any) -> tuple[Any, ...]:
+    swept = isinstance(value, Iterable) and not isinstance(value, str) and not hasattr(value, "parts")
+    return tuple(value) if swept else (value,)
+
+
+def _build(kind: type[Kind], values: dict[str, Any]) -> Kind:
+    if ("start" in values) != ("length" in values):
+        raise SpecError(f"The sweep over {kind.__name__} names only one of start and length; a window needs both.")
+    if "start" in values:
+        values["window"] = Window(values.pop("start"), values.pop("length"))
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise SpecError(f"{kind.__name__} cannot be built from {values}: {error}.") from error

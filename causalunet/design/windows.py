@@ -1,0 +1,162 @@
+"""When an intervention acts: windows of denoising steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from causalunet.errors import SpecError
+
+__all__ = ["Window", "Windows", "cut_relax_cut"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The steps ``start, start - 1, ..., start - length + 1``.
+
+    Parameters
+    ----------
+    start : int
+        First step, counted down from T; at least 1.
+    length : int
+        Number of steps; at least 1 and at most ``start``.
+
+    Raises
+    ------
+    SpecError
+        The window is empty or runs below step 1.
+
+    Examples
+    --------
+    >>> list(Window(50, 5))
+    [50, 49, 48, 47, 46]
+    """
+
+    start: int
+    length: int
+
+    def __post_init__(self) -> None:
+        for name in ("start", "length"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise SpecError(f"Window {name} {value!r} is not valid; it must be an integer of at least 1.")
+        if self.length > self.start:
+            raise SpecError(
+                f"Window(start={self.start}, length={self.length}) would run down to step "
+                f"{self.start - self.length + 1}; the last step is 1, so length can be at most {self.start}."
+            )
+
+    def __iter__(self) -> Iterator[int]:
+        """Steps of the window, in the order of the run."""
+        return iter(range(self.start, self.start - self.length, -1))
+
+    @property
+    def stop(self) -> int:
+        """Last step of the window."""
+        return self.start - self.length + 1
+
+    @property
+    def parts(self) -> tuple[Window, ...]:
+        """The window itself, as a sequence of one."""
+        return (self,)
+
+    def check(self, steps: int) -> None:
+        """Raise `SpecError` if the window leaves ``[1, steps]``."""
+        if self.start > steps:
+            raise SpecError(
+                f"Window(start={self.start}, length={self.length}) starts above step {steps}, the first step of a "
+                f"run of {steps} steps. Choose start in {self.length} ... {steps}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Several windows, in the order of the run and apart from each other.
+
+    Parameters
+    ----------
+    parts : tuple of Window
+
+    Raises
+    ------
+    SpecError
+        There is no window, or two of them overlap or are out of order.
+    """
+
+    parts: tuple[Window, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise SpecError("Windows() needs at least one Window.")
+        for earlier, later in zip(self.parts, self.parts[1:], strict=False):
+            if later.start >= earlier.stop:
+                raise SpecError(f"{later} does not come after {earlier} in the run: give windows apart, in falling order.")
+
+    def __iter__(self) -> Iterator[int]:
+        """Steps of all windows, in the order of the run."""
+        return (step for part in self.parts for step in part)
+
+    @property
+    def start(self) -> int:
+        """First step of the first window."""
+        return self.parts[0].start
+
+    @property
+    def length(self) -> int:
+        """Length of the first window."""
+        return self.parts[0].length
+
+    def check(self, steps: int) -> None:
+        """Raise `SpecError` if a window leaves ``[1, steps]``."""
+        for part in self.parts:
+            part.check(steps)
+
+
+def cut_relax_cut(start: int, *, cut: int, relax: int, cuts: int = 2) -> Windows:
+    """Cut for some steps, let the model recover, cut again (the paper's figures 10 and 11).
+
+    Parameters
+    ----------
+    start : int
+        First step of the first cut.
+    cut : int
+        Length of every cut, in steps.
+    relax : int
+        Steps between two cuts; 0 joins them into one window.
+    cuts : int
+        Number of cuts.
+
+    Returns
+    -------
+    Windows
+
+    Examples
+    --------
+    >>> cut_relax_cut(60, cut=5, relax=10, cuts=2).parts
+    (Window(start=60, length=5), Window(start=45, length=5))
+    """
+    if relax < 0 or cuts < 1:
+        raise SpecError(f"cut_relax_cut got relax={relax}, cuts={cuts}; relax is at least 0 and cuts at least 1.")
+    needed = cuts * cut + (cuts - 1) * relax
+    if needed > start:
+        raise SpecError(
+            f"cut_relax_cut(start={start}, cut={cut}, relax={relax}, cuts={cuts}) needs {needed} steps, "
+            f"and only {start} are left at step {start}."
+        )
+    if relax == 0:
+        return Windows((Window(start, cut * cuts),))
+    return Windows(tuple(Window(start - index * (cut + relax), cut) for index in range(cuts)))
+
+
+def windows_to_json(window: Window | Windows) -> list[list[int]]:
+    """Write a window as ``[[start, length], ...]``."""
+    return [[part.start, part.length] for part in window.parts]
+
+
+def windows_from_json(value: Any) -> Window | Windows:
+    """Read what `windows_to_json` wrote; one entry gives a `Window`."""
+    if not isinstance(value, list) or not all(isinstance(entry, list) and len(entry) == 2 for entry in value):
+        raise SpecError(f"A window is written as [[start, length], ...]; got {value!r}.")
+    parts = tuple(Window(*entry) for entry in value)
+    return parts[0] if len(parts) == 1 else Windows(parts)

@@ -1,0 +1,24 @@
+"""Names, order and meaning of every dimension of stored results."""
+
+from __future__ import annotations
+
+__all__ = ["CHANNEL", "COMPONENT", "DIMS", "INTERVENTION", "SAMPLE", "STEP", "X", "Y"]
+
+SAMPLE = "sample"
+STEP = "step"
+COMPONENT = "component"
+INTERVENTION = "intervention"
+CHANNEL = "channel"
+Y = "y"
+X = "x"
+
+DIMS: dict[str, str] = {
+    INTERVENTION: "one intervened run per entry, in the order of the study; coordinates name its kind and window",
+    SAMPLE: "unit of analysis: one prompt with one seed",
+    STEP: "denoising step T ... 1, descending as the run goes; the call at step t maps x_t to x_(t-1)",
+    COMPONENT: "block of the U-Net in execution order: down.i, mid, up.i",
+    CHANNEL: "image or activation channel",
+    Y: "row, from the top, in pixels of the component's resolution",
+    X: "column, from the left, in pixels of the component's resolution",
+}
+"""Every dimension with its meaning, in the order in which arrays carry them."""

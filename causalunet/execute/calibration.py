@@ -1,0 +1,41 @@
+"""A short measurement of the U-Net's speed on this machine, for the time estimate of a plan."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from causalunet.execute.batches import micro_batch_size
+from causalunet.execute.trace import TracedUNet
+from causalunet.models.base import DiffusionModel
+from causalunet.plan import Action
+
+__all__ = ["calibrate"]
+
+
+def calibrate(model: DiffusionModel, rows_per_sample: int, budget: int, repeats: int = 2) -> float:
+    """Seconds per floating-point operation of an untouched call at the batch size that a run would use.
+
+    Parameters
+    ----------
+    model : DiffusionModel
+    rows_per_sample : int
+    budget : int
+        Memory budget in bytes.
+    repeats : int
+        Timed calls after one to warm up; the fastest counts.
+    """
+    rows = micro_batch_size(model.anatomy, budget, rows_per_sample) * rows_per_sample
+    unet = TracedUNet(model.unet, model.anatomy)
+    context = tuple(part.expand(rows, *part.shape[1:]) for part in model.encode([""]))
+    device = context[0].device
+    x = torch.zeros(rows, *model.image_shape, device=device)
+    timesteps = torch.zeros(rows, device=device)
+    elapsed = []
+    with torch.inference_mode():
+        for _ in range(1 + repeats):
+            started = time.perf_counter()
+            unet(Action(), (x, timesteps, *context), rows).output.sum().item()
+            elapsed.append(time.perf_counter() - started)
+    return min(elapsed[1:]) / (rows * model.anatomy.flops)

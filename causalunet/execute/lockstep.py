@@ -1,0 +1,202 @@
+"""All runs of a block of samples, step by step together: rows with the same action share traced calls."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from causalunet.execute.trace import TracedUNet
+from causalunet.models.base import DiffusionModel
+from causalunet.noise import initial_noise, step_noise
+from causalunet.plan import Action, Call, Plan
+from causalunet.sampler import Prediction, estimate_x0, guide, posterior_step
+
+__all__ = ["Block", "Observer", "run_block"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Samples that go through the study together.
+
+    Parameters
+    ----------
+    start : int
+        Index of the first sample in the study.
+    prompts, seeds : tuple
+        Of these samples.
+    """
+
+    start: int
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+class Observer(Protocol):
+    """Who is told what happens; the results recorder is one."""
+
+    def wants(self, call: Call) -> tuple[str, ...]:
+        """Components whose activations are wanted of a call."""
+        ...
+
+    def activations(self, call: Call, rows: slice, values: dict[str, Tensor]) -> None:
+        """Conditional-branch activations of some samples of a call."""
+        ...
+
+    def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:
+        """What a call predicted for every sample of the block; the baseline's call comes first at each step."""
+        ...
+
+    def finished(self, run: int, x0: Tensor) -> None:
+        """A run's x_0 for every sample of the block."""
+        ...
+
+
+@dataclass
+class _Context:
+    """Text embeddings of the block's samples and of the empty prompt."""
+
+    cond: tuple[Tensor, ...]
+    uncond: tuple[Tensor, ...]
+
+    def rows(self, samples: Tensor, guided: bool) -> tuple[Tensor, ...]:
+        cond = [part[samples] for part in self.cond]
+        if not guided:
+            return tuple(cond)
+        pairs = zip(cond, self.uncond, strict=True)
+        return tuple(torch.cat([part, empty.expand_as(part)]) for part, empty in pairs)
+
+
+@dataclass
+class _Walk:
+    model: DiffusionModel
+    unet: TracedUNet
+    plan: Plan
+    block: Block
+    micro_batch: int
+    observer: Observer
+    advance: Callable[[int], None]
+    context: _Context
+    fired: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def predictions(self, step: int, action: Action, calls: Sequence[Call], states: dict[int, Tensor]) -> Prediction:
+        """U-Net predictions for all samples of all calls of one action, (call * sample, channel, y, x)."""
+        x = torch.cat([states[call.state] for call in calls])
+        samples = torch.arange(len(self.block.seeds), device=x.device).repeat(len(calls))
+        parts = [self._micro_batch(step, action, calls, x, samples, rows) for rows in self._slices(len(x))]
+        return Prediction(torch.cat([part.eps for part in parts]), torch.cat([part.fraction for part in parts]))
+
+    def _slices(self, rows: int) -> Iterator[slice]:
+        return (slice(start, min(start + self.micro_batch, rows)) for start in range(0, rows, self.micro_batch))
+
+    def _micro_batch(
+        self, step: int, action: Action, calls: Sequence[Call], x: Tensor, samples: Tensor, rows: slice
+    ) -> Prediction:
+        scale = self.plan.spec.sampler.guidance_scale
+        guided = scale != 1.0
+        batch = x[rows]
+        n = len(batch)
+        doubled = torch.cat([batch, batch]) if guided else batch
+        timesteps = torch.full((len(doubled),), float(self.plan.schedule.timestep(step)), device=x.device)
+        pieces = _pieces(calls, len(self.block.seeds), rows)
+        wanted = tuple(dict.fromkeys(name for call, _, _ in pieces for name in self.observer.wants(call)))
+        traced = self.unet(action, (doubled, timesteps, *self.context.rows(samples[rows], guided)), n, wanted)
+        for place, times in traced.fired.items():
+            self.fired[place, step] += times * n
+        for call, of_call, of_batch in pieces:
+            names = self.observer.wants(call)
+            values = {name: traced.activations[name][of_batch] for name in names if name in traced.activations}
+            if values:
+                self.observer.activations(call, of_call, values)
+        self.advance(n)
+        return guide(traced.output, scale)
+
+
+def run_block(
+    model: DiffusionModel,
+    unet: TracedUNet,
+    plan: Plan,
+    block: Block,
+    *,
+    micro_batch: int,
+    observer: Observer,
+    advance: Callable[[int], None],
+) -> Counter[tuple[str, int]]:
+    """Carry all runs of a block of samples from noise to image.
+
+    Parameters
+    ----------
+    model : DiffusionModel
+    unet : TracedUNet
+        Of that model.
+    plan : Plan
+    block : Block
+    micro_batch : int
+        Samples per U-Net call; guidance doubles the rows.
+    observer : Observer
+    advance : callable
+        Told the number of samples after every U-Net call.
+
+    Returns
+    -------
+    Counter
+        How often each edited place was replaced, by (place, step), counted in samples.
+    """
+    with torch.inference_mode():
+        device = next(model.unet.parameters()).device
+        context = _Context(_encode_once(model, block.prompts), model.encode([""]))
+        walk = _Walk(model, unet, plan, block, micro_batch, observer, advance, context)
+        states = {0: torch.from_numpy(initial_noise(block.seeds, plan.image_shape)).to(device)}
+        for step, groups in plan.by_step.items():
+            _step(walk, step, groups, states)
+            last_use = {call.state for calls in groups.values() for call in calls}
+            for state in last_use:
+                del states[state]
+    return walk.fired
+
+
+def _step(walk: _Walk, step: int, groups: dict[Action, list[Call]], states: dict[int, Tensor]) -> None:
+    """One step of every run that has a call there; drawn states are added to ``states``."""
+    plan, n = walk.plan, len(walk.block.seeds)
+    noise = None
+    for action, calls in groups.items():
+        eps, fraction = walk.predictions(step, action, calls, states)
+        alpha_bar = plan.schedule.alpha_bar(step)
+        for index, call in enumerate(calls):
+            rows = slice(index * n, (index + 1) * n)
+            x = states[call.state]
+            x0 = estimate_x0(x, eps[rows], alpha_bar, clip=walk.model.clip)
+            walk.observer.predicted(call, x, x0, eps[rows])
+            if noise is None:
+                noise = torch.from_numpy(step_noise(walk.block.seeds, step, plan.image_shape)).to(x.device)
+            for fork in call.forks:
+                going = plan.schedule.alpha_bar(fork.target)
+                drawn = posterior_step(x, x0, fraction[rows], noise, alpha_bar=alpha_bar, alpha_bar_next=going)
+                if fork.target:
+                    states[fork.state] = drawn
+                    continue
+                for run in fork.runs:
+                    walk.observer.finished(run, drawn)
+
+
+def _encode_once(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor, ...]:
+    """Encode each distinct prompt once and lay the rows out by sample."""
+    distinct = list(dict.fromkeys(prompts))
+    rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
+    return tuple(part[rows.to(part.device)] for part in model.encode(distinct))
+
+
+def _pieces(calls: Sequence[Call], n: int, rows: slice) -> list[tuple[Call, slice, slice]]:
+    """Which samples of which calls lie in some rows: (call, samples of the call, rows of the batch)."""
+    pieces = []
+    for index in range(rows.start // n, (rows.stop - 1) // n + 1):
+        start, stop = max(rows.start, index * n), min(rows.stop, (index + 1) * n)
+        of_call = slice(start - index * n, stop - index * n)
+        pieces.append((calls[index], of_call, slice(start - rows.start, stop - rows.start)))
+    return pieces
+
+

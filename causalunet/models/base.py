@@ -1,0 +1,111 @@
+"""What the executor asks of a model, and the registry of models by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from causalunet.design.anatomy import Anatomy
+from causalunet.errors import ModelError
+
+__all__ = ["DiffusionModel", "load_model", "model_names", "register"]
+
+
+@runtime_checkable
+class DiffusionModel(Protocol):
+    """A text-to-image diffusion model whose U-Net can be intervened on.
+
+    Attributes
+    ----------
+    name : str
+        What results call it.
+    fingerprint : str
+        Digest of the weights.
+    anatomy : Anatomy
+        Of ``unet``.
+    unet : torch.nn.Module
+        Called as ``unet(x, timesteps, *context)``, returns (row, 2 * channel, y, x): noise and variance fraction.
+    image_shape : tuple of int
+        (channel, y, x) of x_t.
+    alpha_bar : ndarray of float64, (timestep,)
+        Training schedule.
+    clip : bool
+        Whether the estimate of x_0 is clipped to [-1, 1].
+    factors : dict
+        What the model's factor reader tells apart, each with its values; empty without a reader.
+    """
+
+    name: str
+    fingerprint: str
+    anatomy: Anatomy
+    unet: nn.Module
+    image_shape: tuple[int, int, int]
+    alpha_bar: NDArray[np.float64]
+    clip: bool
+    factors: Mapping[str, tuple[str, ...]]
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        """Encode prompts, each once; every tensor has one row per prompt. The empty prompt is "no condition"."""
+        ...
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Raise `PromptError` for prompts that the model cannot read."""
+        ...
+
+    def decode(self, x0: Tensor) -> NDArray[np.float32]:
+        """Turn x_0, (sample, channel, y, x), into images in [0, 1] of the same layout."""
+        ...
+
+    def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Read the factors of images in [0, 1]: index and probability of the likeliest value, (sample, factor)."""
+        ...
+
+
+_LOADERS: dict[str, Callable[..., DiffusionModel]] = {}
+
+
+def register(name: str) -> Callable[[Callable[..., DiffusionModel]], Callable[..., DiffusionModel]]:
+    """Enter a loader under a name that studies can use.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"shapes"``.
+    """
+
+    def enter(loader: Callable[..., DiffusionModel]) -> Callable[..., DiffusionModel]:
+        _LOADERS[name] = loader
+        return loader
+
+    return enter
+
+
+def model_names() -> tuple[str, ...]:
+    """Registered model names."""
+    return tuple(sorted(_LOADERS))
+
+
+def load_model(name: str, **options: Any) -> DiffusionModel:
+    """Load a registered model.
+
+    Parameters
+    ----------
+    name : str
+    **options
+        What the model's loader takes, such as ``checkpoint=``.
+
+    Raises
+    ------
+    ModelError
+        The name is not registered.
+    """
+    if name not in _LOADERS:
+        raise ModelError(
+            f"No model is called {name!r}; there are {', '.join(model_names())}. "
+            "Another model enters by causalunet.models.register, see the how-to on model adapters."
+        )
+    return _LOADERS[name](**options)

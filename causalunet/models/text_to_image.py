@@ -1,0 +1,108 @@
+"""A text-conditional U-Net in OpenAI's layout, with its tokenizer and schedule, as a `DiffusionModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from causalunet.design.anatomy import Anatomy
+from causalunet.errors import ModelError
+from causalunet.models.checkpoints import fingerprint
+from causalunet.models.openai_layout import TextUNet
+from causalunet.models.reader import FactorReader
+from causalunet.models.reading import read_anatomy
+from causalunet.scenes import FACTORS
+
+__all__ = ["TextToImage", "Tokenize"]
+
+Tokenize = Callable[[Sequence[str]], tuple[NDArray[np.int64], NDArray[np.bool_]]]
+"""Prompts to (tokens, mask), both (prompt, token)."""
+
+
+@dataclass(frozen=True)
+class TextToImage:
+    """A pixel-space text-to-image model.
+
+    Parameters
+    ----------
+    name : str
+    unet : TextUNet
+        In evaluation mode.
+    tokenize : callable
+        Prompts to padded tokens and mask.
+    alpha_bar : ndarray of float64, (timestep,)
+        Training schedule.
+    clip : bool
+        Whether the estimate of x_0 is clipped to [-1, 1].
+    reader : FactorReader, optional
+        Tells what an image shows.
+    """
+
+    name: str
+    unet: TextUNet
+    tokenize: Tokenize
+    alpha_bar: NDArray[np.float64]
+    clip: bool = True
+    reader: FactorReader | None = None
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Read off the U-Net at first use."""
+        return read_anatomy(self.unet)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the weights."""
+        return fingerprint(self.unet)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channel, y, x) of an image."""
+        config = self.unet.config
+        return (config.in_channels, config.image_size, config.image_size)
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Raise `PromptError` for prompts that the vocabulary does not cover."""
+        self.tokenize(prompts)
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        """Run the text transformer once for every prompt.
+
+        Returns
+        -------
+        pooled : Tensor, (prompt, 4 * model_channels)
+        sequence : Tensor, (prompt, width, context)
+        """
+        tokens, mask = self.tokenize(prompts)
+        device = self.unet.positional_embedding.device
+        with torch.inference_mode():
+            return tuple(
+                self.unet.encode_text(torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
+            )
+
+    def decode(self, x0: Tensor) -> NDArray[np.float32]:
+        """Images in [0, 1], (sample, channel, y, x)."""
+        image: NDArray[np.float32] = ((x0.float().clamp(-1, 1) + 1) / 2).cpu().numpy()
+        return image
+
+    @property
+    def factors(self) -> dict[str, tuple[str, ...]]:
+        """What the reader tells apart; empty without a reader."""
+        return dict(FACTORS) if self.reader is not None else {}
+
+    def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Index and probability of the likeliest value of every factor, both (sample, factor)."""
+        if self.reader is None:
+            raise ModelError(f"The model {self.name!r} has no factor reader; its images can only be compared as pixels.")
+        with torch.inference_mode():
+            likely = [
+                values.max(dim=1) for values in self.reader.probabilities(torch.from_numpy(2 * images - 1)).values()
+            ]
+        code = np.stack([part.indices.numpy() for part in likely], axis=1)
+        return code, np.stack([part.values.numpy() for part in likely], axis=1)

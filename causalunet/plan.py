@@ -1,0 +1,304 @@
+"""From a study to the tree of its runs: what is called at every step, what is shared, what it costs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+from causalunet.design.anatomy import Anatomy, severed_places
+from causalunet.design.fills import Fill
+from causalunet.design.interventions import Branch, Edit, Intervention
+from causalunet.design.study import StudySpec
+from causalunet.schedule import Schedule
+
+__all__ = ["BASELINE", "Action", "Call", "Fork", "Plan", "make_plan"]
+
+BASELINE = -1
+"""Index of the run without intervention; interventions count from 0."""
+
+
+class PlacedFill(NamedTuple):
+    """One edit as it stands at one step."""
+
+    component: str
+    fill: Fill
+    branch: Branch
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What is done to one U-Net call.
+
+    Parameters
+    ----------
+    fills : frozenset of PlacedFill
+        Empty for an untouched call.
+    dead : frozenset of str
+        Components that do not run.
+    """
+
+    fills: frozenset[PlacedFill] = frozenset()
+    dead: frozenset[str] = frozenset()
+
+
+class Fork(NamedTuple):
+    """Where runs go after a shared call.
+
+    Attributes
+    ----------
+    target : int
+        Step whose x is drawn; ``step - 1`` unless the runs jump. 0 is the image.
+    state : int
+        Number of the state drawn.
+    runs : tuple of int
+        Interventions (or `BASELINE`) that go there.
+    """
+
+    target: int
+    state: int
+    runs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One U-Net call per sample, shared by all runs that are still equal.
+
+    Parameters
+    ----------
+    step : int
+    action : Action
+    state : int
+        Number of the state x_t that goes in; 0 is the initial noise.
+    forks : tuple of Fork
+    """
+
+    step: int
+    action: Action
+    state: int
+    forks: tuple[Fork, ...]
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """Every run that this call serves."""
+        return tuple(run for fork in self.forks for run in fork.runs)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tree of runs of a study, and its cost.
+
+    Parameters
+    ----------
+    spec : StudySpec
+    anatomy : Anatomy
+    schedule : Schedule
+    image_shape : tuple of int
+        (channel, y, x).
+    calls : tuple of Call
+        In the order of the steps, T first.
+    seconds_per_flop : float, optional
+        From a calibration; gives the time estimate.
+    """
+
+    spec: StudySpec
+    anatomy: Anatomy
+    schedule: Schedule
+    image_shape: tuple[int, int, int]
+    calls: tuple[Call, ...]
+    seconds_per_flop: float | None = None
+
+    @cached_property
+    def by_step(self) -> dict[int, dict[Action, list[Call]]]:
+        """Calls of every step, grouped by action: one group shares traced calls."""
+        grouped: dict[int, dict[Action, list[Call]]] = {}
+        for call in self.calls:
+            grouped.setdefault(call.step, {}).setdefault(call.action, []).append(call)
+        return grouped
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(self.spec.samples)
+
+    @property
+    def unet_calls(self) -> int:
+        """U-Net calls over all samples; guidance puts two rows into each."""
+        return len(self.calls) * self.samples
+
+    @cached_property
+    def calls_by_run(self) -> dict[int, int]:
+        """U-Net calls that each run passes through, for one sample."""
+        counts: dict[int, int] = defaultdict(int)
+        for call in self.calls:
+            for run in call.runs:
+                counts[run] += 1
+        return dict(counts)
+
+    @cached_property
+    def flops_by_run(self) -> dict[int, int]:
+        """Floating-point operations of each run on its own, for one sample."""
+        totals: dict[int, int] = defaultdict(int)
+        for call in self.calls:
+            for run in call.runs:
+                totals[run] += self._flops(call)
+        return dict(totals)
+
+    @property
+    def naive_calls(self) -> int:
+        """U-Net calls if every run started from noise."""
+        return sum(self.calls_by_run.values()) * self.samples
+
+    @cached_property
+    def flops(self) -> int:
+        """Floating-point operations of the whole study."""
+        return sum(self._flops(call) for call in self.calls) * self.samples
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimated time of the U-Net calls, if calibrated."""
+        return None if self.seconds_per_flop is None else self.flops * self.seconds_per_flop
+
+    @cached_property
+    def stored_bytes(self) -> dict[str, int]:
+        """Bytes per group of the results store, before compression."""
+        channels, height, width = self.image_shape
+        image, interventions = 4 * channels * height * width, len(self.spec.interventions)
+        record, steps = self.spec.record, self.schedule.steps
+        runs = 1 + (interventions if record.of == "all" else 0)
+        kept = len(record.steps) if record.steps is not None else steps
+        size = 2 if record.dtype == "float16" else 4
+        shapes = [self.anatomy.by_name[name].shape for name in self.anatomy.select(record.activations)]
+        return {
+            "baseline": self.samples * image * (1 + 2 * steps),
+            "outcomes": self.samples * interventions * (image + 3 * 8 + 1),
+            "trajectory": self.samples * interventions * steps * 2 * 4,
+            "activations": self.samples * runs * kept * size * sum(c * h * w for c, h, w in shapes),
+            "activation_summary": self.samples
+            * (1 + interventions)
+            * kept
+            * len(self.anatomy.select(record.summary))
+            * 4
+            * 4,
+        }
+
+    def calibrated(self, seconds_per_flop: float) -> Plan:
+        """The same plan with a time estimate."""
+        return replace(self, seconds_per_flop=seconds_per_flop)
+
+    def __str__(self) -> str:
+        """A table for people."""
+        spec, kinds = self.spec, defaultdict(int)
+        for item in spec.interventions:
+            kinds[item.kind] += 1
+        swept = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+        stored = sum(self.stored_bytes.values())
+        lines = [
+            f"Study {spec.name!r} on {spec.model}: {self.samples} samples x {len(spec.interventions)} interventions "
+            f"({swept})",
+            f"  sampler       {spec.sampler.steps} steps, guidance {spec.sampler.guidance_scale:g}",
+            f"  U-Net calls   {self.unet_calls:,} shared, {self.naive_calls:,} if each run started from noise "
+            f"({self.naive_calls / self.unet_calls:.2f} times fewer)",
+            f"  rows per call {spec.sampler.rows_per_sample}",
+            f"  FLOPs         {self.flops:.3g}, {1 - self.flops / self._flops_undead:.1%} saved by not running dead blocks",
+            f"  stored        {stored / 1e6:,.1f} MB "
+            f"({', '.join(f'{name} {size / 1e6:.1f}' for name, size in self.stored_bytes.items() if size)})",
+        ]
+        if self.seconds is not None:
+            lines.append(f"  time          about {_duration(self.seconds)} (calibrated on this machine)")
+        return "\n".join(lines)
+
+    @property
+    def _flops_undead(self) -> int:
+        return self.anatomy.flops * self.spec.sampler.rows_per_sample * self.unet_calls
+
+    def _flops(self, call: Call) -> int:
+        return self.anatomy.live_flops(call.action.dead) * self.spec.sampler.rows_per_sample
+
+
+def make_plan(
+    spec: StudySpec, anatomy: Anatomy, schedule: Schedule, image_shape: tuple[int, int, int]
+) -> Plan:
+    """Lay out the tree of runs.
+
+    Parameters
+    ----------
+    spec : StudySpec
+    anatomy : Anatomy
+        Of the study's model.
+    schedule : Schedule
+        Of the study's sampler on that model.
+    image_shape : tuple of int
+        (channel, y, x).
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ComponentError, SpecError
+        An intervention or record names what the model does not have, or an edit could never fire.
+    """
+    for intervention in spec.interventions:
+        anatomy.check(intervention)
+    anatomy.select((*spec.record.activations, *spec.record.summary))
+    programs = {BASELINE: _program((), anatomy, schedule.steps)}
+    for index, intervention in enumerate(spec.interventions):
+        programs[index] = _program(intervention.edits(), anatomy, schedule.steps)
+    return Plan(spec, anatomy, schedule, image_shape, tuple(_grow_tree(programs, schedule.steps)))
+
+
+_Program = dict[int, tuple[Action, int]]
+"""Action and target step of every step whose call happens."""
+
+
+def _program(edits: Sequence[Edit], anatomy: Anatomy, steps: int) -> _Program:
+    at: dict[int, list[Edit]] = defaultdict(list)
+    for edit in edits:
+        for step in edit.window:
+            at[step].append(edit)
+    skipped = {step for step, present in at.items() if any(edit.component == "unet" for edit in present)}
+    called = [step for step in range(steps, 0, -1) if step not in skipped]
+    actions: dict[tuple[Edit, ...], Action] = {}
+    program = {}
+    for step, target in zip(called, [*called[1:], 0], strict=True):
+        present = tuple(at[step]) if step in at else ()
+        if present not in actions:
+            actions[present] = _action(present, anatomy)
+        program[step] = (actions[present], target)
+    return program
+
+
+def _action(edits: Iterable[Edit], anatomy: Anatomy) -> Action:
+    present = list(edits)
+    fills = frozenset(PlacedFill(edit.component, edit.fill, edit.branch) for edit in present)
+    return Action(fills, anatomy.dead(severed_places(present)) if present else frozenset())
+
+
+def _grow_tree(programs: dict[int, _Program], steps: int) -> Iterable[Call]:
+    """Merge equal prefixes: runs with the same state and action share a call; with the same target also the draw."""
+    state_of = dict.fromkeys(programs, 0)
+    waiting: dict[int, list[int]] = {steps: list(programs)}
+    next_state = 1
+    for step in range(steps, 0, -1):
+        shared: dict[tuple[int, Action], dict[int, list[int]]] = {}
+        for run in sorted(waiting.pop(step, [])):
+            action, target = programs[run][step]
+            shared.setdefault((state_of[run], action), {}).setdefault(target, []).append(run)
+        for (state, action), targets in shared.items():
+            forks = []
+            for target, runs in targets.items():
+                forks.append(Fork(target, next_state, tuple(runs)))
+                state_of.update(dict.fromkeys(runs, next_state))
+                waiting.setdefault(target, []).extend(runs)
+                next_state += 1
+            yield Call(step, action, state, tuple(forks))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,94 @@
+"""Selecting interventions by what they are: ``ssim.sel(kind="ablate_block", bottom=2)``."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.core.indexing import IndexSelResult
+
+from causalunet.dims import INTERVENTION
+
+__all__ = ["InterventionIndex"]
+
+
+class InterventionIndex(xr.Index):
+    """Joint index over the coordinates along ``intervention``.
+
+    Each label is a value, a list of values or a slice (bounds included); several labels must hold together. xarray's
+    own indexes allow one selection per dimension only.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray
+        Coordinate values, all along ``intervention``.
+    """
+
+    def __init__(self, columns: Mapping[Hashable, NDArray[Any]]) -> None:
+        self.columns = dict(columns)
+
+    @classmethod
+    def from_variables(cls, variables: Mapping[Any, xr.Variable], *, options: Mapping[str, Any]) -> Self:
+        """Build from coordinate variables along ``intervention``."""
+        return cls({name: np.asarray(variable.values) for name, variable in variables.items()})
+
+    def create_variables(self, variables: Mapping[Any, xr.Variable] | None = None) -> dict[Hashable, xr.Variable]:
+        """Hand back the coordinates that the index stands for, with the attributes of those given."""
+        given = variables or {}
+        return {
+            name: xr.Variable((INTERVENTION,), values, given[name].attrs if name in given else None)
+            for name, values in self.columns.items()
+        }
+
+    def isel(self, indexers: Mapping[Any, int | slice | np.ndarray | xr.Variable]) -> Self | None:
+        """Follow a selection by position; one entry leaves nothing to select among."""
+        chosen = indexers[INTERVENTION]
+        positions = chosen.values if isinstance(chosen, xr.Variable) else chosen
+        if isinstance(positions, int | np.integer) or np.ndim(positions) != 1 and not isinstance(positions, slice):
+            return None
+        return type(self)({name: values[positions] for name, values in self.columns.items()})
+
+    def sel(self, labels: dict[Any, Any], **options: Any) -> IndexSelResult:
+        """Positions of the interventions that fit every label.
+
+        Raises
+        ------
+        KeyError
+            None fits; the values that exist are listed.
+        """
+        fits = np.ones(len(next(iter(self.columns.values()))), dtype=bool)
+        for name, label in labels.items():
+            fits &= _fits(self.columns[name], label)
+        if not fits.any():
+            known = {name: _listing(self.columns[name]) for name in labels}
+            raise KeyError(f"no intervention has {labels}; values that exist, each by itself: {known}")
+        return IndexSelResult({INTERVENTION: np.flatnonzero(fits)})
+
+    def equals(self, other: xr.Index, **kwargs: Any) -> bool:
+        """Whether another index holds the same coordinates."""
+        return (
+            isinstance(other, InterventionIndex)
+            and self.columns.keys() == other.columns.keys()
+            and all(np.array_equal(self.columns[name], other.columns[name]) for name in self.columns)
+        )
+
+
+def _fits(values: NDArray[Any], label: Any) -> NDArray[np.bool_]:
+    if isinstance(label, slice):
+        fits = np.ones(len(values), dtype=bool)
+        if label.start is not None:
+            fits &= values >= label.start
+        if label.stop is not None:
+            fits &= values <= label.stop
+        return fits
+    if isinstance(label, str) or np.ndim(label) == 0:
+        return np.asarray(values == (label.item() if isinstance(label, np.ndarray | np.generic) else label))
+    wanted: Sequence[Any] = list(label)
+    return np.isin(values, wanted) if values.dtype.kind in "iuf" else np.array([value in wanted for value in values])
+
+
+def _listing(values: NDArray[Any]) -> list[Any]:
+    return sorted(set(values.tolist()))

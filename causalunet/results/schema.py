@@ -1,0 +1,102 @@
+"""Every stored variable: where it lies, its dimensions, type, unit and meaning. The stored form is this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, SAMPLE, STEP, X, Y
+
+__all__ = ["FACTOR", "FORMAT", "FORMAT_VERSION", "VARIABLES", "Variable"]
+
+FORMAT = "causalunet-results"
+FORMAT_VERSION = 1
+FACTOR = "factor"
+"""Dimension of what a model's factor reader tells apart, such as colour and shape."""
+
+_IMAGE = (CHANNEL, Y, X)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """One stored variable.
+
+    Parameters
+    ----------
+    group : str
+        Group of the tree; ``activations/*`` stands for one group per component.
+    name : str
+    dims : tuple of str
+    dtype : str
+        NumPy type; that of activations is the study's choice.
+    meaning : str
+    units : str
+        "1" for a pure number.
+    """
+
+    group: str
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    meaning: str
+    units: str = "1"
+
+
+def _variables() -> tuple[Variable, ...]:
+    cell, unit = (INTERVENTION, SAMPLE), (SAMPLE,)
+    baseline = [
+        ("image", (*unit, *_IMAGE), "float32", "image of the run without intervention", "[0, 1]"),
+        ("x_t", (*unit, STEP, *_IMAGE), "float32", "noisy image that goes into the call at the step", "1"),
+        ("x0_hat", (*unit, STEP, *_IMAGE), "float32", "estimate of x_0 made at the step", "1"),
+        ("factor_code", (*unit, FACTOR), "int8", "most probable value of each factor, as an index", "1"),
+        ("factor_probability", (*unit, FACTOR), "float32", "probability of that value", "1"),
+        ("status", unit, "int8", "1 where the sample is complete, 0 where it was not run yet", "1"),
+    ]
+    outcomes = [
+        ("image", (*cell, *_IMAGE), "float32", "image of the intervened run", "[0, 1]"),
+        ("ssim", cell, "float64", "structural similarity to the baseline image", "1"),
+        ("psnr", cell, "float64", "peak signal-to-noise ratio to the baseline image, infinite if equal", "dB"),
+        ("mse", cell, "float64", "mean squared error to the baseline image", "1"),
+        ("factor_code", (*cell, FACTOR), "int8", "most probable value of each factor, as an index", "1"),
+        ("factor_probability", (*cell, FACTOR), "float32", "probability of that value", "1"),
+        ("factor_changed", (*cell, FACTOR), "bool", "whether another value is read than in the baseline image", "1"),
+        ("unet_calls", (INTERVENTION,), "int64", "U-Net calls of the run on its own, per sample", "1"),
+        ("flops", (INTERVENTION,), "int64", "floating-point operations of the run on its own, per sample", "FLOP"),
+        ("status", cell, "int8", "1 where the cell is complete, 0 where it was not run yet", "1"),
+    ]
+    trajectory = [
+        ("x0_distance", (*cell, STEP), "float32", "RMS difference of x0_hat to the baseline's at the step", "1"),
+        ("eps_distance", (*cell, STEP), "float32", "RMS difference of guided eps to the baseline's at the step", "1"),
+        ("ran", (INTERVENTION, STEP), "bool", "whether the run has a U-Net call at the step", "1"),
+    ]
+    activations = [
+        ("baseline", (*unit, STEP, *_IMAGE), "float16", "block output in the baseline run, conditional branch", "1"),
+        ("intervened", (*cell, STEP, *_IMAGE), "float16", "block output in the run, conditional branch", "1"),
+        ("ran", (INTERVENTION, STEP), "bool", "whether the block ran at the step", "1"),
+    ]
+    inner = (*cell, STEP, COMPONENT)
+    summary = [
+        ("mean", inner, "float32", "mean of the block output, conditional branch", "1"),
+        ("sd", inner, "float32", "standard deviation of the block output", "1"),
+        ("norm", inner, "float32", "Euclidean norm of the block output", "1"),
+        ("cosine", inner, "float32", "cosine between the block output and the baseline's", "1"),
+        ("ran", (INTERVENTION, STEP, COMPONENT), "bool", "whether the block ran at the step", "1"),
+        ("baseline_mean", inner[1:], "float32", "mean in the baseline run", "1"),
+        ("baseline_sd", inner[1:], "float32", "standard deviation in the baseline run", "1"),
+        ("baseline_norm", inner[1:], "float32", "Euclidean norm in the baseline run", "1"),
+    ]
+    groups = {
+        "baseline": baseline,
+        "outcomes": outcomes,
+        "trajectory": trajectory,
+        "activations/*": activations,
+        "activation_summary": summary,
+    }
+    return tuple(
+        Variable(group=group, name=name, dims=dims, dtype=dtype, meaning=meaning, units=units)
+        for group, rows in groups.items()
+        for name, dims, dtype, meaning, units in rows
+    )
+
+
+VARIABLES: tuple[Variable, ...] = _variables()
+"""Every variable that a results store can hold."""

@@ -1,0 +1,135 @@
+"""A study that can plan and run itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from causalunet.design.study import StudySpec
+from causalunet.errors import MissingExtraError
+from causalunet.plan import Plan, make_plan
+from causalunet.results.store import open_results
+from causalunet.schedule import Schedule
+
+if TYPE_CHECKING:
+    from causalunet.models.base import DiffusionModel
+
+__all__ = ["Study"]
+
+_MEMORY = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(StudySpec):
+    """Causal interventions on a diffusion U-Net, over samples and steps.
+
+    Parameters
+    ----------
+    name : str
+    interventions : iterable of Intervention
+        With labels and contents that differ. A `Null` is added unless there is one: it measures the noise floor.
+    prompts : iterable of str
+    seeds : iterable of int, optional
+        Every prompt is sampled with every seed. By default each prompt is sampled once, the first with seed 0, the
+        second with seed 1, and so on.
+    model : str
+        Registered model name.
+    sampler : DDPM
+    record : Record
+
+    Examples
+    --------
+    >>> import causalunet as cu
+    >>> study = cu.Study(
+    ...     name="first",
+    ...     prompts=["a striped red triangle on the left, dark background"],
+    ...     interventions=cu.sweep(cu.AblateBlock, bottom=2, start=(9, 5), length=2),
+    ...     sampler=cu.DDPM(steps=10),
+    ... )
+    >>> study.plan(calibrate=False).unet_calls
+    34
+    """
+
+    def plan(self, model: DiffusionModel | None = None, *, calibrate: bool = True, memory: int = _MEMORY) -> Plan:
+        """Lay out the runs and their cost; print it to see U-Net calls, FLOPs, bytes and time.
+
+        Parameters
+        ----------
+        model : DiffusionModel, optional
+            Instead of the registered one.
+        calibrate : bool
+            Time a few U-Net calls for the time estimate.
+        memory : int
+            Budget in bytes, as for `run`.
+
+        Raises
+        ------
+        PromptError, ComponentError, SpecError, MissingExtraError
+            What the model cannot do is told here, before anything runs.
+        """
+        model = model if model is not None else self._load()
+        model.check_prompts(self.prompts)
+        schedule = Schedule.spaced(model.alpha_bar, self.sampler.steps)
+        plan = make_plan(self, model.anatomy, schedule, model.image_shape)
+        if not calibrate:
+            return plan
+        from causalunet.execute import calibrate as measure
+
+        return plan.calibrated(measure(model, self.sampler.rows_per_sample, memory))
+
+    def run(
+        self,
+        path: str | Path,
+        *,
+        model: DiffusionModel | None = None,
+        memory: int = _MEMORY,
+        overwrite: bool = False,
+        progress: bool = True,
+    ) -> xr.DataTree:
+        """Run the study into a results store and open it.
+
+        Parameters
+        ----------
+        path : path
+            Folder of the store. Blocks of samples that it already holds are not run again, so an interrupted run goes
+            on by the same call.
+        model : DiffusionModel, optional
+            Instead of the registered one.
+        memory : int
+            Budget in bytes for the activations of a call, and again for the states of a block of samples.
+        overwrite : bool
+            Replace a store that holds another study.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        xarray.DataTree
+            As from `open_results`.
+
+        Raises
+        ------
+        StoreError
+            The path holds something else than this study.
+        FiringError
+            An intervention did not fire as often as declared.
+        """
+        model = model if model is not None else self._load()
+        plan = self.plan(model, calibrate=False)
+        from causalunet.execute.run import run_plan
+
+        run_plan(plan, model, Path(path), memory=memory, overwrite=overwrite, progress=progress)
+        return open_results(path)
+
+    def _load(self) -> DiffusionModel:
+        try:
+            from causalunet.models import load_model
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                f"Running a study needs {error.name}, which is not installed. Install the extra: "
+                "pip install 'causalunet[run]'. Reading and plotting stored results works without it."
+            ) from error
+        return load_model(self.model)

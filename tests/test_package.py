@@ -1,0 +1,126 @@
+"""What holds for the package as a whole: what it imports, its sizes, its docstrings, its version, its wheel."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import causalunet
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "causalunet"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+SOURCES = [*MODULES, *sorted((ROOT / "studies").rglob("*.py")), *sorted((ROOT / "tests").rglob("*.py"))]
+
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 80
+
+TORCH_FREE = (
+    "causalunet",
+    "causalunet.analysis",
+    "causalunet.design",
+    "causalunet.plan",
+    "causalunet.report",
+    "causalunet.results",
+)
+
+IMPORT_WITHOUT_TORCH = """
+import importlib, sys
+
+BLOCKED = {"einops", "nnsight", "safetensors", "torch"}
+
+class Blocker:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"{name} was imported, and is blocked here", name=name)
+
+sys.meta_path.insert(0, Blocker)
+importlib.import_module(sys.argv[1])
+tried = BLOCKED & {name.partition(".")[0] for name in sys.modules}
+assert not tried, f"{tried} in sys.modules"
+"""
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def undocumented(module: ast.Module) -> Iterator[str]:
+    """Yield the public top-level names without a docstring; that of a constant is the string below it."""
+    following = [*module.body[1:], None]
+    for node, after in zip(module.body, following, strict=True):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names, documented = [node.name], ast.get_docstring(node) is not None
+            case ast.Assign() | ast.AnnAssign():
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+                documented = is_string(after)
+            case _:
+                continue
+        if not documented:
+            yield from (name for name in names if not name.startswith("_"))
+
+
+def is_string(node: ast.stmt | None) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_imports_without_torch(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_WITHOUT_TORCH, module], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_file_is_small(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_FILE_LINES, f"{relative(path)} has {lines} lines; split it, {MAX_FILE_LINES} is the most."
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_functions_are_small(path: Path) -> None:
+    functions = [node for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lengths = {f"{node.name}, line {node.lineno}": node.end_lineno - node.lineno + 1 for node in functions}
+    long = {name: lines for name, lines in lengths.items() if lines > MAX_FUNCTION_LINES}
+    assert not long, f"{relative(path)} has functions of more than {MAX_FUNCTION_LINES} lines: {long}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_public_names_are_documented(path: Path) -> None:
+    module = parse(path)
+    assert ast.get_docstring(module), f"{relative(path)} has no docstring."
+    missing = list(undocumented(module))
+    assert not missing, f"{relative(path)} has public names without a docstring: {', '.join(missing)}"
+
+
+def test_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert causalunet.__version__ == project["version"]
+
+
+def test_wheel_is_complete(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = set(archive.namelist())
+    weights = {relative(path) for path in (PACKAGE / "weights").glob("*.safetensors")}
+    assert weights, "causalunet/weights holds no weights."
+    wanted = {relative(path) for path in MODULES} | weights | {"causalunet/py.typed"}
+    assert wanted <= packed, f"Not in the wheel: {sorted(wanted - packed)}"

@@ -45,11 +45,11 @@ class Moments(NamedTuple):
 def _band(size: int) -> NDArray[np.float32]:
     """The Gaussian filter as a banded matrix, (size - taps + 1, size)."""
     offsets = np.arange(_TAPS) - _TAPS // 2
-    kernel = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
-    band = np.zeros((size - _TAPS + 1, size), dtype=np.float32)
+    kernel: NDArray[np.float64] = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
+    band = np.zeros((size - _TAPS + 1, size))
     for row in range(band.shape[0]):
         band[row, row : row + _TAPS] = kernel / kernel.sum()
-    return band
+    return band.astype(np.float32)
 
 
 def _blur(images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from causalunet.design.anatomy import Anatomy, severed_places
 from causalunet.design.fills import Fill
-from causalunet.design.interventions import Branch, Edit, Intervention
+from causalunet.design.interventions import Branch, Edit
 from causalunet.design.study import StudySpec
 from causalunet.schedule import Schedule
 
-__all__ = ["BASELINE", "Action", "Call", "Fork", "Plan", "make_plan"]
+__all__ = ["BASELINE", "Action", "Call", "Fork", "PlacedFill", "Plan", "make_baseline_plan", "make_plan"]
 
 BASELINE = -1
 """Index of the run without intervention; interventions count from 0."""
@@ -190,9 +190,8 @@ class Plan:
 
     def __str__(self) -> str:
         """A table for people."""
-        spec, kinds = self.spec, defaultdict(int)
-        for item in spec.interventions:
-            kinds[item.kind] += 1
+        spec = self.spec
+        kinds = Counter(item.kind for item in spec.interventions)
         swept = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
         stored = sum(self.stored_bytes.values())
         lines = [
@@ -202,7 +201,7 @@ class Plan:
             f"  U-Net calls   {self.unet_calls:,} shared, {self.naive_calls:,} if each run started from noise "
             f"({self.naive_calls / self.unet_calls:.2f} times fewer)",
             f"  rows per call {spec.sampler.rows_per_sample}",
-            f"  FLOPs         {self.flops:.3g}, {1 - self.flops / self._flops_undead:.1%} saved by not running dead blocks",
+            f"  FLOPs         {self.flops:.3g} ({self._dead_share:.1%} saved by not running dead blocks)",
             f"  stored        {stored / 1e6:,.1f} MB "
             f"({', '.join(f'{name} {size / 1e6:.1f}' for name, size in self.stored_bytes.items() if size)})",
         ]
@@ -211,16 +210,14 @@ class Plan:
         return "\n".join(lines)
 
     @property
-    def _flops_undead(self) -> int:
-        return self.anatomy.flops * self.spec.sampler.rows_per_sample * self.unet_calls
+    def _dead_share(self) -> float:
+        return 1 - self.flops / (self.anatomy.flops * self.spec.sampler.rows_per_sample * self.unet_calls)
 
     def _flops(self, call: Call) -> int:
         return self.anatomy.live_flops(call.action.dead) * self.spec.sampler.rows_per_sample
 
 
-def make_plan(
-    spec: StudySpec, anatomy: Anatomy, schedule: Schedule, image_shape: tuple[int, int, int]
-) -> Plan:
+def make_plan(spec: StudySpec, anatomy: Anatomy, schedule: Schedule, image_shape: tuple[int, int, int]) -> Plan:
     """Lay out the tree of runs.
 
     Parameters
@@ -249,6 +246,14 @@ def make_plan(
     for index, intervention in enumerate(spec.interventions):
         programs[index] = _program(intervention.edits(), anatomy, schedule.steps)
     return Plan(spec, anatomy, schedule, image_shape, tuple(_grow_tree(programs, schedule.steps)))
+
+
+def make_baseline_plan(
+    spec: StudySpec, anatomy: Anatomy, schedule: Schedule, image_shape: tuple[int, int, int]
+) -> Plan:
+    """Lay out the run without intervention only, whatever the study's interventions."""
+    program = _program((), anatomy, schedule.steps)
+    return Plan(spec, anatomy, schedule, image_shape, tuple(_grow_tree({BASELINE: program}, schedule.steps)))
 
 
 _Program = dict[int, tuple[Action, int]]

@@ -167,9 +167,7 @@ def render(scenes: Sequence[Scene], rng: np.random.Generator) -> NDArray[np.floa
     y = axis[None, :, None] - centre[:, 0, None, None]
     x = axis[None, None, :] - centre[:, 1, None, None]
     radius = rng.uniform(6.0, 7.0, (n, 1, 1))
-    distance = np.stack(
-        [_signed_distance(scene.shape, y[i], x[i], radius[i]) for i, scene in enumerate(scenes)]
-    )
+    distance = np.stack([_signed_distance(scene.shape, y[i], x[i], radius[i]) for i, scene in enumerate(scenes)])
     coverage = np.clip(0.5 - distance, 0, 1)[:, None]
     second = np.stack([_second_tone(scene.texture, y[i], x[i]) for i, scene in enumerate(scenes)])[:, None]
     colour = np.array([_COLOURS[scene.colour] for scene in scenes]) + rng.uniform(-0.03, 0.03, (n, 3))

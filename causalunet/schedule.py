@@ -26,7 +26,8 @@ def cosine_alpha_bar(timesteps: int = 1000, max_beta: float = 0.999) -> NDArray[
     """
     grid = np.arange(timesteps + 1) / timesteps
     share = np.cos((grid + 0.008) / 1.008 * math.pi / 2) ** 2
-    return np.cumprod(1 - np.minimum(1 - share[1:] / share[:-1], max_beta))
+    alpha_bar: NDArray[np.float64] = np.cumprod(1 - np.minimum(1 - share[1:] / share[:-1], max_beta))
+    return alpha_bar
 
 
 def linear_alpha_bar(timesteps: int = 1000) -> NDArray[np.float64]:
@@ -37,7 +38,8 @@ def linear_alpha_bar(timesteps: int = 1000) -> NDArray[np.float64]:
     ndarray of float64, (timestep,)
     """
     scale = 1000 / timesteps
-    return np.cumprod(1 - np.linspace(scale * 0.0001, scale * 0.02, timesteps))
+    alpha_bar: NDArray[np.float64] = np.cumprod(1 - np.linspace(scale * 0.0001, scale * 0.02, timesteps))
+    return alpha_bar
 
 
 def spaced_timesteps(timesteps: int, steps: int) -> NDArray[np.int64]:

@@ -43,7 +43,8 @@ class Blocker:
             raise ModuleNotFoundError(f"{name} was imported, and is blocked here", name=name)
 
 sys.meta_path.insert(0, Blocker)
-importlib.import_module(sys.argv[1])
+module = importlib.import_module(sys.argv[1])
+assert module.__file__, f"{sys.argv[1]} is a folder without __init__.py"
 tried = BLOCKED & {name.partition(".")[0] for name in sys.modules}
 assert not tried, f"{tried} in sys.modules"
 """
@@ -58,20 +59,31 @@ def parse(path: Path) -> ast.Module:
 
 
 def undocumented(module: ast.Module) -> Iterator[str]:
-    """Yield the public top-level names without a docstring; that of a constant is the string below it."""
-    following = [*module.body[1:], None]
-    for node, after in zip(module.body, following, strict=True):
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                names, documented = [node.name], ast.get_docstring(node) is not None
-            case ast.Assign() | ast.AnnAssign():
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                names = [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
-                documented = is_string(after)
-            case _:
-                continue
+    """Yield the public top-level names without a docstring.
+
+    The docstring of a constant is the string below it; one string may stand below a group of adjacent lines.
+    """
+    documented, below = False, None
+    for node in reversed(module.body):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names, documented = [node.name], ast.get_docstring(node) is not None
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and not is_type_variable(node):
+            grouped = isinstance(below, ast.Assign | ast.AnnAssign) and below.lineno == node.end_lineno + 1
+            names, documented = assigned(node), is_string(below) or (grouped and documented)
+        else:
+            names, documented = [], False
         if not documented:
             yield from (name for name in names if not name.startswith("_"))
+        below = node
+
+
+def assigned(node: ast.Assign | ast.AnnAssign) -> list[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+
+
+def is_type_variable(node: ast.Assign | ast.AnnAssign) -> bool:
+    return isinstance(node.value, ast.Call) and ast.unparse(node.value.func) in {"TypeVar", "ParamSpec"}
 
 
 def is_string(node: ast.stmt | None) -> bool:

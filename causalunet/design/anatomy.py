@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -200,8 +201,10 @@ def u_edges(encoder: int, decoder: int) -> tuple[Edge, ...]:
         Numbers of blocks, which must be equal: skip ``i`` joins ``down.i`` to ``up.(decoder - 1 - i)``.
     """
     if encoder != decoder:
-        raise SpecError(f"A U with one skip per block needs as many decoder as encoder blocks; got {encoder}, {decoder}.")
+        raise SpecError(
+            f"A U with one skip per block needs as many decoder as encoder blocks; got {encoder}, {decoder}."
+        )
     path = [*(f"down.{i}" for i in range(encoder)), "mid", *(f"up.{i}" for i in range(decoder)), "out"]
-    main = (Edge(source, target) for source, target in zip(path, path[1:], strict=False))
+    main = (Edge(source, target) for source, target in itertools.pairwise(path))
     skips = (Edge(f"down.{i}", f"up.{decoder - 1 - i}", f"skip.{i}") for i in range(encoder))
     return (*main, *skips)

@@ -40,10 +40,10 @@ class Fill:
     @staticmethod
     def from_json(value: Any) -> Fill:
         """Read what `to_json` wrote."""
-        if not isinstance(value, dict) or value.get("name") not in _REGISTRY:
+        if not isinstance(value, dict) or str(value.get("name")) not in _REGISTRY:
             raise SpecError(f"{value!r} is not a fill; known fills: {', '.join(sorted(_REGISTRY))}.")
         try:
-            return _REGISTRY[value["name"]](**value.get("configuration", {}))
+            return _REGISTRY[str(value["name"])](**value.get("configuration", {}))
         except TypeError as error:
             raise SpecError(f"Fill {value['name']!r} cannot be read from {value!r}: {error}.") from error
 
@@ -79,7 +79,7 @@ class Scale(Fill):
     def __post_init__(self) -> None:
         if not isinstance(self.factor, int | float) or not math.isfinite(self.factor):
             raise SpecError(f"Scale factor {self.factor!r} is not a finite number.")
-        object.__setattr__(self, "factor", float(self.factor))
+        object.__setattr__(self, "factor", float(self.factor) + 0.0)  # -0.0 == 0.0, so both have one spelling
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self
 
@@ -18,7 +18,7 @@ Branch = Literal["both", "cond", "uncond"]
 """Which half of the guided batch is intervened on."""
 
 _REGISTRY: dict[str, type[Intervention]] = {}
-_WRITERS = {"window": windows_to_json, "fill": Fill.to_json}
+_WRITERS: dict[str, Callable[[Any], Any]] = {"window": windows_to_json, "fill": lambda fill: fill.to_json()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,8 @@ class Intervention:
         window = getattr(self, "window", None)
         if window is not None and not isinstance(window, Window | Windows):
             raise SpecError(f"{type(self).__name__} got window={window!r}; give a Window or Windows.")
+        if isinstance(window, Windows) and len(window.parts) == 1:  # one content, one spelling: that of JSON
+            object.__setattr__(self, "window", window.parts[0])
         branch = getattr(self, "branch", "both")
         if branch not in ("both", "cond", "uncond"):
             raise SpecError(f"branch {branch!r} is not one of 'both', 'cond', 'uncond'.")
@@ -81,10 +83,11 @@ class Intervention:
         SpecError
             The name is not registered or the configuration does not fit.
         """
-        if not isinstance(value, dict) or value.get("name") not in _REGISTRY:
+        configuration = value.get("configuration", {}) if isinstance(value, dict) else None
+        if not isinstance(configuration, dict) or str(value.get("name")) not in _REGISTRY:
             raise SpecError(f"{value!r} is not an intervention; known kinds: {', '.join(sorted(_REGISTRY))}.")
-        cls, configuration = _REGISTRY[value["name"]], dict(value.get("configuration", {}))
-        readers = {
+        cls = _REGISTRY[str(value["name"])]
+        readers: dict[str, Callable[[Any], Any]] = {
             "window": windows_from_json,
             "fill": Fill.from_json,
             "parts": lambda parts: tuple(Intervention.from_json(part) for part in parts),
@@ -151,9 +154,9 @@ class Edit(Intervention):
     branch: Branch = "both"
 
     def __post_init__(self) -> None:
-        super(Edit, self).__post_init__()
         if not isinstance(self.fill, Fill):
             raise SpecError(f"Edit got fill={self.fill!r}; give one of the fills, such as Zero().")
+        super(Edit, self).__post_init__()
         if (self.component == "unet") != isinstance(self.fill, Jump):
             raise SpecError(
                 f"Edit({self.component!r}, fill={self.fill}): the component 'unet' and the fill Jump() belong together."
@@ -289,8 +292,10 @@ class Composition(Intervention):
     parts: tuple[Intervention, ...]
 
     def __post_init__(self) -> None:
-        if len(self.parts) < 2 or not all(isinstance(part, Intervention) for part in self.parts):
-            raise SpecError(f"A composition needs two or more interventions; got {self.parts!r}.")
+        parts = tuple(self.parts) if isinstance(self.parts, list | tuple) else ()
+        if len(parts) < 2 or not all(isinstance(part, Intervention) for part in parts):
+            raise SpecError(f"A composition needs a tuple of two or more interventions; got {self.parts!r}.")
+        object.__setattr__(self, "parts", parts)
         _check_conflicts(self.parts)
         super(Composition, self).__post_init__()
 

@@ -208,7 +208,9 @@ def _check_samples(prompts: tuple[str, ...], seeds: tuple[int, ...] | None) -> N
     for name, values in (("prompt", prompts), ("seed", seeds)):
         doubled = [value for value, n in Counter(values).items() if n > 1]
         if doubled:
-            raise SpecError(f"The {name} {doubled[0]!r} stands twice; a repeated sample adds no evidence. Give it once.")
+            raise SpecError(
+                f"The {name} {doubled[0]!r} stands twice; a repeated sample adds no evidence. Give it once."
+            )
 
 
 def _check_interventions(interventions: tuple[Intervention, ...], steps: int) -> None:
@@ -224,6 +226,6 @@ def _check_interventions(interventions: tuple[Intervention, ...], steps: int) ->
             edit.window.check(steps)
             if edit.component == "unet" and steps in set(edit.window):
                 raise SpecError(
-                    f"{item.label!r} skips step {steps}, the first of the run: there is no step before it to jump from. "
+                    f"{item.label!r} skips step {steps}, the first of the run, so there is no step to jump from. "
                     f"Start at {steps - 1} or lower."
                 )

@@ -47,7 +47,9 @@ def sweep(kind: type[Kind], **values: Any) -> tuple[Kind, ...]:
     allowed = known | ({"start", "length"} if "window" in known else set())
     unknown = sorted(set(values) - allowed)
     if unknown:
-        raise SpecError(f"{kind.__name__} has no field {', '.join(unknown)} to sweep; it has {', '.join(sorted(allowed))}.")
+        raise SpecError(
+            f"{kind.__name__} has no field {', '.join(unknown)} to sweep; it has {', '.join(sorted(allowed))}."
+        )
     axes = {name: _axis(value) for name, value in values.items()}
     empty = [name for name, axis in axes.items() if not axis]
     if empty or not axes:
@@ -68,6 +70,8 @@ def _axis(value: Any) -> tuple[Any, ...]:
 def _build(kind: type[Kind], values: dict[str, Any]) -> Kind:
     if ("start" in values) != ("length" in values):
         raise SpecError(f"The sweep over {kind.__name__} names only one of start and length; a window needs both.")
+    if "start" in values and "window" in values:
+        raise SpecError(f"The sweep over {kind.__name__} names both window and start with length; give one of them.")
     if "start" in values:
         values["window"] = Window(values.pop("start"), values.pop("length"))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -87,11 +88,15 @@ class Windows:
     parts: tuple[Window, ...]
 
     def __post_init__(self) -> None:
-        if not self.parts:
-            raise SpecError("Windows() needs at least one Window.")
-        for earlier, later in zip(self.parts, self.parts[1:], strict=False):
+        parts = tuple(self.parts) if isinstance(self.parts, list | tuple) else ()
+        if not parts or not all(isinstance(part, Window) for part in parts):
+            raise SpecError(f"Windows() needs a tuple of at least one Window; got {self.parts!r}.")
+        object.__setattr__(self, "parts", parts)
+        for earlier, later in itertools.pairwise(parts):
             if later.start >= earlier.stop:
-                raise SpecError(f"{later} does not come after {earlier} in the run: give windows apart, in falling order.")
+                raise SpecError(
+                    f"{later} does not come after {earlier} in the run: give windows apart, in falling order."
+                )
 
     def __iter__(self) -> Iterator[int]:
         """Steps of all windows, in the order of the run."""

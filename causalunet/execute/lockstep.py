@@ -79,7 +79,7 @@ class _Walk:
     block: Block
     micro_batch: int
     observer: Observer
-    advance: Callable[[int], None]
+    advance: Callable[[int], None] | None
     context: _Context
     fired: Counter[tuple[str, int]] = field(default_factory=Counter)
 
@@ -112,7 +112,8 @@ class _Walk:
             values = {name: traced.activations[name][of_batch] for name in names if name in traced.activations}
             if values:
                 self.observer.activations(call, of_call, values)
-        self.advance(n)
+        if self.advance is not None:
+            self.advance(n)
         return guide(traced.output, scale)
 
 
@@ -124,7 +125,7 @@ def run_block(
     *,
     micro_batch: int,
     observer: Observer,
-    advance: Callable[[int], None],
+    advance: Callable[[int], None] | None = None,
 ) -> Counter[tuple[str, int]]:
     """Carry all runs of a block of samples from noise to image.
 
@@ -138,7 +139,7 @@ def run_block(
     micro_batch : int
         Samples per U-Net call; guidance doubles the rows.
     observer : Observer
-    advance : callable
+    advance : callable, optional
         Told the number of samples after every U-Net call.
 
     Returns
@@ -198,5 +199,3 @@ def _pieces(calls: Sequence[Call], n: int, rows: slice) -> list[tuple[Call, slic
         of_call = slice(start - index * n, stop - index * n)
         pieces.append((calls[index], of_call, slice(start - rows.start, stop - rows.start)))
     return pieces
-
-

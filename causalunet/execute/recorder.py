@@ -103,10 +103,10 @@ class Recorder:
         if self._of_all:
             for name, ran in self._component_ran.items():
                 self._writer.write(f"activations/{name}/ran", (), ran)
-        for name, value in self._summaries.finished(self._of_all):
+        for name, summary in self._summaries.finished(self._of_all):
             per_sample = name.startswith("baseline_")
             place = (self._samples,) if per_sample else () if name == "ran" else (slice(None), self._samples)
-            self._writer.write(f"activation_summary/{name}", place, value)
+            self._writer.write(f"activation_summary/{name}", place, summary)
         self._writer.complete(self._samples)
 
     def _write_factors(self, baseline: NDArray[np.float32], images: NDArray[np.float32]) -> None:

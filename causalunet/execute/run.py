@@ -63,9 +63,7 @@ def run_plan(
     with _progress(plan.spec.name, calls, progress) as advance:
         for block in pending:
             recorder = Recorder(model, plan, layout, writer, block)
-            fired = run_block(
-                model, unet, plan, block, micro_batch=micro_batch, observer=recorder, advance=advance
-            )
+            fired = run_block(model, unet, plan, block, micro_batch=micro_batch, observer=recorder, advance=advance)
             _check_fired(plan, fired, len(block.seeds))
             recorder.write_outcomes()
     if pending:
@@ -129,11 +127,13 @@ def _check_fired(plan: Plan, fired: Counter[tuple[str, int]], samples: int) -> N
     """Compare how often every place was edited at every step with what the plan declares."""
     declared: Counter[tuple[str, int]] = Counter()
     for call in plan.calls:
-        for fill in call.action.fills:
-            declared[fill.component, call.step] += samples
+        for component in {fill.component for fill in call.action.fills}:
+            declared[component, call.step] += samples
     if fired != declared:
         wrong = {key: (fired[key], declared[key]) for key in fired | declared if fired[key] != declared[key]}
-        raise FiringError(f"Edits fired another number of times than declared, (place, step): (fired, declared): {wrong}.")
+        raise FiringError(
+            f"Edits fired another number of times than declared, (place, step): (fired, declared): {wrong}."
+        )
 
 
 class _Rate(ProgressColumn):

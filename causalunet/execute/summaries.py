@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class Summaries:
             self._values[key][chosen, rows, position, column] = number.cpu().numpy()
         self._ran[chosen, position, column] = True
 
-    def finished(self, of_all: bool) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    def finished(self, of_all: bool) -> Iterator[tuple[str, NDArray[Any]]]:
         """Variables of ``activation_summary`` with their values for the block.
 
         Parameters

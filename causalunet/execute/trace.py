@@ -134,7 +134,7 @@ class TracedUNet:
             return
         if visit.skip_value == "zeros":
             envoy.skip(like.new_zeros(rows, *component.shape))
-            journal.fired[component.name] += 1
+            journal.fired.update([component.name] if visit.output_fills else [])
             return
         if visit.edge_fills:
             split = envoy.input.shape[1] - visit.edge_channels
@@ -177,10 +177,11 @@ def _visits(anatomy: Anatomy, action: Action, record: tuple[str, ...]) -> tuple[
     for component in anatomy.components:
         name = component.name
         if name in action.dead:
-            # A replaced output that a living block reads needs its true shape; any other dead tensor only has to
-            # concatenate with its like.
+            # What a living block takes in needs its true shape, even if only to be replaced on the edge; any other dead
+            # tensor only has to concatenate with its like.
             read = any(target not in action.dead for target in anatomy.consumers(name))
-            visits.append(_Visit(component, skip_value="zeros" if name in fills and read else "placeholder"))
+            skip_value = "zeros" if read else "placeholder"
+            visits.append(_Visit(component, skip_value=skip_value, output_fills=tuple(fills.get(name, ()))))
             continue
         edge = anatomy.skip_into(name)
         edited = edge is not None and edge.name in fills

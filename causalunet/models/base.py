@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,36 +17,47 @@ __all__ = ["DiffusionModel", "load_model", "model_names", "register"]
 
 @runtime_checkable
 class DiffusionModel(Protocol):
-    """A text-to-image diffusion model whose U-Net can be intervened on.
+    """A text-to-image diffusion model whose U-Net can be intervened on."""
 
-    Attributes
-    ----------
-    name : str
-        What results call it.
-    fingerprint : str
-        Digest of the weights.
-    anatomy : Anatomy
-        Of ``unet``.
-    unet : torch.nn.Module
-        Called as ``unet(x, timesteps, *context)``, returns (row, 2 * channel, y, x): noise and variance fraction.
-    image_shape : tuple of int
-        (channel, y, x) of x_t.
-    alpha_bar : ndarray of float64, (timestep,)
-        Training schedule.
-    clip : bool
-        Whether the estimate of x_0 is clipped to [-1, 1].
-    factors : dict
-        What the model's factor reader tells apart, each with its values; empty without a reader.
-    """
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        ...
 
-    name: str
-    fingerprint: str
-    anatomy: Anatomy
-    unet: nn.Module
-    image_shape: tuple[int, int, int]
-    alpha_bar: NDArray[np.float64]
-    clip: bool
-    factors: Mapping[str, tuple[str, ...]]
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the weights."""
+        ...
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Of ``unet``."""
+        ...
+
+    @property
+    def unet(self) -> nn.Module:
+        """Called as ``unet(x, timesteps, *context)``; returns noise and variance fraction, (row, 2 * channel, y, x)."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channel, y, x) of x_t."""
+        ...
+
+    @property
+    def alpha_bar(self) -> NDArray[np.float64]:
+        """Training schedule, (timestep,)."""
+        ...
+
+    @property
+    def clip(self) -> bool:
+        """Whether the estimate of x_0 is clipped to [-1, 1]."""
+        ...
+
+    @property
+    def factors(self) -> Mapping[str, tuple[str, ...]]:
+        """What the model's factor reader tells apart, each with its values; empty without a reader."""
+        ...
 
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
         """Encode prompts, each once; every tensor has one row per prompt. The empty prompt is "no condition"."""
@@ -65,10 +76,12 @@ class DiffusionModel(Protocol):
         ...
 
 
+Loader = TypeVar("Loader", bound=Callable[..., DiffusionModel])
+
 _LOADERS: dict[str, Callable[..., DiffusionModel]] = {}
 
 
-def register(name: str) -> Callable[[Callable[..., DiffusionModel]], Callable[..., DiffusionModel]]:
+def register(name: str) -> Callable[[Loader], Loader]:
     """Enter a loader under a name that studies can use.
 
     Parameters
@@ -77,7 +90,7 @@ def register(name: str) -> Callable[[Callable[..., DiffusionModel]], Callable[..
         Such as ``"shapes"``.
     """
 
-    def enter(loader: Callable[..., DiffusionModel]) -> Callable[..., DiffusionModel]:
+    def enter(loader: Loader) -> Loader:
         _LOADERS[name] = loader
         return loader
 

@@ -143,9 +143,7 @@ class AttentionBlock(nn.Module):
         """Map ``x``, (batch, channel, y, x), to the same shape; ``embedding`` is not used."""
         pixels = rearrange(self.norm(x), "b c y x -> b c (y x)")
         query, key, value = rearrange(self.qkv(pixels), "b (h three c) n -> three b h n c", three=3, h=self.heads)
-        text_key, text_value = rearrange(
-            self.encoder_kv(sequence), "b (h two c) n -> two b h n c", two=2, h=self.heads
-        )
+        text_key, text_value = rearrange(self.encoder_kv(sequence), "b (h two c) n -> two b h n c", two=2, h=self.heads)
         attended = F.scaled_dot_product_attention(
             query, torch.cat([text_key, key], dim=2), torch.cat([text_value, value], dim=2)
         )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from importlib.resources import as_file, files
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
-from causalunet.errors import CheckpointError, SpecError
+from causalunet.errors import SpecError
+from causalunet.models.checkpoints import load_weights, read_weights
 from causalunet.scenes import FACTORS, IMAGE_SIZE
 
 __all__ = ["FactorReader", "load_reader"]
@@ -61,34 +60,21 @@ class FactorReader(nn.Module):
         self.head = nn.Linear(_HIDDEN, sum(len(values) for values in FACTORS.values()))
 
     @classmethod
-    def from_file(cls, file: Traversable) -> FactorReader:
+    def from_file(cls, path: Path) -> FactorReader:
         """Load a reader, ready to read: float32, evaluation mode, parameters without gradient.
 
         Parameters
         ----------
-        file : pathlib.Path or Traversable
-            A safetensors file with the parameters under their names, in any floating precision.
+        path : Path
+            Weights under the reader's own names, in any floating precision.
 
         Raises
         ------
         CheckpointError
             The file is missing or not whole, or its names or shapes are not those of the reader.
         """
-        try:
-            weights = load_safetensors(file.read_bytes())
-        except FileNotFoundError as error:
-            raise CheckpointError(
-                f"Expected the weights of the factor reader in {file}; found no such file. "
-                "Reinstall causalunet, or train them with causalunet.training.reader.train_reader."
-            ) from error
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"Expected a whole safetensors file in {file}; found one that cannot be read ({error}). "
-                "Fetch or train it again."
-            ) from error
         reader = cls()
-        _check_layout(reader.state_dict(), weights, file)
-        reader.load_state_dict(weights)
+        load_weights(reader, read_weights(path), str(path))
         return reader.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -161,20 +147,5 @@ def load_reader() -> FactorReader:
     CheckpointError
         The file is missing, not whole, or of another layout.
     """
-    return FactorReader.from_file(files("causalunet") / "weights" / "reader.safetensors")
-
-
-def _check_layout(expected: dict[str, Tensor], found: dict[str, Tensor], file: Traversable) -> None:
-    """Compare names and shapes, and name every difference."""
-    differences = [f"no {name}" for name in sorted(expected.keys() - found.keys())]
-    differences += [f"unknown {name}" for name in sorted(found.keys() - expected.keys())]
-    differences += [
-        f"{name} of shape {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in sorted(expected.keys() & found.keys())
-        if found[name].shape != expected[name].shape
-    ]
-    if differences:
-        raise CheckpointError(
-            f"Expected the {len(expected)} parameters of the factor reader in {file}; "
-            f"found {'; '.join(differences)}. Use a file that causalunet.training.reader.train_reader wrote."
-        )
+    with as_file(files("causalunet") / "weights" / "reader.safetensors") as path:
+        return FactorReader.from_file(path)

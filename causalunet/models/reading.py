@@ -62,29 +62,23 @@ def _is_meta(unet: nn.Module) -> bool:
 
 
 def _blocks(unet: TextUNet) -> list[_Block]:
-    encoder = [
-        _Block(f"down.{i}", "encoder", f"input_blocks.{i}", block) for i, block in enumerate(unet.input_blocks)
-    ]
+    encoder = [_Block(f"down.{i}", "encoder", f"input_blocks.{i}", block) for i, block in enumerate(unet.input_blocks)]
     decoder = [_Block(f"up.{i}", "decoder", f"output_blocks.{i}", block) for i, block in enumerate(unet.output_blocks)]
     return [*encoder, _Block("mid", "bottleneck", "middle_block", unet.middle_block), *decoder]
 
 
-def _measure(
-    twin: TextUNet, paths: list[str]
-) -> tuple[dict[str, tuple[int, int, int]], dict[str, int], int]:
+def _measure(twin: TextUNet, paths: list[str]) -> tuple[dict[str, tuple[int, int, int]], dict[str, int], int]:
     """Output shapes and FLOPs of the blocks, and FLOPs of the whole call, for one row."""
     config, text = twin.config, twin.config.text
     shapes: dict[str, tuple[int, int, int]] = {}
-    handles = [
-        twin.get_submodule(path).register_forward_hook(_shape_hook(shapes, path)) for path in paths
-    ]
+    handles = [twin.get_submodule(path).register_forward_hook(_shape_hook(shapes, path)) for path in paths]
     arguments = (
         torch.empty(1, config.in_channels, config.image_size, config.image_size, device="meta"),
         torch.empty(1, device="meta"),
         torch.empty(1, 4 * config.model_channels, device="meta"),
         torch.empty(1, text.width, text.context, device="meta"),
     )
-    counter = FlopCounterMode(display=False, depth=None)
+    counter = FlopCounterMode(display=False)
     try:
         with torch.no_grad(), counter:
             twin(*arguments)

@@ -82,9 +82,7 @@ class TextToImage:
         tokens, mask = self.tokenize(prompts)
         device = self.unet.positional_embedding.device
         with torch.inference_mode():
-            return tuple(
-                self.unet.encode_text(torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
-            )
+            return tuple(self.unet.encode_text(torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device)))
 
     def decode(self, x0: Tensor) -> NDArray[np.float32]:
         """Images in [0, 1], (sample, channel, y, x)."""
@@ -99,7 +97,9 @@ class TextToImage:
     def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Index and probability of the likeliest value of every factor, both (sample, factor)."""
         if self.reader is None:
-            raise ModelError(f"The model {self.name!r} has no factor reader; its images can only be compared as pixels.")
+            raise ModelError(
+                f"The model {self.name!r} has no factor reader; its images can only be compared as pixels."
+            )
         with torch.inference_mode():
             likely = [
                 values.max(dim=1) for values in self.reader.probabilities(torch.from_numpy(2 * images - 1)).values()

@@ -46,8 +46,8 @@ class InterventionIndex(xr.Index):
     def isel(self, indexers: Mapping[Any, int | slice | np.ndarray | xr.Variable]) -> Self | None:
         """Follow a selection by position; one entry leaves nothing to select among."""
         chosen = indexers[INTERVENTION]
-        positions = chosen.values if isinstance(chosen, xr.Variable) else chosen
-        if isinstance(positions, int | np.integer) or np.ndim(positions) != 1 and not isinstance(positions, slice):
+        positions: Any = chosen.values if isinstance(chosen, xr.Variable) else chosen
+        if isinstance(positions, int | np.integer) or (np.ndim(positions) != 1 and not isinstance(positions, slice)):
             return None
         return type(self)({name: values[positions] for name, values in self.columns.items()})
 

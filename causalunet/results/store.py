@@ -188,7 +188,9 @@ def _check_marker(path: Path) -> None:
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
         raise StoreError(f"{path} is not a results store: its zarr.json cannot be read ({error}). {advice}") from error
     if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
-        raise StoreError(f"{path} is a zarr store, but not one of causalunet's results, or its creation was cut off. {advice}")
+        raise StoreError(
+            f"{path} is a zarr store, but not one of causalunet's results, or its creation was cut off. {advice}"
+        )
     if attributes.get("format_version") != FORMAT_VERSION:
         raise StoreError(
             f"{path} has format version {attributes.get('format_version')}; this causalunet reads {FORMAT_VERSION}. "
@@ -202,6 +204,6 @@ def _with_index(dataset: xr.Dataset) -> xr.Dataset:
     columns = [
         name
         for name, coordinate in dataset.coords.items()
-        if coordinate.dims == (INTERVENTION,) and name != INTERVENTION and name != "spec"
+        if coordinate.dims == (INTERVENTION,) and name not in (INTERVENTION, "spec")
     ]
     return dataset.set_xindex(columns, InterventionIndex)

@@ -41,24 +41,27 @@ def discretized_gaussian_nll(x: Tensor, mean: Tensor, log_variance: Tensor) -> T
 class HybridLoss:
     """L_simple + L_vlb / 1000, where L_vlb teaches the variance only.
 
-    L_simple is weighted by SNR^(-1/2), clipped to [0.1, 5] and scaled to mean one: plain L_simple spends nearly all of
-    its gradient on the last timesteps, and large areas of colour, which are settled at low SNR, stay behind. The same
-    idea as P2 (Choi et al. 2022) and min-SNR weighting (Hang et al. 2023).
+    L_simple is weighted by SNR^(-1/2), clipped to [0.1, max_weight] and scaled to mean one: plain L_simple spends nearly
+    all of its gradient on the last timesteps, and what is settled at low SNR stays behind. The same idea as P2 (Choi et
+    al. 2022) and min-SNR weighting (Hang et al. 2023).
 
     Parameters
     ----------
     alpha_bar : ndarray of float64, (timestep,)
         The training schedule.
+    max_weight : float
+        Upper clip of the weight, which the noisiest timesteps reach.
     """
 
     alpha_bar: NDArray[np.float64]
+    max_weight: float = 5.0
 
     def __post_init__(self) -> None:
         alpha_bar = self.alpha_bar
         previous = np.append(1.0, alpha_bar[:-1])
         beta = 1 - alpha_bar / previous
         variance = beta * (1 - previous) / (1 - alpha_bar)
-        weight = np.clip((alpha_bar / (1 - alpha_bar)) ** -0.5, 0.1, 5.0)
+        weight = np.clip((alpha_bar / (1 - alpha_bar)) ** -0.5, 0.1, self.max_weight)
         tables = {
             "signal": np.sqrt(alpha_bar),
             "noise": np.sqrt(1 - alpha_bar),
@@ -74,7 +77,9 @@ class HybridLoss:
         """Draw x_t given x_0: equation 9 of Ho et al. 2020; all images (batch, channel, y, x)."""
         return self._at("signal", timesteps) * x0 + self._at("noise", timesteps) * noise
 
-    def __call__(self, output: Tensor, x0: Tensor, xt: Tensor, timesteps: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, output: Tensor, x0: Tensor, xt: Tensor, timesteps: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Compare a prediction with the truth.
 
         Parameters

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from causalunet.models.reader import FactorReader
-from causalunet.scenes import FACTORS, Scene, all_scenes, draw_scenes, held_out, render
+from causalunet.scenes import FACTORS, all_scenes, draw_scenes, held_out, render
+from causalunet.training.loop import LoopConfig, train
 
 __all__ = ["ReaderTrainingConfig", "augment", "evaluate_reader", "train_reader"]
 
@@ -25,33 +22,14 @@ _EVALUATION_BATCH = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReaderTrainingConfig:
-    """How the factor reader is trained.
-
-    Parameters
-    ----------
-    iterations : int
-        Length of the run. The rate is constant but for the warm-up and the last ``decay`` iterations.
-    batch_size : int
-    learning_rate : float
-        Of AdamW, after the warm-up.
-    warmup, decay : int
-        Iterations of the linear rise and of the linear fall to zero.
-    seed : int
-    """
+class ReaderTrainingConfig(LoopConfig):
+    """How the factor reader is trained; the defaults are those of the weights that ship."""
 
     iterations: int = 2000
     batch_size: int = 64
     learning_rate: float = 2e-3
     warmup: int = 50
     decay: int = 800
-    seed: int = 0
-
-    def rate(self, iteration: int) -> float:
-        """Learning rate at an iteration, from 0."""
-        rise = (iteration + 1) / self.warmup
-        fall = (self.iterations - iteration) / self.decay
-        return self.learning_rate * max(0.0, min(1.0, rise, fall))
 
 
 def augment(images: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -95,60 +73,26 @@ def _blur(images: NDArray[np.float32], sigma: NDArray[np.float64]) -> NDArray[np
     return blurred
 
 
-def _draw_batch(config: ReaderTrainingConfig, scenes: list[Scene], iteration: int) -> tuple[Tensor, Tensor]:
-    """Images and codes of one iteration, a function of (seed, iteration): a resumed run is the same run."""
-    rng = np.random.default_rng((config.seed, iteration))
-    chosen = [scenes[index] for index in rng.integers(len(scenes), size=config.batch_size)]
-    images = augment(render(chosen, rng), rng)
-    return torch.from_numpy(images), torch.tensor([scene.codes for scene in chosen])
+class _Reading:
+    """Name the factors of imperfect scenes that are not held out."""
 
-
-class _Run:
-    """Reader and optimiser of a training run, with its checkpoint."""
+    name = "reader"
 
     def __init__(self, config: ReaderTrainingConfig) -> None:
         torch.manual_seed(config.seed)
         self.config = config
-        self.reader = FactorReader()
-        self.optimizer = torch.optim.AdamW(self.reader.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
-        self.iteration = 0
+        self.network: FactorReader = FactorReader()
+        self._scenes = [scene for scene in all_scenes() if not held_out(scene)]
 
-    def step(self, images: Tensor, codes: Tensor) -> tuple[float, float]:
-        """One optimiser step; returns the loss and the share of images with all factors right."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate(self.iteration)
-        logits = list(self.reader(images).values())
+    def loss(self, iteration: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Cross entropy summed over factors, and the share of images with all factors right."""
+        chosen = [self._scenes[index] for index in rng.integers(len(self._scenes), size=self.config.batch_size)]
+        images = torch.from_numpy(augment(render(chosen, rng), rng))
+        codes = torch.tensor([scene.codes for scene in chosen])
+        logits = list(self.network(images).values())
         loss = sum((F.cross_entropy(part, codes[:, i]) for i, part in enumerate(logits)), torch.zeros(()))
         right = torch.stack([part.argmax(dim=1) for part in logits], dim=1) == codes
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
-        self.optimizer.step()
-        self.iteration += 1
-        return loss.item(), right.all(dim=1).double().mean().item()
-
-    def save(self, directory: Path) -> None:
-        """Write the checkpoint and the weights, each whole or not at all."""
-        state: dict[str, Any] = {
-            "iteration": self.iteration,
-            "reader": self.reader.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        partial = directory / "checkpoint.partial"
-        torch.save(state, partial)
-        partial.replace(directory / "checkpoint.pt")
-        weights = {name: value.to(torch.float16).contiguous() for name, value in self.reader.state_dict().items()}
-        metadata = {"training": json.dumps(asdict(self.config) | {"iteration": self.iteration})}
-        partial = directory / "reader.partial"
-        save_file(weights, partial, metadata=metadata)
-        partial.replace(directory / "reader.safetensors")
-
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint."""
-        state = torch.load(path, weights_only=True)
-        self.iteration = state["iteration"]
-        self.reader.load_state_dict(state["reader"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        return loss, {"accuracy": right.all(dim=1).double().mean().item()}
 
 
 def train_reader(
@@ -164,32 +108,12 @@ def train_reader(
     checkpoint_every, report_every : int
         Iterations between checkpoints and between records.
 
-    Yields
-    ------
-    dict
+    Returns
+    -------
+    iterator of dict
         Iteration, loss, share of training images with all factors right and iterations per second.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    checkpoint = directory / "checkpoint.pt"
-    run = _Run(config)
-    if checkpoint.exists():
-        run.load(checkpoint)
-    scenes = [scene for scene in all_scenes() if not held_out(scene)]
-    steps: list[tuple[float, float]] = []
-    started = time.perf_counter()
-    while run.iteration < config.iterations:
-        steps.append(run.step(*_draw_batch(config, scenes, run.iteration)))
-        last = run.iteration == config.iterations
-        if run.iteration % checkpoint_every == 0 or last:
-            run.save(directory)
-        if run.iteration % report_every == 0 or last:
-            loss, accuracy = np.mean(steps, axis=0).tolist()
-            rate = len(steps) / (time.perf_counter() - started)
-            record = {"iteration": run.iteration, "loss": loss, "accuracy": accuracy, "per_second": rate}
-            with (directory / "log.jsonl").open("a") as log:
-                log.write(json.dumps(record) + "\n")
-            yield record
-            steps, started = [], time.perf_counter()
+    return train(_Reading(config), config, directory, checkpoint_every=checkpoint_every, report_every=report_every)
 
 
 def evaluate_reader(reader: FactorReader, n: int = 2000, *, seed: int = 1, augmented: bool = False) -> dict[str, float]:

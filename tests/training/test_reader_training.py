@@ -36,7 +36,7 @@ def train(directory: Path, config: ReaderTrainingConfig = TINY, *, stop_after: i
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
-    return torch.load(directory / "checkpoint.pt", weights_only=True)["reader"]  # type: ignore[no-any-return]
+    return torch.load(directory / "checkpoint.pt", weights_only=True)["model"]  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("stop_after", [4, 5])

@@ -1,0 +1,106 @@
+"""The sweeps of a study: interventions that are alike in everything but when they start."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+
+from causalunet.analysis.selection import intervention_columns, outcomes
+from causalunet.dims import INTERVENTION
+
+__all__ = ["named_selections", "sweeps"]
+
+_SHAPE = ("length", "cuts", "relax")
+
+
+def sweeps(results: xr.DataTree) -> dict[str, dict[str, Any]]:
+    """Find every sweep over the start step, null interventions left out.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+
+    Returns
+    -------
+    dict
+        Name to selection, in the order of the study, for `curve` and the figures. Lengths are part of the name where
+        sweeps differ in nothing else.
+    """
+    dataset = outcomes(results)
+    columns = intervention_columns(dataset)
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for position, spec in enumerate(dataset["spec"].values):
+        content = json.loads(str(spec))
+        if content["name"] != "null":
+            shape = tuple((name, int(columns[name][position])) for name in _SHAPE)
+            key = json.dumps(_shifted(content, int(columns["start"][position])), sort_keys=True)
+            groups.setdefault((_text(content), shape, key), []).append(position)
+    names = _names([(text, dict(shape)) for text, shape, _ in groups])
+    labels = dataset[INTERVENTION].values
+    return {
+        name: {INTERVENTION: [str(labels[position]) for position in positions]}
+        for name, positions in zip(names, groups.values(), strict=True)
+    }
+
+
+def named_selections(results: xr.DataTree, selections: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    """Read what figures and tables take as selections.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+    selections : mapping or None
+        Names to selections; or one selection, which is named by its values; or None for all `sweeps`.
+
+    Returns
+    -------
+    dict
+        Name to selection.
+    """
+    if selections is None:
+        return dict(sweeps(results))
+    if selections and all(isinstance(value, Mapping) for value in selections.values()):
+        return dict(selections)
+    words = (str(value) if name in ("kind", INTERVENTION) else f"{name}={value}" for name, value in selections.items())
+    return {" ".join(words): selections}
+
+
+def _shifted(spec: Any, start: int) -> Any:
+    """The specification with windows counted from the start, and without labels."""
+    if isinstance(spec, dict):
+        kept = {name: value for name, value in spec.items() if name != "label"}
+        return {
+            name: [[start - first, length] for first, length in value] if name == "window" else _shifted(value, start)
+            for name, value in kept.items()
+        }
+    return [_shifted(entry, start) for entry in spec] if isinstance(spec, list) else spec
+
+
+def _text(spec: Mapping[str, Any]) -> str:
+    """Kind and content of a specification, without its windows."""
+    configuration = spec["configuration"]
+    if "parts" in configuration:
+        return " + ".join(_text(part) for part in configuration["parts"])
+    words = [str(spec["name"])]
+    for name, value in configuration.items():
+        if name == "fill":
+            words.append(" ".join(map(str, (value["name"], *value["configuration"].values()))))
+        elif name == "component":
+            words.append(str(value))
+        elif name not in ("window", "label") and (name, value) != ("branch", "both"):
+            words.append(f"{name}={value}")
+    return " ".join(words)
+
+
+def _names(groups: list[tuple[str, dict[str, int]]]) -> list[str]:
+    names = []
+    for text, shape in groups:
+        twins = [other for words, other in groups if words == text]
+        told = [f"{name}={shape[name]}" for name in _SHAPE if len({twin[name] for twin in twins}) > 1]
+        names.append(" ".join([text, *told]))
+    doubled = {name for name, n in Counter(names).items() if n > 1}
+    return [f"{name} ({position})" if name in doubled else name for position, name in enumerate(names)]

@@ -1,0 +1,94 @@
+"""Images without interventions, through the same code as every study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from causalunet.design.interventions import Null
+from causalunet.design.study import DDPM, StudySpec
+from causalunet.design.windows import Window
+from causalunet.execute.batches import micro_batch_size
+from causalunet.execute.lockstep import Block, run_block
+from causalunet.execute.trace import TracedUNet
+from causalunet.models.base import DiffusionModel, load_model
+from causalunet.plan import Call, make_baseline_plan
+from causalunet.schedule import Schedule
+
+__all__ = ["generate"]
+
+_BLOCK = 50  # samples whose states are held at once
+
+
+class _Images:
+    """Observer that keeps the final images only."""
+
+    def __init__(self, model: DiffusionModel) -> None:
+        self._model = model
+        self.images: list[NDArray[np.float32]] = []
+
+    def wants(self, call: Call) -> tuple[str, ...]:
+        """Nothing is recorded."""
+        return ()
+
+    def activations(self, call: Call, rows: slice, values: dict[str, Tensor]) -> None:
+        """Nothing is recorded."""
+
+    def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:
+        """Nothing is recorded."""
+
+    def finished(self, run: int, x0: Tensor) -> None:
+        """Keep the images of a block."""
+        self.images.append(self._model.decode(x0))
+
+
+def generate(
+    prompts: Iterable[str],
+    seeds: Iterable[int] | None = None,
+    *,
+    model: str | DiffusionModel = "shapes",
+    sampler: DDPM | None = None,
+    memory: int = 1 << 30,
+    advance: Callable[[int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Sample images without intervention: what a study calls its baseline, bit for bit at the same batch.
+
+    Parameters
+    ----------
+    prompts : iterable of str
+    seeds : iterable of int, optional
+        Paired with prompts as in `causalunet.Study`.
+    model : str or DiffusionModel
+    sampler : DDPM, optional
+        By default 100 steps at guidance 3.
+    memory : int
+        Budget in bytes for the activations of a call.
+    advance : callable, optional
+        Told the number of samples after every U-Net call.
+
+    Returns
+    -------
+    ndarray of float32, (sample, channel, y, x)
+        In [0, 1].
+    """
+    loaded = load_model(model) if isinstance(model, str) else model
+    sampler = sampler or DDPM()
+    spec = StudySpec(
+        name="generate",
+        prompts=tuple(prompts),
+        seeds=None if seeds is None else tuple(seeds),
+        sampler=sampler,
+        interventions=(Null(window=Window(1, 1)),),
+    )
+    schedule = Schedule.spaced(loaded.alpha_bar, sampler.steps)
+    plan = make_baseline_plan(spec, loaded.anatomy, schedule, loaded.image_shape)
+    micro_batch = micro_batch_size(loaded.anatomy, memory, sampler.rows_per_sample)
+    observer, unet, samples = _Images(loaded), TracedUNet(loaded.unet, loaded.anatomy), spec.samples
+    for start in range(0, len(samples), _BLOCK):
+        part = samples[start : start + _BLOCK]
+        block = Block(start, tuple(item.prompt for item in part), tuple(item.seed for item in part))
+        run_block(loaded, unet, plan, block, micro_batch=micro_batch, observer=observer, advance=advance)
+    return np.concatenate(observer.images)

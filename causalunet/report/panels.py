@@ -1,0 +1,116 @@
+"""Panels: one small trend per number of removed blocks, with the first start that reaches a threshold (figure 8)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from causalunet.analysis.curves import first_reached, mean_curve
+from causalunet.analysis.selection import intervention_columns, select_interventions
+from causalunet.errors import SpecError
+from causalunet.report.style import GREY, axis_label, look, new_figure, step_axis, style
+from causalunet.report.trend import Band, band_name, draw_curve, draw_threshold
+
+__all__ = ["plot_panels"]
+
+
+def plot_panels(
+    results: xr.DataTree,
+    *,
+    kind: str = "ablate_block",
+    panel: str = "bottom",
+    threshold: float = 0.8,
+    band: Band = "sd",
+    columns: int = 3,
+    figure: Figure | None = None,
+    **selection: Any,
+) -> Figure:
+    """Draw mean SSIM by start step, a panel for each value of a coordinate of the interventions.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+    kind : str
+        Kind of the interventions.
+    panel : str
+        Coordinate with one panel per value, such as "bottom", or "top" for skip connections.
+    threshold : float
+        Drawn as a line. The first start in the order of the run whose mean SSIM reaches it is marked.
+    band : {"sd", "interval"}
+        As for `plot_trend`.
+    columns : int
+        Panels in a row.
+    figure : matplotlib Figure, optional
+        To draw into; a new one by default.
+    **selection
+        What the interventions have in common besides, such as ``length=5``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    SpecError, StoreError
+        As for `causalunet.analysis.curve`.
+    """
+    chosen = select_interventions(results, {"kind": kind, **selection})
+    known = intervention_columns(chosen)
+    if panel not in known:
+        raise SpecError(f"There is no coordinate {panel!r} to make panels of; there are {', '.join(sorted(known))}.")
+    values = np.unique(known[panel])
+    probability = 0.95 if band == "interval" else None
+    curves = [
+        mean_curve(results, probability=probability, **{"kind": kind, **selection, panel: value.item()})
+        for value in values
+    ]
+    wide = min(columns, len(values))
+    rows = -(-len(values) // wide)
+    with style():
+        if figure is None:
+            figure = new_figure(0.5 + 2.05 * wide, 0.5 + 1.55 * rows)
+        axes = figure.subplots(rows, wide, sharex=True, sharey=True, squeeze=False).ravel()
+        for position, (ax, value, curve) in enumerate(zip(axes, values, curves, strict=False)):
+            draw_curve(ax, curve, look(0), label="mean", band=band)
+            draw_threshold(ax, threshold)
+            _mark(ax, first_reached(curve["mean"], threshold), curve)
+            ax.set_title(f"({_letter(position)}) {panel} = {value}", loc="left")
+        for ax in axes[len(values) :]:
+            ax.set_axis_off()
+        step_axis(axes[0], results["baseline"].sizes["step"])
+        axes[0].set_ylim(min(0.0, axes[0].get_ylim()[0]), 1.02)
+        for ax in axes[max(0, len(values) - wide) : len(values)]:
+            ax.tick_params(labelbottom=True)
+        figure.supxlabel("step at which the intervention starts", fontsize=8)
+        label = axis_label("ssim", curves[0]["mean"].attrs)
+        figure.supylabel(f"{label}, {band_name(band, curves[0].attrs['samples'])}", fontsize=8)
+    return figure
+
+
+def _mark(ax: Axes, start: int | None, curve: xr.Dataset) -> None:
+    """A line down from the first start that reaches the threshold, with its step; words if there is none."""
+    if start is None:
+        ax.text(0.97, 0.06, "threshold not reached", transform=ax.transAxes, ha="right", color=GREY, fontsize=7)
+        return
+    mean = float(curve["mean"].sel(start=start))
+    ax.plot([start, start], [0, mean], color=look(1).color, linewidth=0.9, label="first")
+    ax.plot(start, mean, color=look(1).color, marker="o", markersize=7, markerfacecolor="none", linestyle="none")
+    middle = sum(curve["start"].values[[0, -1]]) / 2
+    left = start < middle
+    ax.annotate(
+        f"{start}",
+        (start, 0.0),
+        xytext=(-3 if left else 3, 4),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="bottom",
+        color=look(1).color,
+    )
+
+
+def _letter(position: int) -> str:
+    return chr(ord("a") + position) if position < 26 else str(position + 1)

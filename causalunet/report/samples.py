@@ -1,0 +1,88 @@
+"""Samples: a sheet of images with their prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from causalunet.analysis.selection import complete_samples, select_interventions
+from causalunet.dims import INTERVENTION, SAMPLE
+from causalunet.errors import SpecError
+from causalunet.report.pictures import captions, pack, sample_positions, show, wrap
+from causalunet.report.style import new_figure, style
+
+__all__ = ["plot_samples"]
+
+_CELL = 1.0
+_FONT = 6.5
+_LINES = 3
+
+
+def plot_samples(
+    results: xr.DataTree,
+    selection: Mapping[str, Any] | None = None,
+    *,
+    samples: int | Sequence[int] = 18,
+    columns: int = 6,
+    figure: Figure | None = None,
+) -> Figure:
+    """Show images of the baseline run, or of one intervention, with their prompts below.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+    selection : mapping, optional
+        What picks one intervention, such as ``{"kind": "ablate_block", "bottom": 2, "start": 60}`` or
+        ``{"intervention": label}``; its captions give SSIM too. By default the baseline.
+    samples : int or sequence of int
+        The first so many samples, or samples by their coordinate.
+    columns : int
+        Images in a row.
+    figure : matplotlib Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    SpecError, StoreError
+        The selection is not of one intervention, a sample is not there, or some were not run yet.
+    """
+    data = _chosen(results, selection)
+    data = data.isel({SAMPLE: sample_positions(data, samples)})
+    images, texts = data["image"].values, captions(data)
+    if selection is not None:
+        texts = [f"SSIM {value:.2f}: {text}" for value, text in zip(data["ssim"].values, texts, strict=True)]
+    wide = min(columns, len(images))
+    rows = -(-len(images) // wide)
+    height, width = (_CELL * size / max(images.shape[-2:]) for size in images.shape[-2:])
+    with style():
+        if figure is None:
+            figure = new_figure(0.1 + width * wide, 0.1 + (height + 0.11 * _LINES) * rows)
+        pack(figure)
+        axes = figure.subplots(rows, wide, squeeze=False).ravel()
+        for ax, image, text in zip(axes, images, texts, strict=False):
+            show(ax, image)
+            ax.set_xlabel(wrap(text, 0.95 * width, _FONT, _LINES), fontsize=_FONT, labelpad=2)
+        for ax in axes[len(images) :]:
+            ax.set_axis_off()
+    return figure
+
+
+def _chosen(results: xr.DataTree, selection: Mapping[str, Any] | None) -> xr.Dataset:
+    if selection is None:
+        baseline = results["baseline"].to_dataset()
+        return baseline.isel({SAMPLE: (baseline["status"] == 1).values})
+    found = select_interventions(results, selection)
+    if found.sizes[INTERVENTION] != 1:
+        labels = ", ".join(str(label) for label in found[INTERVENTION].values[:5])
+        raise SpecError(
+            f"A sheet shows one intervention; {found.sizes[INTERVENTION]} fit the selection: {labels}, ... "
+            "Select more narrowly, for instance by start, or plot_grid them."
+        )
+    return complete_samples(found, allow_incomplete=True).isel({INTERVENTION: 0})

@@ -1,0 +1,103 @@
+"""How figures look: sizes, colours that everyone can tell apart, and the axis of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = ["GREY", "Look", "axis_label", "look", "metric_name", "new_figure", "step_axis", "step_ticks", "style"]
+
+GREY = "0.35"
+"""Of reference lines and their labels."""
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+_LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (2, 1)))
+_NAMES = {"ssim": "SSIM", "psnr": "PSNR", "mse": "mean squared error"}
+_SETTINGS: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4,
+    "xtick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.labelsize": 7,
+    "ytick.major.width": 0.6,
+}
+
+
+class Look(NamedTuple):
+    """Colour, marker and line style of one curve, different in all three so that it also reads in grey.
+
+    Attributes
+    ----------
+    color, marker : str
+    linestyle : str or tuple
+        As matplotlib takes it.
+    """
+
+    color: str
+    marker: str
+    linestyle: Any
+
+
+def look(position: int) -> Look:
+    """Look of a curve by its position. Colours are those of Okabe and Ito 2008, without the yellow that print loses."""
+    return Look(_COLOURS[position % len(_COLOURS)], _MARKERS[position % len(_MARKERS)], _LINES[position % len(_LINES)])
+
+
+def style() -> AbstractContextManager[None]:
+    """Matplotlib's settings for as long as a figure is drawn; the user's own are back afterwards."""
+    return mpl.rc_context(_SETTINGS)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make a figure that pyplot does not know of, laid out without overlaps.
+
+    Parameters
+    ----------
+    width, height : float
+        Inches.
+    """
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def metric_name(variable: str) -> str:
+    """Name of an outcome in print."""
+    return _NAMES.get(variable, variable.replace("_", " "))
+
+
+def axis_label(variable: str, attrs: Mapping[str, Any]) -> str:
+    """Name of an outcome with its unit, if it has one."""
+    units = str(attrs.get("units", "1"))
+    return metric_name(variable) + (f" ({units})" if units != "1" else "")
+
+
+def step_axis(ax: Axes, steps: int) -> None:
+    """Let x run from the first step, T, down to 1, as the run goes."""
+    margin = 0.02 * steps
+    ax.set_xlim(steps + margin, 1 - margin)
+    ax.set_xticks(step_ticks(steps))
+
+
+def step_ticks(steps: int) -> list[int]:
+    """Ticks from T down to 1, both named, round numbers between, none so close that labels would touch."""
+    unit = 1
+    for unit in (factor * 10**power for power in range(6) for factor in (1, 2, 5)):
+        if steps <= 6 * unit:
+            break
+    between = [step for step in range(unit, steps, unit) if 1 + 0.6 * unit <= step <= steps - 0.6 * unit]
+    return [steps, *reversed(between), *([1] if steps > 1 else [])]

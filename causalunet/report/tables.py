@@ -1,0 +1,69 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+from rich.table import Table
+from rich.text import Text
+
+from causalunet.analysis.summary import summary_table
+from causalunet.report.style import axis_label
+
+__all__ = ["table_by_start"]
+
+_DIGITS = {"ssim": 3, "psnr": 2, "mse": 5}
+
+
+def table_by_start(
+    results: xr.DataTree,
+    selections: Mapping[str, Any] | None = None,
+    *,
+    variable: str = "ssim",
+    probability: float = 0.95,
+    allow_incomplete: bool = False,
+) -> Table:
+    """Means with confidence intervals, a row per start step and a column per selection.
+
+    Parameters
+    ----------
+    results, selections, variable, probability, allow_incomplete
+        As for `causalunet.analysis.summary_table`.
+
+    Returns
+    -------
+    rich.table.Table
+        Cells such as "0.912 [0.87, 0.95]"; bounds are rounded outwards. A dash where there is no intervention with that
+        start.
+    """
+    summary = summary_table(
+        results, selections, variable=variable, probability=probability, allow_incomplete=allow_incomplete
+    )
+    samples = int(summary["samples"].max())
+    table = Table(
+        title=f"Mean {axis_label(variable, summary['mean'].attrs)} by start step",
+        caption=f"In brackets the {100 * probability:g} % interval ({summary['interval'].attrs['interval_kind']}); n = {samples}",
+    )
+    table.add_column("start", justify="right")
+    for name in summary["selection"].values:
+        table.add_column(Text(str(name)), justify="right", overflow="fold")
+    digits = _DIGITS.get(variable, 3)
+    for start in summary["start"].values:
+        row = summary.sel(start=start)
+        cells = zip(row["mean"].values, row["interval"].values, row["samples"].values, strict=True)
+        table.add_row(str(start), *(_cell(mean, *bounds, digits) if n else Text("–") for mean, bounds, n in cells))
+    return table
+
+
+def _cell(mean: float, lower: float, upper: float, digits: int) -> Text:
+    short = digits - 1
+    low, high = _outward(lower, short, math.floor), _outward(upper, short, math.ceil)
+    return Text(f"{mean:.{digits}f} [{low:.{short}f}, {high:.{short}f}]")  # not str: rich reads brackets as markup
+
+
+def _outward(value: float, digits: int, towards: Any) -> float:
+    """Round down or up; what is off the grid by less than 1e-9 is on it."""
+    return towards(round(value * 10**digits, 9)) / 10**digits if math.isfinite(value) else value

@@ -1,0 +1,163 @@
+"""Trend: the mean of an outcome over the start of the intervention, one curve per selection (figures 4 and 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from causalunet.analysis.curves import mean_curve
+from causalunet.analysis.sweeps import named_selections
+from causalunet.errors import SpecError
+from causalunet.report.style import GREY, Look, axis_label, look, new_figure, step_axis, style
+
+__all__ = ["Band", "band_name", "draw_curve", "draw_threshold", "plot_trend"]
+
+Band = Literal["sd", "interval"]
+"""What is drawn around a mean: one standard deviation of the samples, or the confidence interval of the mean."""
+
+_PROBABILITY = 0.95
+_MOST_MARKERS = 25
+
+
+def plot_trend(
+    results: xr.DataTree,
+    selections: Mapping[str, Any] | None = None,
+    *,
+    variable: str | Sequence[str] = "ssim",
+    threshold: float | None = 0.8,
+    band: Band = "sd",
+    ax: Axes | Sequence[Axes] | None = None,
+) -> Figure:
+    """Draw the mean over samples of an outcome, by start step, for one or several selections.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+    selections : mapping, optional
+        One selection, such as ``{"kind": "skip_steps", "length": 5}``, or names in the legend to selections. By default
+        every sweep of the study.
+    variable : str or sequence of str
+        Outcomes with one number per cell, one panel each.
+    threshold : float or None
+        Drawn as a line where the variable is SSIM.
+    band : {"sd", "interval"}
+        Around the mean: plus and minus one standard deviation of the samples, or the 95 % BCa bootstrap interval of the
+        mean.
+    ax : matplotlib Axes or sequence of Axes, optional
+        To draw into, one per variable; a new figure by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    SpecError, StoreError
+        As for `causalunet.analysis.curve`.
+
+    Notes
+    -----
+    Means that are infinite, as of PSNR where images are identical, are not drawn; the legend says so.
+
+    Examples
+    --------
+    Figure 4 of the paper:
+
+    >>> plot_trend(results, {"kind": "skip_steps"}, variable=("ssim", "psnr"))  # doctest: +SKIP
+    """
+    variables = (variable,) if isinstance(variable, str) else tuple(variable)
+    named = named_selections(results, selections)
+    curves = [
+        {
+            name: mean_curve(results, one, probability=_PROBABILITY if band == "interval" else None, **selection)
+            for name, selection in named.items()
+        }
+        for one in variables
+    ]
+    with style():
+        own = new_figure(3.4 * len(variables), 2.7) if ax is None else None
+        axes = list(own.subplots(1, len(variables), squeeze=False)[0]) if own else _listed(ax, len(variables))
+        for one_ax, of_variable in zip(axes, curves, strict=True):
+            _draw_variable(one_ax, of_variable, results["baseline"].sizes["step"], threshold, band)
+        _draw_legends(own, axes, columns=2 * len(variables))
+    figure = axes[0].get_figure(root=True)
+    return figure
+
+
+def draw_curve(ax: Axes, curve: xr.Dataset, appearance: Look, *, label: str, band: Band) -> None:
+    """Draw one mean curve with its band; infinite means are left out and counted in the label.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    curve : xarray.Dataset
+        From `causalunet.analysis.mean_curve`.
+    appearance : Look
+    label : str
+        In the legend.
+    band : {"sd", "interval"}
+    """
+    start, mean = curve["start"].values, curve["mean"].values
+    shown = np.isfinite(mean)
+    if not shown.all():
+        left_out = "everywhere" if not shown.any() else f"at {(~shown).sum()} of {len(shown)} starts"
+        label = f"{label} (infinite {left_out}, not drawn)"
+    if band == "sd":
+        lower, upper = mean - curve["sd"].values, mean + curve["sd"].values
+    else:
+        lower, upper = curve["interval"].values.T
+    every = -(-len(start) // _MOST_MARKERS)
+    ax.plot(start[shown], mean[shown], label=label, markevery=every, **appearance._asdict())
+    ax.fill_between(start[shown], lower[shown], upper[shown], facecolor=appearance.color, alpha=0.16, edgecolor="none")
+
+
+def draw_threshold(ax: Axes, threshold: float) -> None:
+    """Draw a threshold as a dotted line across the axes."""
+    ax.axhline(
+        threshold, color=GREY, linewidth=0.9, linestyle=(0, (1, 1.5)), label=f"threshold {threshold:g}", zorder=1
+    )
+
+
+def band_name(band: Band, samples: int) -> str:
+    """What line and band of a figure are, in words."""
+    kind = "1 SD" if band == "sd" else "95 % interval"
+    joint = "±" if band == "sd" else "and"
+    return f"mean {joint} {kind}, n = {samples}"
+
+
+def _draw_variable(ax: Axes, curves: Mapping[str, xr.Dataset], steps: int, threshold: float | None, band: Band) -> None:
+    for position, (label, curve) in enumerate(curves.items()):
+        draw_curve(ax, curve, look(position), label=label, band=band)
+    first = next(iter(curves.values()))
+    variable = first.attrs["variable"]
+    if variable == "ssim":
+        ax.set_ylim(min(0.0, ax.get_ylim()[0]), 1.02)
+        if threshold is not None:
+            draw_threshold(ax, threshold)
+    step_axis(ax, steps)
+    ax.set_xlabel("step at which the intervention starts")
+    ax.set_ylabel(f"{axis_label(variable, first['mean'].attrs)}\n{band_name(band, first.attrs['samples'])}")
+
+
+def _draw_legends(own: Figure | None, axes: Sequence[Axes], columns: int) -> None:
+    """One legend above a figure of our own; on somebody else's axes, one above each."""
+    entries = {}
+    for ax in axes:
+        handles, labels = ax.get_legend_handles_labels()
+        entries.update(dict(zip(labels, handles, strict=True)))
+        if own is None:
+            ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    if own is not None:
+        own.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=min(columns, len(entries)))
+
+
+def _listed(ax: Axes | Sequence[Axes] | None, variables: int) -> list[Axes]:
+    axes = [ax] if isinstance(ax, Axes) else list(ax or ())
+    if len(axes) != variables:
+        raise SpecError(f"{len(axes)} axes given for {variables} variables; give one per variable, or none.")
+    return axes

@@ -1,0 +1,90 @@
+"""Does the embedded model draw what its prompts say? Read by the factor reader, which never saw its images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from causalunet.design.study import DDPM
+from causalunet.execute import generate
+from causalunet.models.text_to_image import TextToImage
+from causalunet.scenes import FACTORS, Scene, draw_scenes
+
+__all__ = ["Evaluation", "evaluate_shapes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Generated images and how they were read.
+
+    Parameters
+    ----------
+    scenes : list of Scene
+        What was asked.
+    images : ndarray of float32, (sample, channel, y, x)
+        What came, in [0, 1].
+    correct : ndarray of bool, (sample, factor)
+        Whether the value asked was read.
+    """
+
+    scenes: list[Scene]
+    images: NDArray[np.float32]
+    correct: NDArray[np.bool_]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of images with the value asked, by factor, and with all of them (``all``)."""
+        by_factor = dict(zip(FACTORS, self.correct.mean(axis=0).tolist(), strict=True))
+        return {**by_factor, "all": float(self.correct.all(axis=1).mean())}
+
+    def as_results(self) -> xr.DataTree:
+        """The images as a baseline group, for the report; prompts of images read otherwise are marked."""
+        right: NDArray[np.bool_] = np.asarray(self.correct.all(axis=1))
+        prompts = [
+            scene.prompt if good else f"(misread) {scene.prompt}"
+            for scene, good in zip(self.scenes, right, strict=True)
+        ]
+        baseline = xr.Dataset(
+            {
+                "image": (("sample", "channel", "y", "x"), self.images),
+                "status": ("sample", np.ones(len(right), np.int8)),
+            },
+            coords={"sample": np.arange(len(right)), "prompt": ("sample", prompts)},
+        )
+        return xr.DataTree.from_dict({"/baseline": baseline})
+
+
+def evaluate_shapes(
+    model: TextToImage,
+    *,
+    n: int = 200,
+    seed: int = 0,
+    only_held_out: bool = False,
+    sampler: DDPM | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Generate images of random prompts and read them.
+
+    Parameters
+    ----------
+    model : TextToImage
+        The embedded model.
+    n : int
+        Number of prompts.
+    seed : int
+        Of the draw of prompts; the noise of prompt i has seed i.
+    only_held_out : bool
+        Only prompts that training never saw.
+    sampler : DDPM, optional
+        By default 100 steps at guidance 3.
+    advance : callable, optional
+        Told the number of samples after every U-Net call.
+    """
+    scenes = draw_scenes(n, seed=seed, only_held_out=only_held_out)
+    images = generate([scene.prompt for scene in scenes], model=model, sampler=sampler, advance=advance)
+    codes, _ = model.read_factors(images)
+    return Evaluation(scenes, images, codes == np.array([scene.codes for scene in scenes]))

@@ -1,0 +1,83 @@
+"""Ratios of wall time, each against a named baseline in the same run: ``make bench``.
+
+Arms are interleaved and the median of the repeats counts; the last lines printed are the table.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from causalunet.design import AblateBlock, Window, Zero
+from causalunet.execute import TracedUNet
+from causalunet.models import load_shapes
+from causalunet.plan import Action, PlacedFill
+
+
+pytestmark = pytest.mark.benchmark
+
+_REPEATS = 9
+
+
+def interleaved(arms: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of every arm; arms take turns, so that drift hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for repeat in range(_REPEATS + 1):
+        for name, arm in arms.items():
+            started = time.perf_counter()
+            arm()
+            if repeat:
+                times[name].append(time.perf_counter() - started)
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+@pytest.fixture(scope="module")
+def call() -> dict[str, object]:
+    """The embedded model with the arguments of one guided call of four samples (eight rows)."""
+    model = load_shapes()
+    rows = 8
+    context = tuple(part.expand(rows, *part.shape[1:]) for part in model.encode(["a solid red circle"]))
+    x = torch.randn(rows, *model.image_shape, generator=torch.Generator().manual_seed(0))
+    return {"model": model, "arguments": (x, torch.full((rows,), 500.0), *context)}
+
+
+@torch.inference_mode()
+def test_tracing_against_the_plain_forward(call: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+    model, arguments = call["model"], call["arguments"]
+    traced = TracedUNet(model.unet, model.anatomy)  # type: ignore[attr-defined]
+    medians = interleaved(
+        {
+            "plain forward": lambda: model.unet(*arguments),  # type: ignore[attr-defined,misc]
+            "traced": lambda: traced(Action(), arguments, 4),  # type: ignore[arg-type]
+        }
+    )
+    with capsys.disabled():
+        ratio = medians["traced"] / medians["plain forward"]
+        print(f"\none guided call, 4 samples: traced takes {ratio:.3f} of the plain forward's time")
+
+
+@torch.inference_mode()
+def test_dead_blocks_against_running_them(call: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+    model, arguments = call["model"], call["arguments"]
+    anatomy = model.anatomy  # type: ignore[attr-defined]
+    traced = TracedUNet(model.unet, anatomy)  # type: ignore[attr-defined]
+    lines = []
+    for bottom in (2, 4, 6, 8, 10, 12):
+        (edit,) = AblateBlock(bottom, Window(1, 1)).edits()
+        fills = frozenset({PlacedFill(edit.component, Zero(), "both")})
+        dead = anatomy.dead({edit.component})
+        medians = interleaved(
+            {
+                "uncut": lambda: traced(Action(), arguments, 4),  # type: ignore[arg-type]
+                "cut": lambda action=Action(fills, dead): traced(action, arguments, 4),  # type: ignore[misc,arg-type]
+            }
+        )
+        saved, flops = 1 - medians["cut"] / medians["uncut"], 1 - anatomy.live_flops(dead) / anatomy.flops
+        lines.append(f"{bottom:>6}  {saved:>10.1%}  {flops:>10.1%}")
+    with capsys.disabled():
+        print(f"\none guided call, 4 samples, {torch.get_num_threads()} threads; baseline: the uncut traced call")
+        print("bottom  time saved  FLOPs dead\n" + "\n".join(lines))

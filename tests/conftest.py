@@ -1,0 +1,77 @@
+"""What all tests share: one thread, hypothesis without a clock, and a model so small that a study takes a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import xarray as xr
+from hypothesis import settings
+
+import causalunet as cu
+from causalunet.models.openai_layout import TextUNet, UNetConfig
+from causalunet.models.text_to_image import TextToImage
+from causalunet.models.text_transformer import TextConfig
+from causalunet.models.vocabulary import CONTEXT, WORDS, tokenize
+from causalunet.schedule import cosine_alpha_bar
+
+# A deadline measures the machine; random examples would make a failure come and go.
+settings.register_profile("causalunet", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("causalunet")
+
+TINY_CONFIG = UNetConfig(
+    image_size=16,
+    model_channels=8,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    attention_resolutions=(8,),
+    head_channels=8,
+    norm_groups=4,
+    text=TextConfig(vocabulary=len(WORDS) + 1, context=CONTEXT, width=8, layers=1, heads=2),
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Batches are tiny: more threads would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> TextToImage:
+    """A model of 4 + 1 + 4 blocks with random weights, 16 x 16 pixels; nothing in it is zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = TextUNet(TINY_CONFIG)
+        for parameter in unet.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.05)
+    return TextToImage("tiny", unet.eval().requires_grad_(False), tokenize, cosine_alpha_bar())
+
+
+@pytest.fixture(scope="session")
+def run_study(tiny_model: TextToImage, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., xr.DataTree]:
+    """Run interventions on the tiny model, over two samples unless told otherwise, and open the results."""
+
+    def run(
+        *interventions: cu.design.Intervention,
+        steps: int = 8,
+        guidance_scale: float = 3.0,
+        memory: int = 1 << 30,
+        **fields: Any,
+    ) -> xr.DataTree:
+        study = cu.Study(
+            name="test",
+            interventions=interventions,
+            sampler=cu.DDPM(steps=steps, guidance_scale=guidance_scale),
+            **{"prompts": ("a red circle", "a striped blue cross, dark background"), **fields},
+        )
+        path = tmp_path_factory.mktemp("study") / "results.zarr"
+        return study.run(path, model=tiny_model, memory=memory, progress=False)
+
+    return run

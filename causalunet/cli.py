@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--held-out", action="store_true", help="only combinations that training never saw")
     evaluate.add_argument("--checkpoint", help="weights other than those that ship")
     evaluate.add_argument("--sheet", type=Path, help="write a sheet of samples to this PNG")
+    evaluate.add_argument("--figure", type=Path, help="write the shares with their intervals to this PNG")
     evaluate.set_defaults(command=_evaluate)
     train = commands.add_parser("train", help="train the embedded model or the factor reader, resumable")
     train.add_argument("model", choices=["shapes", "reader"])
@@ -119,13 +120,19 @@ def _evaluate(options: argparse.Namespace) -> None:
     table.add_column("factor")
     table.add_column("read as asked", justify="right")
     for factor, share in evaluation.shares.items():
-        table.add_row("all five" if factor == "all" else factor, f"{share:.1%}", end_section=factor == "background")
+        table.add_row(factor, f"{share:.1%}", end_section=factor == "background")
     _console.print(table)
-    if options.sheet:
-        from causalunet import report
+    from causalunet import report
 
-        report.save(report.plot_samples(evaluation.as_results(), samples=40, columns=8), options.sheet)
+    if options.sheet:
+        report.save(
+            report.plot_samples(evaluation.as_results(), samples=min(40, options.prompts), columns=8), options.sheet
+        )
         _console.print(f"sheet written to {options.sheet}")
+    if options.figure:
+        counts = {"read as asked": evaluation.counts}
+        report.save(report.plot_shares(counts, options.prompts, threshold=0.9), options.figure)
+        _console.print(f"figure written to {options.figure}")
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ INTERVENTION = "intervention"
 CHANNEL = "channel"
 Y = "y"
 X = "x"
+"""Names of the dimensions; `DIMS` says what each means."""
 
 DIMS: dict[str, str] = {
     INTERVENTION: "one intervened run per entry, in the order of the study; coordinates name its kind and window",

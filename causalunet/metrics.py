@@ -56,8 +56,7 @@ def _blur(images: NDArray[np.float32]) -> NDArray[np.float32]:
     height, width = images.shape[-2:]
     if min(height, width) < _TAPS:
         raise SpecError(f"SSIM needs images of at least {_TAPS} x {_TAPS} pixels; got {height} x {width}.")
-    blurred: NDArray[np.float32] = _band(height) @ images @ _band(width).T
-    return blurred
+    return np.asarray(_band(height) @ images @ _band(width).T, dtype=np.float32)
 
 
 def moments(images: NDArray[np.floating]) -> Moments:

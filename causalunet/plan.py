@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
+
+import numpy as np
 
 from causalunet.design.anatomy import Anatomy, severed_places
 from causalunet.design.fills import Fill
@@ -163,26 +166,26 @@ class Plan:
 
     @cached_property
     def stored_bytes(self) -> dict[str, int]:
-        """Bytes per group of the results store, before compression."""
-        channels, height, width = self.image_shape
-        image, interventions = 4 * channels * height * width, len(self.spec.interventions)
-        record, steps = self.spec.record, self.schedule.steps
-        runs = 1 + (interventions if record.of == "all" else 0)
+        """Bytes per group of the results store, without coordinates and what a factor reader adds."""
+        record, steps, interventions = self.spec.record, self.schedule.steps, len(self.spec.interventions)
+        image, intervened = 4 * math.prod(self.image_shape), interventions if record.of == "all" else 0
         kept = len(record.steps) if record.steps is not None else steps
-        size = 2 if record.dtype == "float16" else 4
-        shapes = [self.anatomy.by_name[name].shape for name in self.anatomy.select(record.activations)]
-        return {
-            "baseline": self.samples * image * (1 + 2 * steps),
-            "outcomes": self.samples * interventions * (image + 3 * 8 + 1),
-            "trajectory": self.samples * interventions * steps * 2 * 4,
-            "activations": self.samples * runs * kept * size * sum(c * h * w for c, h, w in shapes),
-            "activation_summary": self.samples
-            * (1 + interventions)
-            * kept
-            * len(self.anatomy.select(record.summary))
-            * 4
-            * 4,
+        recorded, summed = (self.anatomy.select(patterns) for patterns in (record.activations, record.summary))
+        activation = np.dtype(record.dtype).itemsize * sum(math.prod(self.anatomy.by_name[n].shape) for n in recorded)
+        per_sample = {
+            "baseline": image * (1 + 2 * steps) + 1,
+            "outcomes": interventions * (image + 3 * 8 + 1),
+            "trajectory": interventions * steps * 2 * 4,
+            "activations": kept * (1 + intervened) * activation,
+            "activation_summary": kept * len(summed) * 4 * (3 + 4 * intervened),
         }
+        once = {
+            "outcomes": interventions * 2 * 8,
+            "trajectory": interventions * steps,
+            "activations": kept * intervened * len(recorded),
+            "activation_summary": kept * intervened * len(summed),
+        }
+        return {group: self.samples * size + once.get(group, 0) for group, size in per_sample.items()}
 
     def calibrated(self, seconds_per_flop: float) -> Plan:
         """The same plan with a time estimate."""

@@ -26,8 +26,7 @@ def cosine_alpha_bar(timesteps: int = 1000, max_beta: float = 0.999) -> NDArray[
     """
     grid = np.arange(timesteps + 1) / timesteps
     share = np.cos((grid + 0.008) / 1.008 * math.pi / 2) ** 2
-    alpha_bar: NDArray[np.float64] = np.cumprod(1 - np.minimum(1 - share[1:] / share[:-1], max_beta))
-    return alpha_bar
+    return np.asarray(np.cumprod(1 - np.minimum(1 - share[1:] / share[:-1], max_beta)), dtype=np.float64)
 
 
 def linear_alpha_bar(timesteps: int = 1000) -> NDArray[np.float64]:
@@ -38,8 +37,7 @@ def linear_alpha_bar(timesteps: int = 1000) -> NDArray[np.float64]:
     ndarray of float64, (timestep,)
     """
     scale = 1000 / timesteps
-    alpha_bar: NDArray[np.float64] = np.cumprod(1 - np.linspace(scale * 0.0001, scale * 0.02, timesteps))
-    return alpha_bar
+    return np.asarray(np.cumprod(1 - np.linspace(scale * 0.0001, scale * 0.02, timesteps)), dtype=np.float64)
 
 
 def spaced_timesteps(timesteps: int, steps: int) -> NDArray[np.int64]:

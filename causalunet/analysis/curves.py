@@ -101,8 +101,8 @@ def mean_curve(
     data = curve(results, variable, by=by, allow_incomplete=allow_incomplete, **selection)
     if set(data[variable].dims) != {by, SAMPLE}:
         raise SpecError(
-            f"{variable!r} has dimensions {', '.join(map(str, data[variable].dims))}; a mean curve needs one number per "
-            f"{by} and {SAMPLE}, as ssim, psnr and mse have. curve(...) gives the values themselves."
+            f"{variable!r} has dimensions {', '.join(map(str, data[variable].dims))}; a mean curve needs one number "
+            f"per {by} and {SAMPLE}, as ssim, psnr and mse have. curve(...) gives the values themselves."
         )
     values = data[variable].transpose(by, SAMPLE).values.astype(np.float64)
     attrs = {name: data[variable].attrs[name] for name in ("long_name", "units") if name in data[variable].attrs}

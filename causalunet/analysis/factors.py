@@ -36,8 +36,8 @@ def factor_changes(
     Returns
     -------
     xarray.Dataset
-        ``share``, (start, factor), and its Wilson ``interval``, (start, factor, bound). The attribute ``samples`` is the
-        number of samples.
+        ``share``, (start, factor), and its Wilson ``interval``, (start, factor, bound). The attribute ``samples`` is
+        the number of samples.
 
     Raises
     ------

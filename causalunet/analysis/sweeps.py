@@ -11,6 +11,7 @@ import xarray as xr
 
 from causalunet.analysis.selection import intervention_columns, outcomes
 from causalunet.dims import INTERVENTION
+from causalunet.errors import StoreError
 
 __all__ = ["named_selections", "sweeps"]
 
@@ -60,9 +61,17 @@ def named_selections(results: xr.DataTree, selections: Mapping[str, Any] | None)
     -------
     dict
         Name to selection.
+
+    Raises
+    ------
+    StoreError
+        All sweeps are asked for, and there is none.
     """
     if selections is None:
-        return dict(sweeps(results))
+        found = sweeps(results)
+        if not found:
+            raise StoreError("The study has null interventions only; there is no sweep to show. Name a selection.")
+        return dict(found)
     if selections and all(isinstance(value, Mapping) for value in selections.values()):
         return dict(selections)
     words = (str(value) if name in ("kind", INTERVENTION) else f"{name}={value}" for name, value in selections.items())

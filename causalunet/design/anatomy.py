@@ -15,6 +15,7 @@ from causalunet.errors import ComponentError, SpecError
 __all__ = ["Anatomy", "Component", "Edge", "u_edges"]
 
 Role = Literal["encoder", "bottleneck", "decoder"]
+"""Which arm of the U a block belongs to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import operator
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from causalunet.design.interventions import Intervention, Null
+from causalunet.design.interventions import Edit, Intervention, Null
 from causalunet.design.windows import Window
 from causalunet.errors import PromptError, SpecError
 
 __all__ = ["DDPM", "Record", "Sample", "StudySpec"]
+
+
+_SEED_LIMIT = 2**63
+"""Stored seeds are signed 64-bit integers."""
+
+
+def _several(owner: str, name: str, value: Any, kind: type) -> tuple[Any, ...]:
+    """Make a tuple of what was given, be it one value of a kind or many."""
+    if not isinstance(value, kind | Iterable):
+        raise SpecError(f"{owner} got {name}={value!r}; give a list.")
+    return (value,) if isinstance(value, kind) else tuple(value)
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    """Make plain integers of NumPy's and Python's; what holds anything else gives none."""
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError:
+        return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +59,10 @@ class DDPM:
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise SpecError(f"DDPM got steps={self.steps!r}; it must be an integer of at least 1.")
-        if not isinstance(self.guidance_scale, int | float) or not self.guidance_scale >= 0:
-            raise SpecError(f"DDPM got guidance_scale={self.guidance_scale!r}; it must be a number of at least 0.")
-        object.__setattr__(self, "guidance_scale", float(self.guidance_scale))
+        scale = self.guidance_scale
+        if not isinstance(scale, int | float) or not (math.isfinite(scale) and scale >= 0):
+            raise SpecError(f"DDPM got guidance_scale={scale!r}; it must be a finite number of at least 0.")
+        object.__setattr__(self, "guidance_scale", float(scale) + 0.0)  # -0.0 == 0.0, so both have one spelling
 
     @property
     def rows_per_sample(self) -> int:
@@ -73,10 +96,15 @@ class Record:
 
     def __post_init__(self) -> None:
         for name in ("activations", "summary"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+            patterns = _several("Record", name, getattr(self, name), str)
+            object.__setattr__(self, name, patterns)
+            if not all(isinstance(pattern, str) for pattern in patterns):
+                raise SpecError(f"Record got {name}={patterns!r}; give component patterns such as 'up.*'.")
         if self.steps is not None:
-            object.__setattr__(self, "steps", tuple(sorted(set(self.steps), reverse=True)))
+            steps = _integers(self.steps)
+            if not steps:
+                raise SpecError(f"Record got steps={self.steps!r}; give one or more integers, or None for all steps.")
+            object.__setattr__(self, "steps", tuple(sorted(set(steps), reverse=True)))
         for name, known in (("of", ("baseline", "all")), ("dtype", ("float16", "float32"))):
             if getattr(self, name) not in known:
                 raise SpecError(f"Record got {name}={getattr(self, name)!r}; it is one of {', '.join(known)}.")
@@ -130,13 +158,19 @@ class StudySpec:
     record: Record = Record()
 
     def __post_init__(self) -> None:
-        prompts = (self.prompts,) if isinstance(self.prompts, str) else tuple(self.prompts)
-        object.__setattr__(self, "prompts", prompts)
-        object.__setattr__(self, "interventions", _with_null(tuple(self.interventions), self.sampler.steps))
+        for name, kind in (("sampler", DDPM), ("record", Record)):
+            if not isinstance(getattr(self, name), kind):
+                raise SpecError(f"The study got {name}={getattr(self, name)!r}; give a {kind.__name__}(...).")
+        object.__setattr__(self, "prompts", _several("The study", "prompts", self.prompts, str))
+        items = _several("The study", "interventions", self.interventions, Intervention)
+        object.__setattr__(self, "interventions", _with_null(items, self.sampler.steps))
         if self.seeds is not None:
-            object.__setattr__(self, "seeds", tuple(int(seed) for seed in self.seeds))
+            seeds = _integers(self.seeds)
+            if not seeds or min(seeds) < 0 or max(seeds) >= _SEED_LIMIT:
+                raise SpecError(f"Seeds are one or more integers of at least 0, below 2**63; got {self.seeds!r}.")
+            object.__setattr__(self, "seeds", seeds)
         _check_samples(self.prompts, self.seeds)
-        _check_interventions(self.interventions, self.sampler.steps)
+        _check_interventions(self.interventions, self.sampler)
         if self.record.steps is not None and not set(self.record.steps) <= set(range(1, self.sampler.steps + 1)):
             raise SpecError(f"Record asks for steps outside 1 ... {self.sampler.steps}: {self.record.steps}.")
 
@@ -171,13 +205,16 @@ class StudySpec:
         if not isinstance(value, dict) or set(value) - known:
             raise SpecError(f"A study has the fields {', '.join(sorted(known))}; got {value!r:.200}.")
         parts = dict(value)
-        sampler = parts.get("sampler", {"name": "ddpm", "configuration": {}})
-        if sampler.get("name") != "ddpm":
-            raise SpecError(f"Sampler {sampler.get('name')!r} is not known; known: ddpm.")
-        parts["sampler"] = DDPM(**sampler["configuration"])
-        parts["record"] = Record(**parts.get("record", {}))
-        parts["interventions"] = tuple(Intervention.from_json(entry) for entry in parts["interventions"])
-        return cls(**parts)
+        try:
+            sampler = parts.get("sampler", {"name": "ddpm", "configuration": {}})
+            if sampler["name"] != "ddpm":
+                raise SpecError(f"Sampler {sampler['name']!r} is not known; known: ddpm.")
+            parts["sampler"] = DDPM(**sampler["configuration"])
+            parts["record"] = Record(**parts.get("record", {}))
+            parts["interventions"] = tuple(Intervention.from_json(entry) for entry in parts["interventions"])
+            return cls(**parts)
+        except (KeyError, TypeError) as error:
+            raise SpecError(f"The study cannot be read from {value!r:.200}: {type(error).__name__} {error}.") from error
 
 
 def _listed(value: Any) -> Any:
@@ -186,12 +223,12 @@ def _listed(value: Any) -> Any:
 
 def _with_null(interventions: tuple[Intervention, ...], steps: int) -> tuple[Intervention, ...]:
     """Add a null intervention over the first steps, where differences grow most, as long as the longest window."""
-    if any(isinstance(item, Null) for item in interventions) or not interventions:
-        return interventions
     for item in interventions:
         if not isinstance(item, Intervention):
             raise SpecError(f"{item!r} is not an intervention; sweeps are unpacked with *sweep(...).")
-    longest = max((len(item.steps) for item in interventions), default=1)
+    if any(isinstance(item, Null) for item in interventions) or not interventions:
+        return interventions
+    longest = max(len(item.steps) for item in interventions)
     return (*interventions, Null(window=Window(steps, min(longest, steps))))
 
 
@@ -203,8 +240,6 @@ def _check_samples(prompts: tuple[str, ...], seeds: tuple[int, ...] | None) -> N
             raise PromptError(f"Prompt {index} is {prompt!r}; an empty prompt says nothing to generate. Give it words.")
     if seeds is None:
         return
-    if not seeds or min(seeds) < 0:
-        raise SpecError(f"Seeds are one or more integers of at least 0; got {seeds!r}.")
     for name, values in (("prompt", prompts), ("seed", seeds)):
         doubled = [value for value, n in Counter(values).items() if n > 1]
         if doubled:
@@ -213,7 +248,7 @@ def _check_samples(prompts: tuple[str, ...], seeds: tuple[int, ...] | None) -> N
             )
 
 
-def _check_interventions(interventions: tuple[Intervention, ...], steps: int) -> None:
+def _check_interventions(interventions: tuple[Intervention, ...], sampler: DDPM) -> None:
     if not interventions:
         raise SpecError("The study has no intervention; an empty sweep compares nothing. Give at least one.")
     for field_name in ("label", "digest"):
@@ -223,9 +258,19 @@ def _check_interventions(interventions: tuple[Intervention, ...], steps: int) ->
                 raise SpecError(f"Two interventions have one {field_name}, {value!r} ({twins}). Give each its own.")
     for item in interventions:
         for edit in item.edits():
-            edit.window.check(steps)
-            if edit.component == "unet" and steps in set(edit.window):
-                raise SpecError(
-                    f"{item.label!r} skips step {steps}, the first of the run, so there is no step to jump from. "
-                    f"Start at {steps - 1} or lower."
-                )
+            _check_edit(item.label, edit, sampler)
+
+
+def _check_edit(label: str, edit: Edit, sampler: DDPM) -> None:
+    steps = sampler.steps
+    edit.window.check(steps)
+    if edit.component == "unet" and steps in set(edit.window):
+        raise SpecError(
+            f"{label!r} skips step {steps}, the first of the run, so there is no step to jump from. "
+            f"Start at {steps - 1} or lower."
+        )
+    if edit.branch == "uncond" and sampler.rows_per_sample == 1:
+        raise SpecError(
+            f"{label!r} edits the branch 'uncond', but a run with guidance_scale=1 has no unconditional rows, so the "
+            "edit could never fire. Choose another branch or guidance scale."
+        )

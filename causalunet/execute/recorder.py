@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -92,7 +94,12 @@ class Recorder:
         reference = metrics.moments(baseline)
         similarity = np.stack([metrics.ssim(metrics.moments(image), reference) for image in images])
         self._writer.write("baseline/image", (self._samples,), baseline)
-        values = {"image": images, "ssim": similarity, "psnr": metrics.psnr(error), "mse": error}
+        values: dict[str, NDArray[Any]] = {
+            "image": images,
+            "ssim": similarity,
+            "psnr": metrics.psnr(error),
+            "mse": error,
+        }
         for name, value in values.items():
             self._writer.write(f"outcomes/{name}", (slice(None), self._samples), value)
         for name, distance in self._distance.items():

@@ -64,7 +64,7 @@ def plot_grid(
     height, width = (_CELL * size / max(images.shape[-2:]) for size in images.shape[-2:])
     with style():
         if figure is None:
-            figure = new_figure(0.7 + width * images.shape[1], 0.55 + height * len(images))
+            figure = new_figure(0.7 + width * images.shape[1], 0.65 + height * len(images))
         pack(figure)
         axes = figure.subplots(*images.shape[:2], squeeze=False)
         for row, label in enumerate(labels):
@@ -72,7 +72,7 @@ def plot_grid(
                 show(ax, images[row, column])
             axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
         for ax, caption in zip(axes[0], captions(data), strict=True):
-            ax.set_title(wrap(caption, 0.95 * width, _FONT, lines=4), fontsize=_FONT, pad=3)
+            ax.set_title(wrap(caption, width, _FONT, lines=5), fontsize=_FONT, pad=3)
     return figure
 
 
@@ -92,6 +92,6 @@ def _row_labels(data: xr.Dataset) -> list[str]:
     lengths = np.broadcast_to(data["length"].values, starts.shape)
     cuts = np.broadcast_to(data["cuts"].values, starts.shape)
     return [
-        f"from step {start}" if cut > 1 else f"step {start}" if length == 1 else f"steps {start}–{start - length + 1}"
+        f"from step {start}" if cut > 1 else f"step {start}" if length == 1 else f"steps {start}-{start - length + 1}"
         for start, length, cut in zip(starts, lengths, cuts, strict=True)
     ]

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from causalunet.analysis.curves import first_reached, mean_curve
 from causalunet.analysis.selection import intervention_columns, select_interventions
 from causalunet.errors import SpecError
-from causalunet.report.style import GREY, axis_label, look, new_figure, step_axis, style
-from causalunet.report.trend import Band, band_name, draw_curve, draw_threshold
+from causalunet.report.style import GREY, axis_label, legend_above, look, new_figure, step_axis, style
+from causalunet.report.trend import Band, band_name, draw_curve, draw_threshold, similarity_axis
 
 __all__ = ["plot_panels"]
 
@@ -72,43 +72,52 @@ def plot_panels(
     rows = -(-len(values) // wide)
     with style():
         if figure is None:
-            figure = new_figure(0.5 + 2.05 * wide, 0.5 + 1.55 * rows)
+            figure = new_figure(0.5 + 2.05 * wide, 0.7 + 1.5 * rows)
         axes = figure.subplots(rows, wide, sharex=True, sharey=True, squeeze=False).ravel()
         for position, (ax, value, curve) in enumerate(zip(axes, values, curves, strict=False)):
-            draw_curve(ax, curve, look(0), label="mean", band=band)
+            draw_curve(ax, curve, look(0), label="mean SSIM", band=band)
             draw_threshold(ax, threshold)
-            _mark(ax, first_reached(curve["mean"], threshold), curve)
+            _mark(ax, first_reached(curve["mean"], threshold), curve, threshold)
             ax.set_title(f"({_letter(position)}) {panel} = {value}", loc="left")
         for ax in axes[len(values) :]:
             ax.set_axis_off()
         step_axis(axes[0], results["baseline"].sizes["step"])
-        axes[0].set_ylim(min(0.0, axes[0].get_ylim()[0]), 1.02)
+        similarity_axis(axes[: len(values)])
         for ax in axes[max(0, len(values) - wide) : len(values)]:
             ax.tick_params(labelbottom=True)
         figure.supxlabel("step at which the intervention starts", fontsize=8)
         label = axis_label("ssim", curves[0]["mean"].attrs)
         figure.supylabel(f"{label}, {band_name(band, curves[0].attrs['samples'])}", fontsize=8)
+        legend_above(figure, axes[: len(values)])
     return figure
 
 
-def _mark(ax: Axes, start: int | None, curve: xr.Dataset) -> None:
+def _mark(ax: Axes, start: int | None, curve: xr.Dataset, threshold: float) -> None:
     """A line down from the first start that reaches the threshold, with its step; words if there is none."""
     if start is None:
         ax.text(0.97, 0.06, "threshold not reached", transform=ax.transAxes, ha="right", color=GREY, fontsize=7)
         return
-    mean = float(curve["mean"].sel(start=start))
-    ax.plot([start, start], [0, mean], color=look(1).color, linewidth=0.9, label="first")
-    ax.plot(start, mean, color=look(1).color, marker="o", markersize=7, markerfacecolor="none", linestyle="none")
-    middle = sum(curve["start"].values[[0, -1]]) / 2
-    left = start < middle
+    mean, color = float(curve["mean"].sel(start=start)), look(1).color
+    ax.plot([start, start], [min(0.0, mean), mean], color=color, linewidth=0.9)
+    ax.plot(
+        start,
+        mean,
+        color=color,
+        label=f"first start with mean SSIM ≥ {threshold:g}",
+        linestyle="none",
+        marker="o",
+        markersize=7,
+        markerfacecolor="none",
+    )
+    past_middle = start < sum(curve["start"].values[[0, -1]]) / 2
     ax.annotate(
         f"{start}",
         (start, 0.0),
-        xytext=(-3 if left else 3, 4),
+        xytext=(-3 if past_middle else 3, 4),
         textcoords="offset points",
-        ha="right" if left else "left",
+        ha="right" if past_middle else "left",
         va="bottom",
-        color=look(1).color,
+        color=color,
     )
 
 

@@ -16,7 +16,7 @@ from causalunet.errors import SpecError
 
 __all__ = ["captions", "pack", "sample_positions", "show", "wrap"]
 
-_GLYPH = 0.52  # mean width of a letter, as a share of the font size
+_GLYPH = 0.55  # mean width of a letter, as a share of the font size
 
 
 def show(ax: Axes, image: NDArray[np.floating]) -> None:
@@ -79,4 +79,4 @@ def pack(figure: Figure) -> None:
     """Set images of a figure close together."""
     engine = figure.get_layout_engine()
     if engine is not None:
-        engine.set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore[call-arg]
+        engine.set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)  # type: ignore[call-arg]

@@ -18,7 +18,7 @@ __all__ = ["plot_samples"]
 
 _CELL = 1.0
 _FONT = 6.5
-_LINES = 3
+_LINES = 4
 
 
 def plot_samples(
@@ -56,19 +56,18 @@ def plot_samples(
     data = _chosen(results, selection)
     data = data.isel({SAMPLE: sample_positions(data, samples)})
     images, texts = data["image"].values, captions(data)
-    if selection is not None:
-        texts = [f"SSIM {value:.2f}: {text}" for value, text in zip(data["ssim"].values, texts, strict=True)]
+    heads = [""] * len(texts) if selection is None else [f"SSIM {value:.2f}\n" for value in data["ssim"].values]
     wide = min(columns, len(images))
     rows = -(-len(images) // wide)
     height, width = (_CELL * size / max(images.shape[-2:]) for size in images.shape[-2:])
     with style():
         if figure is None:
-            figure = new_figure(0.1 + width * wide, 0.1 + (height + 0.11 * _LINES) * rows)
+            figure = new_figure(0.1 + width * wide, 0.1 + (height + 0.11 * (_LINES + (selection is not None))) * rows)
         pack(figure)
         axes = figure.subplots(rows, wide, squeeze=False).ravel()
-        for ax, image, text in zip(axes, images, texts, strict=False):
+        for ax, image, head, text in zip(axes, images, heads, texts, strict=False):
             show(ax, image)
-            ax.set_xlabel(wrap(text, 0.95 * width, _FONT, _LINES), fontsize=_FONT, labelpad=2)
+            ax.set_xlabel(head + wrap(text, width, _FONT, _LINES), fontsize=_FONT, labelpad=2)
         for ax in axes[len(images) :]:
             ax.set_axis_off()
     return figure

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["GREY", "Look", "axis_label", "look", "metric_name", "new_figure", "step_axis", "step_ticks", "style"]
+__all__ = ["GREY", "Look", "axis_label", "legend_above", "look", "new_figure", "step_axis", "step_ticks", "style"]
 
 GREY = "0.35"
 """Of reference lines and their labels."""
@@ -75,15 +76,28 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
-def metric_name(variable: str) -> str:
-    """Name of an outcome in print."""
-    return _NAMES.get(variable, variable.replace("_", " "))
-
-
 def axis_label(variable: str, attrs: Mapping[str, Any]) -> str:
     """Name of an outcome with its unit, if it has one."""
     units = str(attrs.get("units", "1"))
-    return metric_name(variable) + (f" ({units})" if units != "1" else "")
+    return _NAMES.get(variable, variable.replace("_", " ")) + (f" ({units})" if units != "1" else "")
+
+
+def legend_above(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Put one legend of all axes above a figure, which grows by the lines that the legend takes beyond one."""
+    entries: dict[str, Any] = {}
+    for ax in axes:
+        handles, labels = ax.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    width, height = figure.get_size_inches()
+    columns = next((n for n in range(len(entries), 1, -1) if _legend_width(list(entries), n) < width), 1)
+    figure.set_size_inches(width, height + 0.16 * (-(-len(entries) // columns) - 1))
+    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=columns)
+
+
+def _legend_width(labels: list[str], columns: int) -> float:
+    """Estimated width in inches of a legend in matplotlib's order, column by column."""
+    longest = [max(map(len, part)) for part in np.array_split(np.array(labels, dtype=object), columns)]
+    return sum(0.6 + 0.054 * letters for letters in longest)  # the handle with its gaps, and so much per letter
 
 
 def step_axis(ax: Axes, steps: int) -> None:

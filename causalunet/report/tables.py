@@ -42,10 +42,10 @@ def table_by_start(
     summary = summary_table(
         results, selections, variable=variable, probability=probability, allow_incomplete=allow_incomplete
     )
-    samples = int(summary["samples"].max())
+    samples, kind = int(summary["samples"].max()), summary["interval"].attrs["interval_kind"]
     table = Table(
         title=f"Mean {axis_label(variable, summary['mean'].attrs)} by start step",
-        caption=f"In brackets the {100 * probability:g} % interval ({summary['interval'].attrs['interval_kind']}); n = {samples}",
+        caption=f"In brackets the {100 * probability:g} % interval ({kind}); n = {samples}",
     )
     table.add_column("start", justify="right")
     for name in summary["selection"].values:
@@ -54,7 +54,7 @@ def table_by_start(
     for start in summary["start"].values:
         row = summary.sel(start=start)
         cells = zip(row["mean"].values, row["interval"].values, row["samples"].values, strict=True)
-        table.add_row(str(start), *(_cell(mean, *bounds, digits) if n else Text("–") for mean, bounds, n in cells))
+        table.add_row(str(start), *(_cell(mean, *bounds, digits) if n else Text("-") for mean, bounds, n in cells))
     return table
 
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from causalunet.analysis.curves import mean_curve
 from causalunet.analysis.sweeps import named_selections
 from causalunet.errors import SpecError
-from causalunet.report.style import GREY, Look, axis_label, look, new_figure, step_axis, style
+from causalunet.report.style import GREY, Look, axis_label, legend_above, look, new_figure, step_axis, style
 
-__all__ = ["Band", "band_name", "draw_curve", "draw_threshold", "plot_trend"]
+__all__ = ["Band", "band_name", "draw_curve", "draw_threshold", "plot_trend", "similarity_axis"]
 
 Band = Literal["sd", "interval"]
 """What is drawn around a mean: one standard deviation of the samples, or the confidence interval of the mean."""
@@ -62,7 +62,7 @@ def plot_trend(
 
     Notes
     -----
-    Means that are infinite, as of PSNR where images are identical, are not drawn; the legend says so.
+    Means that are infinite, as of PSNR where images are identical, are not drawn; a note below the axis says so.
 
     Examples
     --------
@@ -84,13 +84,17 @@ def plot_trend(
         axes = list(own.subplots(1, len(variables), squeeze=False)[0]) if own else _listed(ax, len(variables))
         for one_ax, of_variable in zip(axes, curves, strict=True):
             _draw_variable(one_ax, of_variable, results["baseline"].sizes["step"], threshold, band)
-        _draw_legends(own, axes, columns=2 * len(variables))
-    figure = axes[0].get_figure(root=True)
+        if own is not None:
+            legend_above(own, axes)
+            return own
+        for one_ax in axes:
+            one_ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    figure: Figure = axes[0].get_figure(root=True)
     return figure
 
 
 def draw_curve(ax: Axes, curve: xr.Dataset, appearance: Look, *, label: str, band: Band) -> None:
-    """Draw one mean curve with its band; infinite means are left out and counted in the label.
+    """Draw one mean curve with its band; infinite means are left out.
 
     Parameters
     ----------
@@ -104,9 +108,6 @@ def draw_curve(ax: Axes, curve: xr.Dataset, appearance: Look, *, label: str, ban
     """
     start, mean = curve["start"].values, curve["mean"].values
     shown = np.isfinite(mean)
-    if not shown.all():
-        left_out = "everywhere" if not shown.any() else f"at {(~shown).sum()} of {len(shown)} starts"
-        label = f"{label} (infinite {left_out}, not drawn)"
     if band == "sd":
         lower, upper = mean - curve["sd"].values, mean + curve["sd"].values
     else:
@@ -123,6 +124,13 @@ def draw_threshold(ax: Axes, threshold: float) -> None:
     )
 
 
+def similarity_axis(axes: Sequence[Axes]) -> None:
+    """Let y run from 0, or from the lowest value drawn if that is negative, to 1, the most that SSIM can be."""
+    lowest = min(0.0, *(ax.dataLim.y0 for ax in axes))
+    for ax in axes:
+        ax.set_ylim(lowest, 1.02)
+
+
 def band_name(band: Band, samples: int) -> str:
     """What line and band of a figure are, in words."""
     kind = "1 SD" if band == "sd" else "95 % interval"
@@ -136,24 +144,19 @@ def _draw_variable(ax: Axes, curves: Mapping[str, xr.Dataset], steps: int, thres
     first = next(iter(curves.values()))
     variable = first.attrs["variable"]
     if variable == "ssim":
-        ax.set_ylim(min(0.0, ax.get_ylim()[0]), 1.02)
+        similarity_axis([ax])
         if threshold is not None:
             draw_threshold(ax, threshold)
     step_axis(ax, steps)
-    ax.set_xlabel("step at which the intervention starts")
+    ax.set_xlabel("step at which the intervention starts" + _left_out(curves))
     ax.set_ylabel(f"{axis_label(variable, first['mean'].attrs)}\n{band_name(band, first.attrs['samples'])}")
 
 
-def _draw_legends(own: Figure | None, axes: Sequence[Axes], columns: int) -> None:
-    """One legend above a figure of our own; on somebody else's axes, one above each."""
-    entries = {}
-    for ax in axes:
-        handles, labels = ax.get_legend_handles_labels()
-        entries.update(dict(zip(labels, handles, strict=True)))
-        if own is None:
-            ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-    if own is not None:
-        own.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=min(columns, len(entries)))
+def _left_out(curves: Mapping[str, xr.Dataset]) -> str:
+    """Note of the infinite means that are not drawn, if there are any."""
+    counts = {label: int((~np.isfinite(curve["mean"])).sum()) for label, curve in curves.items()}
+    parts = [f"{label} at {n} of {curves[label].sizes['start']} starts" for label, n in counts.items() if n]
+    return f"\ninfinite, not drawn: {', '.join(parts)}" if parts else ""
 
 
 def _listed(ax: Axes | Sequence[Axes] | None, variables: int) -> list[Axes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -35,6 +35,15 @@ class InterventionIndex(xr.Index):
         """Build from coordinate variables along ``intervention``."""
         return cls({name: np.asarray(variable.values) for name, variable in variables.items()})
 
+    @classmethod
+    def concat(cls, indexes: Sequence[Self], dim: Hashable, positions: Iterable[Iterable[int]] | None = None) -> Self:
+        """Join along the dimension; ``positions`` says where the entries of each index go."""
+        joined = {name: np.concatenate([index.columns[name] for index in indexes]) for name in indexes[0].columns}
+        if positions is None:
+            return cls(joined)
+        order = np.argsort(np.concatenate([np.asarray(list(part)) for part in positions]))
+        return cls({name: values[order] for name, values in joined.items()})
+
     def create_variables(self, variables: Mapping[Any, xr.Variable] | None = None) -> dict[Hashable, xr.Variable]:
         """Hand back the coordinates that the index stands for, with the attributes of those given."""
         given = variables or {}
@@ -45,7 +54,7 @@ class InterventionIndex(xr.Index):
 
     def isel(self, indexers: Mapping[Any, int | slice | np.ndarray | xr.Variable]) -> Self | None:
         """Follow a selection by position; one entry leaves nothing to select among."""
-        chosen = indexers[INTERVENTION]
+        (chosen,) = indexers.values()  # one dimension, whatever swap_dims made its name
         positions: Any = chosen.values if isinstance(chosen, xr.Variable) else chosen
         if isinstance(positions, int | np.integer) or (np.ndim(positions) != 1 and not isinstance(positions, slice)):
             return None

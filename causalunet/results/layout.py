@@ -87,6 +87,14 @@ class Layout:
                 arrays.append(self._array(variable.group, variable))
         return arrays
 
+    def costs(self) -> dict[str, list[int]]:
+        """What is known of every run before it runs, by path."""
+        plan, runs = self.plan, range(len(self.plan.spec.interventions))
+        return {
+            "outcomes/unet_calls": [plan.calls_by_run[run] for run in runs],
+            "outcomes/flops": [plan.flops_by_run[run] for run in runs],
+        }
+
     def coordinates(self, group: str) -> list[Coordinate]:
         """Coordinates of a group's dimensions."""
         dims = {dim for array in self.arrays() if array.path.rsplit("/", 1)[0] == group for dim in array.variable.dims}

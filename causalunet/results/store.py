@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from causalunet.results.schema import FORMAT, FORMAT_VERSION
 __all__ = ["StudyWriter", "open_results"]
 
 COMPLETE = 1
+"""Value of ``status`` in cells that were written whole."""
 
 
 class StudyWriter:
@@ -53,43 +55,12 @@ class StudyWriter:
             JSON attributes of the root.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        root = zarr.create_group(store=str(path), zarr_format=3)
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        for array in layout.arrays():
-            root.create_array(
-                array.path,
-                shape=array.shape,
-                chunks=array.chunks,
-                dtype=array.dtype,
-                compressors=[Crc32cCodec()],
-                fill_value=np.nan if array.dtype.startswith("float") else 0,
-                dimension_names=array.variable.dims,
-                attributes={"long_name": array.variable.meaning, "units": array.variable.units},
-                config={"write_empty_chunks": True},
-            )
-        for group in sorted({array.path.rsplit("/", 1)[0] for array in layout.arrays()}):
-            coordinates = layout.coordinates(group)
-            # xarray's convention: named here, they are coordinates for any reader, not only for open_results.
-            root[group].attrs.update(
-                {"created_at": now, "coordinates": " ".join(item.name for item in coordinates if item.name != item.dim)}
-            )
-            for item in coordinates:
-                text = item.values.dtype == object
-                coordinate = root.create_array(
-                    f"{group}/{item.name}",
-                    shape=item.values.shape,
-                    chunks=(max(len(item.values), 1),),
-                    dtype=str if text else item.values.dtype,
-                    compressors=[Crc32cCodec()],
-                    dimension_names=(item.dim,),
-                    config={"write_empty_chunks": True},
-                )
-                coordinate[:] = item.values.astype(str) if text else item.values
-        # The marker comes last: without it the folder is not a results store.
-        root.attrs.update(
-            {"format": FORMAT, "format_version": FORMAT_VERSION, "created_at": now, "block": layout.block, **provenance}
-        )
-        return cls(root)
+        # Made beside its place and then renamed: cut off half-way, it leaves nothing at the path.
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            _lay_out(zarr.create_group(store=str(made), zarr_format=3), layout, provenance)
+            made.rename(path)
+        return cls.resume(path)
 
     @classmethod
     def resume(cls, path: Path) -> StudyWriter:
@@ -131,6 +102,45 @@ class StudyWriter:
     def finish(self, attributes: dict[str, Any]) -> None:
         """Add attributes to the root, such as timings."""
         self._root.attrs.update(attributes)
+
+
+def _lay_out(root: zarr.Group, layout: Layout, provenance: dict[str, Any]) -> None:
+    """Make every array and write what is known before anything runs; the marker comes last."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    for array in layout.arrays():
+        root.create_array(
+            array.path,
+            shape=array.shape,
+            chunks=array.chunks,
+            dtype=array.dtype,
+            compressors=[Crc32cCodec()],
+            fill_value=np.nan if array.dtype.startswith("float") else 0,
+            dimension_names=array.variable.dims,
+            attributes={"long_name": array.variable.meaning, "units": array.variable.units},
+            config={"write_empty_chunks": True},
+        )
+    for path, values in layout.costs().items():
+        root[path][:] = values
+    for group in sorted({array.path.rsplit("/", 1)[0] for array in layout.arrays()}):
+        coordinates = layout.coordinates(group)
+        # xarray's convention: named here, they are coordinates for any reader, not only for open_results.
+        names = " ".join(item.name for item in coordinates if item.name != item.dim)
+        root[group].attrs.update({"created_at": now, "coordinates": names})
+        for item in coordinates:
+            text = item.values.dtype == object
+            coordinate = root.create_array(
+                f"{group}/{item.name}",
+                shape=item.values.shape,
+                chunks=(max(len(item.values), 1),),
+                dtype=str if text else item.values.dtype,
+                compressors=[Crc32cCodec()],
+                dimension_names=(item.dim,),
+                config={"write_empty_chunks": True},
+            )
+            coordinate[:] = item.values.astype(str) if text else item.values
+    root.attrs.update(
+        {"format": FORMAT, "format_version": FORMAT_VERSION, "created_at": now, "block": layout.block, **provenance}
+    )
 
 
 def open_results(path: str | Path) -> xr.DataTree:

@@ -41,9 +41,9 @@ def discretized_gaussian_nll(x: Tensor, mean: Tensor, log_variance: Tensor) -> T
 class HybridLoss:
     """L_simple + L_vlb / 1000, where L_vlb teaches the variance only.
 
-    L_simple is weighted by SNR^(-1/2), clipped to [0.1, max_weight] and scaled to mean one: plain L_simple spends nearly
-    all of its gradient on the last timesteps, and what is settled at low SNR stays behind. The same idea as P2 (Choi et
-    al. 2022) and min-SNR weighting (Hang et al. 2023).
+    L_simple is weighted by SNR^(-1/2), clipped to [0.1, max_weight] and scaled to mean one. Plain L_simple spends
+    nearly all of its gradient on the last timesteps, and what is settled at low SNR stays behind. The same idea as P2
+    (Choi et al. 2022) and min-SNR weighting (Hang et al. 2023).
 
     Parameters
     ----------

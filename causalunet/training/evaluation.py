@@ -36,10 +36,15 @@ class Evaluation:
     correct: NDArray[np.bool_]
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Number of images with the value asked, by factor, and with all of them (``all five``)."""
+        by_factor = dict(zip(FACTORS, self.correct.sum(axis=0).tolist(), strict=True))
+        return {**by_factor, "all five": int(self.correct.all(axis=1).sum())}
+
+    @property
     def shares(self) -> dict[str, float]:
-        """Share of images with the value asked, by factor, and with all of them (``all``)."""
-        by_factor = dict(zip(FACTORS, self.correct.mean(axis=0).tolist(), strict=True))
-        return {**by_factor, "all": float(self.correct.all(axis=1).mean())}
+        """Share of images with the value asked, by factor and for all of them."""
+        return {name: count / len(self.scenes) for name, count in self.counts.items()}
 
     def as_results(self) -> xr.DataTree:
         """The images as a baseline group, for the report; prompts of images read otherwise are marked."""

@@ -35,11 +35,11 @@ class ShapesTrainingConfig(LoopConfig):
         raised: only there does the text decide the position; later the noisy image itself shows it.
     """
 
-    iterations: int = 4200
+    iterations: int = 3000
     batch_size: int = 32
     learning_rate: float = 1e-3
     warmup: int = 100
-    decay: int = 1000
+    decay: int = 750
     ema: float = 0.998
     prompt_drop: float = 0.1
     focus_from: int = 1250

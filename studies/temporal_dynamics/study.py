@@ -9,6 +9,7 @@ Three sweeps over the start step: whole steps skipped, top skip connections abla
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,11 @@ def main() -> None:
     study, name, length = (full(), "full", 5) if options.full else (quick(), "quick", 3)
     console = Console()
     console.print(str(study.plan()), highlight=False)
-    results = study.run(options.output / f"{name}.zarr")
+    try:
+        results = study.run(options.output / f"{name}.zarr")
+    except KeyboardInterrupt:
+        console.print("Interrupted. Samples that were finished are stored; the same command goes on after them.")
+        sys.exit(130)
     kinds = {label: {**selection, "length": length} for label, selection in KINDS.items()}
     console.print(cu.report.table_by_start(results, kinds))
     floor = cu.analysis.noise_floor(results)

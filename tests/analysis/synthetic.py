@@ -33,8 +33,10 @@ def small_anatomy(blocks: int = 6) -> Anatomy:
     return Anatomy(components, u_edges(blocks, blocks), flops=1400, parameters=200)
 
 
-def disturbed(images: NDArray[np.float32], item: Intervention, steps: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Another image for early starts, noise for late ones; removed skips disturb late starts, removed blocks early ones."""
+def disturbed(
+    images: NDArray[np.float32], item: Intervention, steps: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Mix in another image for early starts, the longer the more blocks are gone, and noise for late ones."""
     window = item.coordinates()
     if item.kind == "null":
         return images

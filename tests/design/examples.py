@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Collection
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from causalunet.design import (
@@ -25,9 +25,6 @@ from causalunet.design import (
     Zero,
 )
 from causalunet.design.anatomy import u_edges
-
-law = settings(deadline=None, max_examples=40)
-"""For every test of a law: no deadline, because the time of one example says more about the machine than about us."""
 
 BLOCKS = 4
 """Encoder blocks, and so decoder blocks and skips, of the anatomy that generated interventions fit."""
@@ -56,6 +53,21 @@ def u_anatomy(blocks: int = BLOCKS) -> Anatomy:
         for index, (name, role) in enumerate(zip(names, roles, strict=True))
     )
     return Anatomy(components, u_edges(blocks, blocks), flops=2 ** (len(names) + 1), parameters=len(names))
+
+
+def dead_by_search(anatomy: Anatomy, severed: Collection[str]) -> set[str]:
+    """Follow every path from every component by depth-first search; dead is what never arrives at the image."""
+    following = defaultdict(list)
+    for edge in anatomy.edges:
+        following[edge.source].append(edge)
+
+    def arrives(component: str) -> bool:
+        if component in severed:
+            return False
+        onward = (edge for edge in following[component] if edge.name not in severed or not edge.name)
+        return any(edge.target == "out" or arrives(edge.target) for edge in onward)
+
+    return {component.name for component in anatomy.components if not arrives(component.name)}
 
 
 def fills() -> st.SearchStrategy[Fill]:

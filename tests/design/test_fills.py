@@ -10,10 +10,9 @@ from hypothesis import given
 
 from causalunet.design import Fill, Identity, Jump, Scale, Zero
 from causalunet.errors import SpecError
-from tests.design.examples import fills, law
+from tests.design.examples import fills
 
 
-@law
 @given(fills())
 def test_json_round_trip(fill: Fill) -> None:
     again = Fill.from_json(json.loads(json.dumps(fill.to_json())))

@@ -31,7 +31,7 @@ from causalunet.design import (
     cut_relax_cut,
 )
 from causalunet.errors import SpecError
-from tests.design.examples import interventions, law
+from tests.design.examples import interventions
 
 WINDOW = Window(60, 5)
 
@@ -64,7 +64,6 @@ def content(value: Any) -> Any:
     return value
 
 
-@law
 @given(interventions())
 def test_json_round_trip(item: Intervention) -> None:
     again = through_json(item)
@@ -77,7 +76,6 @@ def test_json_round_trip(item: Intervention) -> None:
     assert again.edits() == item.edits()
 
 
-@law
 @given(interventions(), interventions(), st.text(min_size=1, max_size=4))
 def test_digest_names_the_content_and_not_the_label(one: Intervention, other: Intervention, label: str) -> None:
     assert (one.digest == other.digest) == (content(one) == content(other))
@@ -112,7 +110,6 @@ def test_digest_is_the_same_in_another_process() -> None:
     assert json.loads(done.stdout) == [item.digest for item in items]
 
 
-@law
 @given(interventions())
 def test_every_field_is_frozen(item: Intervention) -> None:
     for entry in fields(item):
@@ -132,7 +129,6 @@ def test_one_window_is_one_window_however_written() -> None:
     assert through_json(AblateBlock(2, cut_relax_cut(60, cut=5, relax=0))) == AblateBlock(2, Window(60, 10))
 
 
-@law
 @given(interventions())
 def test_steps_are_those_of_the_edits(item: Intervention) -> None:
     assert item.steps == {step for edit in item.edits() for step in edit.window}

@@ -27,12 +27,14 @@ from causalunet.design import (
     sweep,
 )
 from causalunet.errors import PromptError, SpecError
-from tests.design.examples import STEPS, distinct_interventions, law
+from tests.design.examples import STEPS, distinct_interventions
 
 BLOCK = AblateBlock(1, Window(9, 3))
 
 words = st.text(min_size=1, max_size=5).filter(str.strip)
-samplers = st.builds(DDPM, steps=st.just(STEPS), guidance_scale=st.floats(0, 8, exclude_min=True).filter(lambda g: g != 1))
+samplers = st.builds(
+    DDPM, steps=st.just(STEPS), guidance_scale=st.floats(0, 8, exclude_min=True).filter(lambda g: g != 1)
+)
 records = st.builds(
     Record,
     activations=st.lists(st.sampled_from(["mid", "up.*", "down.1"]), max_size=2).map(tuple),
@@ -63,7 +65,6 @@ def specs(draw: st.DrawFn) -> StudySpec:
     )
 
 
-@law
 @given(specs())
 def test_json_round_trip(study: StudySpec) -> None:
     again = StudySpec.from_json(json.loads(json.dumps(study.to_json())))
@@ -152,7 +153,10 @@ def one_step(start: int, **values: Any) -> Intervention:
         ([], "The study has no intervention; an empty sweep compares nothing"),
         (3, "interventions=3"),
         ([BLOCK, "null"], r"'null' is not an intervention; sweeps are unpacked with \*sweep"),
-        ([sweep(AblateBlock, bottom=1, start=5, length=1)], r"is not an intervention; sweeps are unpacked with \*sweep"),
+        (
+            [sweep(AblateBlock, bottom=1, start=5, length=1)],
+            r"is not an intervention; sweeps are unpacked with \*sweep",
+        ),
         ([Null(Window(9, 1)), "null"], "'null' is not an intervention"),
         ([one_step(9, label="x"), one_step(8, label="x")], "Two interventions have one label, 'x'"),
         ([one_step(9, label="x"), one_step(9, label="y")], r"Two interventions have one digest, .*\['x', 'y'\]"),
@@ -181,7 +185,6 @@ def test_without_guidance_there_is_no_unconditional_branch() -> None:
     spec(interventions=[replace(item, branch="cond", label="")], sampler=DDPM(guidance_scale=1.0))
 
 
-@law
 @given(distinct_interventions(3))
 def test_a_null_is_added_once(interventions: list[Intervention]) -> None:
     study = spec(interventions=interventions, sampler=DDPM(steps=STEPS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,17 +12,16 @@ from hypothesis import strategies as st
 from causalunet.design import Window, Windows, cut_relax_cut
 from causalunet.design.windows import windows_from_json, windows_to_json
 from causalunet.errors import SpecError
-from tests.design.examples import STEPS, law, single_windows, windows
+from tests.design.examples import STEPS, single_windows, windows
 
 
-@law
 @given(single_windows())
 def test_window_holds_its_steps(window: Window) -> None:
     steps = list(window)
     assert len(steps) == window.length
     assert steps[0] == window.start
     assert steps[-1] == window.stop
-    assert all(earlier - later == 1 for earlier, later in zip(steps, steps[1:], strict=False))
+    assert all(earlier - later == 1 for earlier, later in pairwise(steps))
     assert window.stop >= 1
     assert window.parts == (window,)
 
@@ -40,7 +40,6 @@ def test_window_cannot_run_below_step_1() -> None:
         Window(3, 4)
 
 
-@law
 @given(windows(), st.integers(1, STEPS))
 def test_check_accepts_exactly_the_windows_within_the_run(window: Window | Windows, steps: int) -> None:
     if max(window) <= steps:
@@ -55,7 +54,6 @@ def test_check_names_the_choices() -> None:
         Window(12, 5).check(10)
 
 
-@law
 @given(windows())
 def test_windows_hold_the_steps_of_their_parts(window: Window | Windows) -> None:
     steps = list(window)
@@ -65,7 +63,6 @@ def test_windows_hold_the_steps_of_their_parts(window: Window | Windows) -> None
     assert window.length == window.parts[0].length
 
 
-@law
 @given(st.lists(single_windows(), min_size=1, max_size=3))
 def test_windows_are_apart_and_in_order(parts: list[Window]) -> None:
     steps = [step for part in parts for step in part]
@@ -78,7 +75,9 @@ def test_windows_are_apart_and_in_order(parts: list[Window]) -> None:
 
 def test_windows_that_overlap_by_one_step() -> None:
     Windows((Window(10, 3), Window(7, 2)))
-    with pytest.raises(SpecError, match=r"Window\(start=8, length=2\) does not come after Window\(start=10, length=3\)"):
+    with pytest.raises(
+        SpecError, match=r"Window\(start=8, .*\) does not come after Window\(start=10, .*\) in the run"
+    ):
         Windows((Window(10, 3), Window(8, 2)))
 
 
@@ -98,7 +97,6 @@ def test_windows_are_values() -> None:
         Windows((Window(5, 2),)).parts = ()  # type: ignore[misc]
 
 
-@law
 @given(windows())
 def test_json_round_trip(window: Window | Windows) -> None:
     again = windows_from_json(windows_to_json(window))
@@ -116,7 +114,6 @@ def test_json_of_no_window() -> None:
         windows_from_json([])
 
 
-@law
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 8), st.integers(1, 4))
 def test_cut_relax_cut_against_a_walk(start: int, cut: int, relax: int, cuts: int) -> None:
     """Walk down from the start: a cut, a relaxation, a cut, ..., no relaxation after the last."""

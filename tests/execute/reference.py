@@ -111,8 +111,8 @@ def spaced_schedule(steps: int) -> tuple[list[int], list[float]]:
 
 
 @contextmanager
-def changed(unet: nn.Module, changes: Sequence[Change]) -> Iterator[None]:
-    """Hook the changes into the U-Net."""
+def changed(unet: nn.Module, changes: Sequence[Change], rows: Mapping[str, slice] = ROWS) -> Iterator[None]:
+    """Hook the changes into the U-Net; ``rows`` says which rows are of which branch."""
     widths: dict[int, int] = {}
     handles = [
         block.register_forward_hook(lambda _m, _i, output, n=n: widths.update({n: output.shape[1]}))
@@ -121,9 +121,9 @@ def changed(unet: nn.Module, changes: Sequence[Change]) -> Iterator[None]:
     for change in changes:
         if change.place == "skip":
             block = unet.output_blocks[len(unet.output_blocks) - 1 - change.number]
-            handles.append(block.register_forward_pre_hook(_entering(change, widths)))
+            handles.append(block.register_forward_pre_hook(_entering(change, rows, widths)))
         else:
-            handles.append(blocks(unet)[_name(change)].register_forward_hook(_leaving(change)))
+            handles.append(blocks(unet)[_name(change)].register_forward_hook(_leaving(change, rows)))
     try:
         yield
     finally:
@@ -159,19 +159,19 @@ def _name(change: Change) -> str:
     return change.place if change.place == "mid" else f"{change.place}.{change.number}"
 
 
-def _entering(change: Change, widths: Mapping[int, int]) -> Any:
+def _entering(change: Change, rows: Mapping[str, slice], widths: Mapping[int, int]) -> Any:
     def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         h = arguments[0].clone()
-        h[ROWS[change.branch], h.shape[1] - widths[change.number] :] *= change.factor
+        h[rows[change.branch], h.shape[1] - widths[change.number] :] *= change.factor
         return (h, *arguments[1:])
 
     return hook
 
 
-def _leaving(change: Change) -> Any:
+def _leaving(change: Change, rows: Mapping[str, slice]) -> Any:
     def hook(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
         output = output.clone()
-        output[ROWS[change.branch]] *= change.factor
+        output[rows[change.branch]] *= change.factor
         return output
 
     return hook

@@ -1,4 +1,4 @@
-"""Whole intervened runs against a second implementation that shares no schedule, sampler, plan or trace with the first."""
+"""Whole intervened runs against a second implementation, which shares no schedule, sampler, plan or trace with ours."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ class Case:
     absent: Sequence[int] = ()
 
 
+def at(steps: Sequence[int], *changes: Change) -> dict[int, Sequence[Change]]:
+    return dict.fromkeys(steps, changes)
+
+
 def skips(top: int, branch: str = "both") -> list[Change]:
     return [Change("skip", number, branch=branch) for number in range(top)]
 
@@ -42,19 +46,15 @@ def block(bottom: int, branch: str = "both") -> list[Change]:
 
 CASES = {
     "no change": Case(cu.Null(window=cu.Window(8, 2))),
-    "one skip, from the first step": Case(
-        cu.AblateSkip(top=1, window=cu.Window(8, 3)), dict.fromkeys((8, 7, 6), skips(1))
-    ),
-    "three skips, to the last step": Case(
-        cu.AblateSkip(top=3, window=cu.Window(4, 4)), dict.fromkeys((4, 3, 2, 1), skips(3))
-    ),
-    "every skip": Case(cu.AblateSkip(top=BLOCKS, window=cu.Window(5, 2)), dict.fromkeys((5, 4), skips(BLOCKS))),
-    "one block": Case(cu.AblateBlock(bottom=1, window=cu.Window(8, 4)), dict.fromkeys((8, 7, 6, 5), block(1))),
+    "one skip, from the first step": Case(cu.AblateSkip(top=1, window=cu.Window(8, 3)), at((8, 7, 6), *skips(1))),
+    "three skips, to the last step": Case(cu.AblateSkip(top=3, window=cu.Window(4, 4)), at((4, 3, 2, 1), *skips(3))),
+    "every skip": Case(cu.AblateSkip(top=BLOCKS, window=cu.Window(5, 2)), at((5, 4), *skips(BLOCKS))),
+    "one block": Case(cu.AblateBlock(bottom=1, window=cu.Window(8, 4)), at((8, 7, 6, 5), *block(1))),
     "three blocks, cut-relax-cut": Case(
         cu.AblateBlock(bottom=3, window=cu.cut_relax_cut(7, cut=2, relax=2, cuts=2)),
-        dict.fromkeys((7, 6, 3, 2), block(3)),
+        at((7, 6, 3, 2), *block(3)),
     ),
-    "every block": Case(cu.AblateBlock(bottom=BLOCKS, window=cu.Window(3, 2)), dict.fromkeys((3, 2), block(BLOCKS))),
+    "every block": Case(cu.AblateBlock(bottom=BLOCKS, window=cu.Window(3, 2)), at((3, 2), *block(BLOCKS))),
     "one step skipped": Case(cu.SkipSteps(window=cu.Window(7, 1)), absent=(7,)),
     "two windows skipped": Case(
         cu.SkipSteps(window=cu.Windows((cu.Window(7, 2), cu.Window(3, 2)))), absent=(7, 6, 3, 2)
@@ -64,29 +64,29 @@ CASES = {
         cu.AblateBlock(bottom=2, window=cu.cut_relax_cut(6, cut=1, relax=1, cuts=2))
         + cu.SkipSteps(window=cu.Window(2, 2))
         + cu.AblateSkip(top=2, window=cu.Window(8, 2)),
-        {**dict.fromkeys((6, 4), block(2)), **dict.fromkeys((8, 7), skips(2))},
+        {**at((6, 4), *block(2)), **at((8, 7), *skips(2))},
         absent=(2, 1),
     ),
     "skip and block at one step": Case(
         cu.AblateBlock(bottom=2, window=cu.Window(6, 2)) + cu.AblateSkip(top=1, window=cu.Window(6, 2)),
-        dict.fromkeys((6, 5), [*block(2), *skips(1)]),
+        at((6, 5), *block(2), *skips(1)),
     ),
     "encoder cut off by skips and block": Case(
         cu.AblateBlock(bottom=2, window=cu.Window(6, 2)) + cu.AblateSkip(top=2, window=cu.Window(6, 2)),
-        dict.fromkeys((6, 5), [*block(2), *skips(2)]),
+        at((6, 5), *block(2), *skips(2)),
     ),
     "encoder block whose input is then useless": Case(
         cu.Edit("down.1", cu.Window(6, 2)) + cu.AblateSkip(top=1, window=cu.Window(6, 2)),
-        dict.fromkeys((6, 5), [Change("down", 1), *skips(1)]),
+        at((6, 5), Change("down", 1), *skips(1)),
     ),
     "skip, conditional rows": Case(
-        cu.AblateSkip(top=2, window=cu.Window(7, 3), branch="cond"), dict.fromkeys((7, 6, 5), skips(2, "cond"))
+        cu.AblateSkip(top=2, window=cu.Window(7, 3), branch="cond"), at((7, 6, 5), *skips(2, "cond"))
     ),
     "block, conditional rows": Case(
-        cu.AblateBlock(bottom=3, window=cu.Window(7, 3), branch="cond"), dict.fromkeys((7, 6, 5), block(3, "cond"))
+        cu.AblateBlock(bottom=3, window=cu.Window(7, 3), branch="cond"), at((7, 6, 5), *block(3, "cond"))
     ),
     "block, unconditional rows": Case(
-        cu.AblateBlock(bottom=3, window=cu.Window(7, 3), branch="uncond"), dict.fromkeys((7, 6, 5), block(3, "uncond"))
+        cu.AblateBlock(bottom=3, window=cu.Window(7, 3), branch="uncond"), at((7, 6, 5), *block(3, "uncond"))
     ),
     "bottleneck scaled in each branch by its own factor": Case(
         cu.Edit("mid", cu.Window(4, 1), cu.Scale(-1.0), "cond")
@@ -133,14 +133,16 @@ def test_baseline_trajectory(tiny_model: TextToImage, run_study: Callable[..., x
     for step in range(STEPS, 0, -1):
         x = np.stack([trajectory.x[step] for trajectory in expected])
         x0 = np.stack([trajectory.x0[step] for trajectory in expected])
+        # Near the first step x0_hat is the difference of x and eps, many times enlarged.
+        enlarged = 1e-6 / np.sqrt(float(baseline.alpha_bar.sel(step=step)))
         np.testing.assert_allclose(baseline.x_t.sel(step=step), x, rtol=0, atol=2 * TOLERANCE)
-        np.testing.assert_allclose(baseline.x0_hat.sel(step=step), x0, rtol=0, atol=2 * TOLERANCE)
+        np.testing.assert_allclose(baseline.x0_hat.sel(step=step), x0, rtol=0, atol=TOLERANCE + enlarged)
     np.testing.assert_allclose(baseline.image, np.stack([t.image for t in expected]), rtol=0, atol=TOLERANCE)
 
 
 @st.composite
 def programs(draw: st.DrawFn, steps: int = 5) -> Case:
-    """Any mixture of skipped steps, skip connections and decoder blocks; a skip into a block that is dead is an error."""
+    """Any mixture of skipped steps, skip connections and decoder blocks, none inside what another makes dead."""
     parts: list[Intervention] = []
     changes: dict[int, list[Change]] = {}
     absent = []

@@ -34,7 +34,9 @@ def test_diffused_images_have_the_schedule_s_signal_and_noise() -> None:
     loss = HybridLoss(alpha_bar)
     timesteps = torch.tensor([0, 300, 999])
     image, noise = draw(3, 3, 8, 8), draw(3, 3, 8, 8, seed=1)
-    expected = [np.sqrt(alpha_bar[t]) * image[i] + np.sqrt(1 - alpha_bar[t]) * noise[i] for i, t in enumerate(timesteps)]
+    expected = [
+        np.sqrt(alpha_bar[t]) * image[i] + np.sqrt(1 - alpha_bar[t]) * noise[i] for i, t in enumerate(timesteps)
+    ]
     torch.testing.assert_close(loss.diffuse(image, timesteps, noise), torch.stack(expected).float())
 
 

@@ -1,0 +1,237 @@
+"""Figures hold what the analysis says, with labels, and need no display; tables and files."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from causalunet.analysis import curve, mean_curve
+from causalunet.design import AblateBlock, AblateSkip, SkipSteps, sweep
+from causalunet.errors import SpecError, StoreError
+from causalunet.report import plot_grid, plot_panels, plot_samples, plot_trend, save, table_by_start
+from causalunet.report.pictures import wrap
+from causalunet.report.style import look, step_ticks
+from tests.analysis.synthetic import write_results
+
+INTERVENTIONS = (
+    *sweep(AblateBlock, bottom=(2, 4), start=(20, 15, 10, 5), length=3),
+    *sweep(AblateSkip, top=2, start=(20, 10), length=5),
+    *sweep(SkipSteps, start=(19, 9), length=2),
+)
+BLOCKS = {"kind": "ablate_block", "bottom": 2}
+SKIPS = {"kind": "ablate_skip"}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> xr.DataTree:
+    return write_results(tmp_path_factory.mktemp("figures") / "results.zarr", INTERVENTIONS)
+
+
+def labelled(ax: Axes) -> dict[str, np.ndarray]:
+    """Points of every line by its label."""
+    return {line.get_label(): line.get_xydata() for line in ax.lines}
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for entry in figure.legends for text in entry.get_texts()]
+
+
+def test_trend_draws_the_mean_curves(results: xr.DataTree) -> None:
+    figure = plot_trend(results, {"blocks": BLOCKS, "skips": SKIPS}, variable=("ssim", "psnr"))
+    left, right = figure.axes
+    for ax, variable in ((left, "ssim"), (right, "psnr")):
+        for name, selection in (("blocks", BLOCKS), ("skips", SKIPS)):
+            expected = mean_curve(results, variable, probability=None, **selection)
+            np.testing.assert_array_equal(labelled(ax)[name], np.stack([expected["start"], expected["mean"]], axis=1))
+        assert len(ax.collections) == 2
+        first, last = ax.get_xlim()
+        assert first > 20
+        assert last < 1
+        assert ax.get_xlabel() == "step at which the intervention starts"
+    assert left.get_ylabel() == "SSIM\nmean ± 1 SD, n = 12"
+    assert right.get_ylabel() == "PSNR (dB)\nmean ± 1 SD, n = 12"
+    assert set(labelled(left)) == {"blocks", "skips", "threshold 0.8"}
+    assert set(labelled(right)) == {"blocks", "skips"}
+    assert legend(figure) == ["blocks", "skips", "threshold 0.8"]
+
+
+@pytest.mark.parametrize("band", ["sd", "interval"])
+def test_trend_draws_the_band(results: xr.DataTree, band: str) -> None:
+    ax = plot_trend(results, BLOCKS, band=band, threshold=None).axes[0]
+    data = mean_curve(results, **BLOCKS)
+    deviation = data["mean"] + data["sd"] * xr.DataArray([-1, 1], dims="bound")
+    interval = data["interval"] if band == "interval" else deviation
+    drawn = ax.collections[0].get_paths()[0].vertices
+    for start in data["start"].values:
+        at = drawn[drawn[:, 0] == start, 1]
+        np.testing.assert_allclose([at.min(), at.max()], interval.sel(start=start))
+    assert list(labelled(ax)) == ["ablate_block bottom=2"]
+    assert ("95 % interval" in ax.get_ylabel()) == (band == "interval")
+
+
+def test_trend_of_everything(results: xr.DataTree) -> None:
+    figure = plot_trend(results)
+    assert legend(figure) == [
+        "ablate_block bottom=2",
+        "ablate_block bottom=4",
+        "ablate_skip top=2",
+        "skip_steps",
+        "threshold 0.8",
+    ]
+
+
+def test_infinite_psnr_is_left_out_and_told(results: xr.DataTree) -> None:
+    ax = plot_trend(results, {"null": {"kind": "null"}, "blocks": BLOCKS}, variable="psnr").axes[0]
+    assert len(labelled(ax)["null"]) == 0
+    assert np.isfinite(labelled(ax)["blocks"]).all()
+    assert ax.get_xlabel().endswith("\ninfinite, not drawn: null at 1 of 1 starts")
+
+
+def test_trend_into_given_axes(results: xr.DataTree) -> None:
+    figure = Figure()
+    axes = figure.subplots(1, 2)
+    assert plot_trend(results, BLOCKS, ax=axes[0]) is figure
+    assert plot_trend(results, BLOCKS, variable="psnr", ax=[axes[1]]) is figure
+    assert [len(ax.lines) for ax in axes] == [2, 1]
+    assert all(ax.get_legend() is not None for ax in axes)
+    with pytest.raises(SpecError, match="1 axes given for 2 variables"):
+        plot_trend(results, BLOCKS, variable=("ssim", "psnr"), ax=axes[0])
+
+
+def test_users_settings_are_left_alone(results: xr.DataTree) -> None:
+    before = dict(mpl.rcParams)
+    plot_trend(results, BLOCKS)
+    assert dict(mpl.rcParams) == before
+
+
+def test_looks_differ_in_all_three() -> None:
+    looks = [look(position) for position in range(12)]
+    assert len({str(one) for one in looks}) == 12
+    assert all(a.color != b.color and a.marker != b.marker for a, b in itertools.pairwise(looks))
+
+
+def test_panels_mark_the_first_start_over_the_threshold(results: xr.DataTree) -> None:
+    means = {bottom: mean_curve(results, kind="ablate_block", bottom=bottom)["mean"] for bottom in (2, 4)}
+    threshold = float(means[4].max()) + 1e-6
+    assert (means[2] >= threshold).any()
+    figure = plot_panels(results, threshold=threshold)
+    panels = dict(zip((2, 4), figure.axes, strict=True))
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["(a) bottom = 2", "(b) bottom = 4"]
+    for bottom, ax in panels.items():
+        np.testing.assert_array_equal(labelled(ax)["mean SSIM"][:, 1], means[bottom])
+        assert f"threshold {threshold:g}" in labelled(ax)
+    first = int(means[2]["start"][np.argmax(means[2].values >= threshold)])
+    mark = labelled(panels[2])[f"first start with mean SSIM ≥ {threshold:g}"]
+    np.testing.assert_array_equal(mark, [[first, float(means[2].sel(start=first))]])
+    assert [text.get_text() for text in panels[2].texts] == [str(first)]
+    assert [text.get_text() for text in panels[4].texts] == ["threshold not reached"]
+    assert figure.get_supxlabel() == "step at which the intervention starts"
+    assert figure.get_supylabel() == "SSIM, mean ± 1 SD, n = 12"
+
+
+def test_panels_of_another_kind_and_shape(results: xr.DataTree) -> None:
+    figure = Figure()
+    assert plot_panels(results, kind="ablate_skip", panel="top", band="interval", figure=figure) is figure
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["(a) top = 2"]
+    assert len(plot_panels(results, columns=1, bottom=[2, 4]).axes) == 2
+    with pytest.raises(SpecError, match="no coordinate 'depth'"):
+        plot_panels(results, panel="depth")
+
+
+def test_grid_shows_baseline_and_runs(results: xr.DataTree) -> None:
+    figure = plot_grid(results, BLOCKS, starts=[5, 20], samples=[3, 0])
+    axes = np.array(figure.axes).reshape(3, 2)
+    assert [ax.get_ylabel() for ax in axes[:, 0]] == ["baseline", "steps 20-18", "steps 5-3"]
+    prompts = results["baseline"]["prompt"].values
+    assert [ax.get_title().replace("\n", " ") for ax in axes[0]] == [prompts[3], prompts[0]]
+    shown = [[np.moveaxis(ax.images[0].get_array(), -1, 0) for ax in row] for row in axes]
+    np.testing.assert_array_equal(shown[0], results["baseline"]["image"].values[[3, 0]])
+    expected = curve(results, "image", **BLOCKS)["image"].sel(start=[20, 5], sample=[3, 0])
+    np.testing.assert_array_equal(shown[1:], expected)
+    assert {ax.images[0].get_interpolation() for ax in figure.axes} == {"nearest"}
+
+
+def test_grid_by_default_and_its_errors(results: xr.DataTree) -> None:
+    assert len(plot_grid(results, SKIPS).axes) == 3 * 6
+    with pytest.raises(SpecError, match=r"starts at \[7\]; there are \[20, 10\]"):
+        plot_grid(results, SKIPS, starts=[7, 20])
+    with pytest.raises(SpecError, match=r"12 samples, 0 \.\.\. 11"):
+        plot_grid(results, SKIPS, samples=[12])
+
+
+def test_samples_of_the_baseline_and_of_a_run(results: xr.DataTree) -> None:
+    figure = plot_samples(results, samples=5, columns=3)
+    assert len(figure.axes) == 6
+    assert [ax.axison for ax in figure.axes] == [True] * 5 + [False]
+    assert figure.axes[4].get_xlabel().replace("\n", " ") == results["baseline"]["prompt"].values[4]
+    run = plot_samples(results, {**BLOCKS, "start": 10}, samples=[2])
+    ssim = float(curve(results, **BLOCKS)["ssim"].sel(start=10, sample=2))
+    assert run.axes[0].get_xlabel().startswith(f"SSIM {ssim:.2f}\n")
+    with pytest.raises(SpecError, match="4 fit the selection"):
+        plot_samples(results, BLOCKS)
+
+
+def test_samples_that_were_not_run_are_not_shown(tmp_path: Path) -> None:
+    partial = write_results(tmp_path / "results.zarr", INTERVENTIONS, samples=6, blocks_done=1)
+    assert len(plot_samples(partial).axes) == 4
+    with pytest.raises(StoreError, match="not run yet"):
+        plot_grid(partial, BLOCKS)
+
+
+def test_captions_fit() -> None:
+    wrapped = wrap("a striped red triangle on the left, dark background", 1.0, 6.5, 3)
+    assert len(wrapped.splitlines()) == 3
+    assert wrapped.endswith(" …")
+    assert max(map(len, wrapped.splitlines())) <= 20
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 20, 27, 50, 100, 250, 1000])
+def test_ticks_name_both_ends_and_keep_apart(steps: int) -> None:
+    ticks = step_ticks(steps)
+    assert (ticks[0], ticks[-1]) == (steps, 1)
+    assert ticks == sorted(set(ticks), reverse=True)
+    assert len(ticks) <= 8
+    assert min(np.abs(np.diff(ticks)), default=1) >= 0.05 * (steps - 1)
+
+
+def test_save_is_reproducible(results: xr.DataTree, tmp_path: Path) -> None:
+    for ending in ("png", "pdf", "svg"):
+        paths = [tmp_path / name / f"trend.{ending}" for name in ("a", "b")]
+        written = [save(plot_trend(results, BLOCKS), path, dpi=60) for path in paths]
+        assert written == paths
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    with pytest.raises(SpecError, match="known format"):
+        save(Figure(), tmp_path / "figure.docs")
+
+
+def test_table_by_start(results: xr.DataTree) -> None:
+    table = table_by_start(results, {"blocks": BLOCKS, "[skips]": SKIPS, "null": {"kind": "null"}})
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(table)
+    text = console.export_text()
+    assert "Mean SSIM by start step" in text
+    assert "In brackets the 95 % interval (bootstrap BCa); n = 12" in text
+    assert "[skips]" in text
+    assert "1.000 [1.00, 1.00]" in text
+    mean, interval = (mean_curve(results, **BLOCKS)[name].sel(start=15).values for name in ("mean", "interval"))
+    row = next(line for line in text.splitlines() if re.search(r"\b15\b", line.split("│")[1]))
+    found = [float(number) for number in re.findall(r"\d\.\d+", row)]
+    assert found[0] == pytest.approx(mean, abs=5e-4)
+    assert found[1] <= interval[0] <= interval[1] <= found[2]
+    assert found[2] - found[1] <= interval[1] - interval[0] + 0.02
+    assert [cell.strip() for cell in row.split("│")[3:5]] == ["-", "-"]
+
+
+def test_table_of_infinite_psnr(results: xr.DataTree) -> None:
+    table = table_by_start(results, {"null": {"kind": "null"}}, variable="psnr")
+    assert [str(cell) for cell in table.columns[1].cells] == ["inf [inf, inf]"]

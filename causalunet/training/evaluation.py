@@ -58,7 +58,11 @@ class Evaluation:
                 "image": (("sample", "channel", "y", "x"), self.images),
                 "status": ("sample", np.ones(len(right), np.int8)),
             },
-            coords={"sample": np.arange(len(right)), "prompt": ("sample", prompts)},
+            coords={
+                "sample": np.arange(len(right)),
+                "prompt": ("sample", prompts),
+                "seed": ("sample", np.arange(len(right))),
+            },
         )
         return xr.DataTree.from_dict({"/baseline": baseline})
 

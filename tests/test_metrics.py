@@ -109,7 +109,7 @@ def test_laws(seed: int, height: int, width: int) -> None:
     np.testing.assert_array_equal(mse(a, b), mse(b, a))
     assert (mse(a, b) > 0).all()
     for view in (np.s_[..., ::-1], np.s_[..., ::-1, :], np.s_[:, ::-1]):
-        np.testing.assert_allclose(ssim(moments(a[view]), moments(b[view])), forward, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(ssim(moments(a[view]), moments(b[view])), forward, rtol=0, atol=2e-5)
 
 
 @given(seed=st.integers(0, 2**32))

@@ -44,6 +44,8 @@ def bootstrap_mean(
 
     Notes
     -----
+    - Few samples make the interval a little too short: at 95 % that of a normal mean covers 93 % of the time with 30
+      samples, and 94 % with 100 (simulated).
     - Values that are all equal (but for rounding) have bounds equal to their smallest and largest value.
     - Infinite values, as PSNR has for identical images, make the mean infinite. So is the upper bound then; the lower
       bound is that of the mean of the finite values, which the infinite ones can only raise.

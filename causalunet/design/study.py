@@ -24,9 +24,11 @@ _SEED_LIMIT = 2**63
 
 def _several(owner: str, name: str, value: Any, kind: type) -> tuple[Any, ...]:
     """Make a tuple of what was given, be it one value of a kind or many."""
-    if not isinstance(value, kind | Iterable):
+    if isinstance(value, kind):
+        return (value,)
+    if not isinstance(value, Iterable):
         raise SpecError(f"{owner} got {name}={value!r}; give a list.")
-    return (value,) if isinstance(value, kind) else tuple(value)
+    return tuple(value)
 
 
 def _integers(values: Any) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from causalunet.design.anatomy import Anatomy, Component
 from causalunet.design.fills import Fill, Identity, Scale, Zero
 from causalunet.design.interventions import Branch
 from causalunet.errors import FiringError, SpecError
+from causalunet.execute.allocator import keep_freed_memory
 from causalunet.plan import Action
 
 __all__ = ["TracedCall", "TracedUNet"]
@@ -80,6 +81,8 @@ class TracedUNet:
     """
 
     def __init__(self, unet: nn.Module, anatomy: Anatomy) -> None:
+        if next(unet.parameters()).device.type == "cpu":
+            keep_freed_memory()
         self._model = NNsight(unet)
         self._anatomy = anatomy
         self._plans: dict[tuple[Action, tuple[str, ...]], tuple[_Visit, ...]] = {}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from causalunet.analysis.curves import curve
 from causalunet.dims import SAMPLE
 from causalunet.errors import SpecError
-from causalunet.report.pictures import captions, pack, sample_positions, show, wrap
+from causalunet.report.pictures import captions, line_height, pack, sample_positions, show, wrap
 from causalunet.report.style import new_figure, style
 
 __all__ = ["plot_grid"]
@@ -62,17 +62,19 @@ def plot_grid(
     images = np.concatenate([baseline.values[None], data["image"].transpose("start", SAMPLE, ...).values])
     labels = ["baseline", *_row_labels(data)]
     height, width = (_CELL * size / max(images.shape[-2:]) for size in images.shape[-2:])
+    titles = [wrap(caption, width, _FONT, lines=5) for caption in captions(data)]
+    above = line_height(_FONT) * max(len(title.splitlines()) for title in titles)
     with style():
         if figure is None:
-            figure = new_figure(0.7 + width * images.shape[1], 0.65 + height * len(images))
+            figure = new_figure(0.75 + (width + 0.05) * images.shape[1], above + 0.1 + (height + 0.05) * len(images))
         pack(figure)
         axes = figure.subplots(*images.shape[:2], squeeze=False)
         for row, label in enumerate(labels):
             for column, ax in enumerate(axes[row]):
-                show(ax, images[row, column])
+                show(ax, images[row, column], "NW")
             axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
-        for ax, caption in zip(axes[0], captions(data), strict=True):
-            ax.set_title(wrap(caption, width, _FONT, lines=5), fontsize=_FONT, pad=3)
+        for ax, title in zip(axes[0], titles, strict=True):
+            ax.set_title(title, fontsize=_FONT, pad=3)
     return figure
 
 

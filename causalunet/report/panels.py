@@ -73,7 +73,7 @@ def plot_panels(
     with style():
         if figure is None:
             figure = new_figure(0.5 + 2.05 * wide, 0.7 + 1.5 * rows)
-        axes = figure.subplots(rows, wide, sharex=True, sharey=True, squeeze=False).ravel()
+        axes = list(figure.subplots(rows, wide, sharex=True, sharey=True, squeeze=False).flat)
         for position, (ax, value, curve) in enumerate(zip(axes, values, curves, strict=False)):
             draw_curve(ax, curve, look(0), label="mean SSIM", band=band)
             draw_threshold(ax, threshold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -14,13 +15,21 @@ from numpy.typing import NDArray
 from causalunet.dims import SAMPLE
 from causalunet.errors import SpecError
 
-__all__ = ["captions", "pack", "sample_positions", "show", "wrap"]
+__all__ = ["captions", "line_height", "pack", "sample_positions", "show", "wrap"]
 
 _GLYPH = 0.55  # mean width of a letter, as a share of the font size
 
 
-def show(ax: Axes, image: NDArray[np.floating]) -> None:
-    """Show an image in [0, 1], (channel, y, x), with one channel or three, and nothing around it."""
+def show(ax: Axes, image: NDArray[np.floating], anchor: Literal["NW", "S"]) -> None:
+    """Show an image in [0, 1], (channel, y, x), with one channel or three, and nothing around it.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    image : ndarray
+    anchor : {"NW", "S"}
+        Side of its cell that the image keeps to: that of its captions, whose room is else misjudged.
+    """
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise SpecError(f"An image has 1 or 3 channels, (channel, y, x); got an array of shape {image.shape}.")
     pixels = np.clip(np.moveaxis(image, 0, -1), 0, 1)
@@ -28,6 +37,7 @@ def show(ax: Axes, image: NDArray[np.floating]) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
+    ax.set_anchor(anchor)
 
 
 def wrap(text: str, width: float, fontsize: float, lines: int) -> str:
@@ -45,6 +55,11 @@ def wrap(text: str, width: float, fontsize: float, lines: int) -> str:
     """
     letters = max(4, int(width * 72 / (_GLYPH * fontsize)))
     return "\n".join(textwrap.wrap(text, letters, max_lines=lines, placeholder=" …"))
+
+
+def line_height(fontsize: float) -> float:
+    """Height of a line of text in inches, from its size in points."""
+    return 1.25 * fontsize / 72
 
 
 def captions(dataset: xr.Dataset) -> list[str]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from causalunet.analysis.selection import complete_samples, select_interventions
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
-from causalunet.report.pictures import captions, pack, sample_positions, show, wrap
+from causalunet.report.pictures import captions, line_height, pack, sample_positions, show, wrap
 from causalunet.report.style import new_figure, style
 
 __all__ = ["plot_samples"]
@@ -55,19 +55,22 @@ def plot_samples(
     """
     data = _chosen(results, selection)
     data = data.isel({SAMPLE: sample_positions(data, samples)})
-    images, texts = data["image"].values, captions(data)
-    heads = [""] * len(texts) if selection is None else [f"SSIM {value:.2f}\n" for value in data["ssim"].values]
+    images = data["image"].values
     wide = min(columns, len(images))
     rows = -(-len(images) // wide)
     height, width = (_CELL * size / max(images.shape[-2:]) for size in images.shape[-2:])
+    texts = [wrap(text, width, _FONT, _LINES) for text in captions(data)]
+    if selection is not None:
+        texts = [f"SSIM {value:.2f}\n{text}" for value, text in zip(data["ssim"].values, texts, strict=True)]
+    below = line_height(_FONT) * max(len(text.splitlines()) for text in texts)
     with style():
         if figure is None:
-            figure = new_figure(0.1 + width * wide, 0.1 + (height + 0.11 * (_LINES + (selection is not None))) * rows)
+            figure = new_figure((width + 0.05) * wide, (height + below + 0.12) * rows)
         pack(figure)
         axes = figure.subplots(rows, wide, squeeze=False).ravel()
-        for ax, image, head, text in zip(axes, images, heads, texts, strict=False):
-            show(ax, image)
-            ax.set_xlabel(head + wrap(text, width, _FONT, _LINES), fontsize=_FONT, labelpad=2)
+        for ax, image, text in zip(axes, images, texts, strict=False):
+            show(ax, image, "S")
+            ax.set_xlabel(text, fontsize=_FONT, labelpad=2)
         for ax in axes[len(images) :]:
             ax.set_axis_off()
     return figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import xarray as xr
@@ -36,8 +36,8 @@ def table_by_start(
     Returns
     -------
     rich.table.Table
-        Cells such as "0.912 [0.87, 0.95]"; bounds are rounded outwards. A dash where there is no intervention with that
-        start.
+        Cells such as "0.912 [0.872, 0.947]"; bounds are rounded outwards. A dash where there is no intervention
+        with that start.
     """
     summary = summary_table(
         results, selections, variable=variable, probability=probability, allow_incomplete=allow_incomplete
@@ -54,14 +54,15 @@ def table_by_start(
     for start in summary["start"].values:
         row = summary.sel(start=start)
         cells = zip(row["mean"].values, row["interval"].values, row["samples"].values, strict=True)
-        table.add_row(str(start), *(_cell(mean, *bounds, digits) if n else Text("-") for mean, bounds, n in cells))
+        table.add_row(str(start), *(_cell(mean, bounds, digits) if n else Text("-") for mean, bounds, n in cells))
     return table
 
 
-def _cell(mean: float, lower: float, upper: float, digits: int) -> Text:
-    short = digits - 1
-    low, high = _outward(lower, short, math.floor), _outward(upper, short, math.ceil)
-    return Text(f"{mean:.{digits}f} [{low:.{short}f}, {high:.{short}f}]")  # not str: rich reads brackets as markup
+def _cell(mean: float, bounds: Iterable[float], digits: int) -> Text:
+    low, high = (
+        _outward(bound, digits, towards) for bound, towards in zip(bounds, (math.floor, math.ceil), strict=True)
+    )
+    return Text(f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")  # not str: rich reads brackets as markup
 
 
 def _outward(value: float, digits: int, towards: Any) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
 from causalunet.analysis.curves import mean_curve
 from causalunet.analysis.sweeps import named_selections
@@ -22,6 +23,7 @@ Band = Literal["sd", "interval"]
 
 _PROBABILITY = 0.95
 _MOST_MARKERS = 25
+_FEW = 4  # curves in a figure of usual width, with bands of usual strength
 
 
 def plot_trend(
@@ -80,7 +82,7 @@ def plot_trend(
         for one in variables
     ]
     with style():
-        own = new_figure(3.4 * len(variables), 2.7) if ax is None else None
+        own = new_figure(max(3.4 * len(variables), 4.8 if len(named) > _FEW else 0), 2.7) if ax is None else None
         axes = list(own.subplots(1, len(variables), squeeze=False)[0]) if own else _listed(ax, len(variables))
         for one_ax, of_variable in zip(axes, curves, strict=True):
             _draw_variable(one_ax, of_variable, results["baseline"].sizes["step"], threshold, band)
@@ -89,11 +91,10 @@ def plot_trend(
             return own
         for one_ax in axes:
             one_ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-    figure: Figure = axes[0].get_figure(root=True)
-    return figure
+    return cast("Figure", axes[0].get_figure(root=True))
 
 
-def draw_curve(ax: Axes, curve: xr.Dataset, appearance: Look, *, label: str, band: Band) -> None:
+def draw_curve(ax: Axes, curve: xr.Dataset, appearance: Look, *, label: str, band: Band, alpha: float = 0.15) -> None:
     """Draw one mean curve with its band; infinite means are left out.
 
     Parameters
@@ -105,6 +106,8 @@ def draw_curve(ax: Axes, curve: xr.Dataset, appearance: Look, *, label: str, ban
     label : str
         In the legend.
     band : {"sd", "interval"}
+    alpha : float
+        Opacity of the band.
     """
     start, mean = curve["start"].values, curve["mean"].values
     shown = np.isfinite(mean)
@@ -113,8 +116,16 @@ def draw_curve(ax: Axes, curve: xr.Dataset, appearance: Look, *, label: str, ban
     else:
         lower, upper = curve["interval"].values.T
     every = -(-len(start) // _MOST_MARKERS)
-    ax.plot(start[shown], mean[shown], label=label, markevery=every, **appearance._asdict())
-    ax.fill_between(start[shown], lower[shown], upper[shown], facecolor=appearance.color, alpha=0.16, edgecolor="none")
+    ax.plot(
+        start[shown],
+        mean[shown],
+        label=label,
+        markevery=every,
+        markeredgecolor="white",
+        markeredgewidth=0.4,
+        **appearance._asdict(),
+    )
+    ax.fill_between(start[shown], lower[shown], upper[shown], facecolor=appearance.color, alpha=alpha, edgecolor="none")
 
 
 def draw_threshold(ax: Axes, threshold: float) -> None:
@@ -129,6 +140,7 @@ def similarity_axis(axes: Sequence[Axes]) -> None:
     lowest = min(0.0, *(ax.dataLim.y0 for ax in axes))
     for ax in axes:
         ax.set_ylim(lowest, 1.02)
+        ax.yaxis.set_major_locator(MultipleLocator(0.2))
 
 
 def band_name(band: Band, samples: int) -> str:
@@ -140,7 +152,7 @@ def band_name(band: Band, samples: int) -> str:
 
 def _draw_variable(ax: Axes, curves: Mapping[str, xr.Dataset], steps: int, threshold: float | None, band: Band) -> None:
     for position, (label, curve) in enumerate(curves.items()):
-        draw_curve(ax, curve, look(position), label=label, band=band)
+        draw_curve(ax, curve, look(position), label=label, band=band, alpha=0.15 if len(curves) <= _FEW else 0.06)
     first = next(iter(curves.values()))
     variable = first.attrs["variable"]
     if variable == "ssim":

@@ -46,11 +46,10 @@ class InterventionIndex(xr.Index):
 
     def create_variables(self, variables: Mapping[Any, xr.Variable] | None = None) -> dict[Hashable, xr.Variable]:
         """Hand back the coordinates that the index stands for, with the attributes of those given."""
-        given = variables or {}
-        return {
-            name: xr.Variable((INTERVENTION,), values, given[name].attrs if name in given else None)
-            for name, values in self.columns.items()
-        }
+        if variables is None:
+            return {name: xr.Variable((INTERVENTION,), values) for name, values in self.columns.items()}
+        # After swap_dims only the coordinate that became the dimension is left, and its dimension has its name.
+        return {name: xr.Variable(given.dims, self.columns[name], given.attrs) for name, given in variables.items()}
 
     def isel(self, indexers: Mapping[Any, int | slice | np.ndarray | xr.Variable]) -> Self | None:
         """Follow a selection by position; one entry leaves nothing to select among."""

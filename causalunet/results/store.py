@@ -106,9 +106,9 @@ class StudyWriter:
 
 def _lay_out(root: zarr.Group, layout: Layout, provenance: dict[str, Any]) -> None:
     """Make every array and write what is known before anything runs; the marker comes last."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now, costs = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), layout.costs()
     for array in layout.arrays():
-        root.create_array(
+        created = root.create_array(
             array.path,
             shape=array.shape,
             chunks=array.chunks,
@@ -119,8 +119,8 @@ def _lay_out(root: zarr.Group, layout: Layout, provenance: dict[str, Any]) -> No
             attributes={"long_name": array.variable.meaning, "units": array.variable.units},
             config={"write_empty_chunks": True},
         )
-    for path, values in layout.costs().items():
-        root[path][:] = values
+        if array.path in costs:
+            created[:] = np.array(costs[array.path])
     for group in sorted({array.path.rsplit("/", 1)[0] for array in layout.arrays()}):
         coordinates = layout.coordinates(group)
         # xarray's convention: named here, they are coordinates for any reader, not only for open_results.

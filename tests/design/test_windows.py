@@ -75,9 +75,7 @@ def test_windows_are_apart_and_in_order(parts: list[Window]) -> None:
 
 def test_windows_that_overlap_by_one_step() -> None:
     Windows((Window(10, 3), Window(7, 2)))
-    with pytest.raises(
-        SpecError, match=r"Window\(start=8, .*\) does not come after Window\(start=10, .*\) in the run"
-    ):
+    with pytest.raises(SpecError, match=r"Window\(start=8, .*\) does not come after Window\(start=10, .*\) in the run"):
         Windows((Window(10, 3), Window(8, 2)))
 
 

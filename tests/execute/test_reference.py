@@ -161,7 +161,7 @@ def programs(draw: st.DrawFn, steps: int = 5) -> Case:
     return Case(parts[0] if len(parts) == 1 else cu.Composition(tuple(parts)), changes, absent)
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(case=programs())
 def test_any_program(tiny_model: TextToImage, run_study: Callable[..., xr.DataTree], case: Case) -> None:
     image = run_study(case.intervention, steps=5, prompts=PROMPTS[:1], seeds=(5,)).outcomes.image.values[0, 0]

@@ -1,0 +1,28 @@
+"""Shares with their intervals: what is drawn is what was counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from causalunet.report import plot_shares
+
+COUNTS = {"read as asked": {"colour": 45, "shape": 50, "all": 40}}
+
+
+def test_points_and_intervals_are_those_of_the_counts() -> None:
+    (ax,) = plot_shares(COUNTS, 50, threshold=0.9).axes
+    points, _, (bars,) = ax.containers[0]
+    np.testing.assert_allclose(points.get_xdata(), [0.9, 1.0, 0.8])
+    drawn = np.array([segment[:, 0] for segment in bars.get_segments()])
+    expected = [binomtest(k, 50).proportion_ci(0.95, "wilson") for k in (45, 50, 40)]
+    np.testing.assert_allclose(drawn, [[interval.low, interval.high] for interval in expected], atol=1e-9)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["colour", "shape", "all"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row is on top
+
+
+@pytest.mark.parametrize("probability", [0.5, 0.99])
+def test_the_axis_says_the_probability(probability: float) -> None:
+    (ax,) = plot_shares(COUNTS, 50, probability=probability).axes
+    assert f"{probability:.0%}" in ax.get_xlabel()

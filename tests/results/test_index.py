@@ -1,0 +1,153 @@
+"""Selecting interventions: `InterventionIndex` against boolean masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from causalunet.results import InterventionIndex
+
+KINDS = ("ablate_block", "ablate_skip", "null")
+NAMES = ("kind", "bottom", "start")
+
+
+def labelled(rows: list[tuple[str, int, int]]) -> xr.DataArray:
+    """Positions as values, so that a selection shows what it chose."""
+    text = np.dtypes.StringDType()
+    columns = {
+        "kind": ("intervention", np.array([row[0] for row in rows], dtype=text)),
+        "bottom": ("intervention", np.array([row[1] for row in rows], dtype=np.int64)),
+        "start": ("intervention", np.array([row[2] for row in rows], dtype=np.int64)),
+    }
+    array = xr.DataArray(np.arange(len(rows)), dims="intervention", coords=columns)
+    return array.set_xindex(NAMES, InterventionIndex)
+
+
+rows = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=10)
+numbers = st.integers(0, 5)
+number_labels = st.one_of(
+    numbers,
+    numbers.map(np.int64),
+    st.lists(numbers, max_size=3),
+    st.lists(numbers, max_size=3).map(tuple),
+    st.lists(numbers, min_size=1, max_size=3).map(np.array),
+    st.builds(slice, st.none() | numbers, st.none() | numbers),
+)
+texts = st.sampled_from(KINDS)
+text_labels = st.one_of(texts, st.lists(texts, max_size=2), st.builds(slice, st.none() | texts, st.none() | texts))
+queries = st.fixed_dictionaries({}, optional={"kind": text_labels, "bottom": number_labels, "start": number_labels})
+
+
+def fits(value: Any, label: Any) -> bool:
+    """Whether one value fits one label, said once more, value by value."""
+    if isinstance(label, slice):
+        above = label.start is None or value >= label.start
+        return above and (label.stop is None or value <= label.stop)
+    if isinstance(label, list | tuple | np.ndarray):
+        return any(value == entry for entry in label)
+    return value == label
+
+
+def expected(table: list[tuple[str, int, int]], query: dict[str, Any]) -> list[int]:
+    chosen = []
+    for position, row in enumerate(table):
+        values = dict(zip(NAMES, row, strict=True))
+        if all(fits(values[name], label) for name, label in query.items()):
+            chosen.append(position)
+    return chosen
+
+
+@given(rows, queries)
+def test_selection_is_what_fits_every_label(table: list[tuple[str, int, int]], query: dict[str, Any]) -> None:
+    array, positions = labelled(table), expected(table, query)
+    if positions:
+        chosen = array.sel(query)
+        assert chosen.values.tolist() == positions
+        for name, column in zip(NAMES, zip(*table, strict=True), strict=True):
+            assert chosen[name].values.tolist() == [column[position] for position in positions]
+    else:
+        with pytest.raises(KeyError, match="no intervention has"):
+            array.sel(query)
+
+
+@given(rows, queries, st.data())
+def test_selections_follow_each_other(
+    table: list[tuple[str, int, int]], query: dict[str, Any], data: st.DataObject
+) -> None:
+    """A query is the same as its labels one by one, and follows any choice of positions."""
+    array = labelled(table)
+    order = data.draw(st.lists(st.integers(0, len(table) - 1), min_size=1, max_size=8))
+    picked = array.isel(intervention=order)
+    positions = [order[place] for place in expected([table[place] for place in order], query)]
+    if not positions:
+        return
+    assert picked.sel(query).values.tolist() == positions
+    for name, label in query.items():
+        picked = picked.sel({name: label})
+    assert picked.values.tolist() == positions
+
+
+def test_a_selection_keeps_the_dimension_and_a_position_drops_it() -> None:
+    array = labelled([("null", 0, 4), ("ablate_block", 2, 3)])
+    assert array.sel(kind="null").dims == ("intervention",)
+    assert array.isel(intervention=1).dims == ()
+    assert array.isel(intervention=1).kind.item() == "ablate_block"
+    assert array.isel(intervention=slice(None, None, -1)).sel(bottom=2).values.tolist() == [1]
+    assert array.isel(intervention=np.array([False, True])).sel(bottom=2).values.tolist() == [1]
+    assert array[array.start > 3].sel(kind="null").values.tolist() == [0]
+    assert array.isel(intervention=xr.DataArray([[1, 0]], dims=("a", "b"))).dims == ("a", "b")
+
+
+def test_what_does_not_exist_is_told_with_what_does() -> None:
+    array = labelled([("null", 0, 4), ("ablate_block", 2, 3), ("ablate_block", 4, 3)])
+    with pytest.raises(KeyError) as caught:
+        array.sel(kind="ablate_block", bottom=3)
+    message = str(caught.value)
+    assert "no intervention has {'kind': 'ablate_block', 'bottom': 3}" in message
+    assert "{'kind': ['ablate_block', 'null'], 'bottom': [0, 2, 4]}" in message
+    with pytest.raises(KeyError, match=r"'start': \[3, 4\]"):
+        array.sel(start=[])
+    with pytest.raises(KeyError, match="top"):
+        array.sel(top=1)
+
+
+def test_equal_selections_can_be_computed_with() -> None:
+    array = labelled([("null", 0, 4), ("ablate_block", 2, 3), ("ablate_block", 4, 3)])
+    blocks = array.sel(kind="ablate_block")
+    assert (blocks - array.sel(bottom=[2, 4])).values.tolist() == [0, 0]
+    assert array.xindexes["kind"].equals(array.copy(deep=True).xindexes["kind"])
+    assert not array.xindexes["kind"].equals(array.isel(intervention=[0, 2, 1]).xindexes["kind"])
+    assert not array.xindexes["kind"].equals(array.drop_indexes(NAMES).set_xindex("kind").xindexes["kind"])
+
+
+def test_parts_are_joined() -> None:
+    array = labelled([("null", 0, 4), ("ablate_block", 2, 3), ("ablate_block", 4, 3), ("null", 0, 1)])
+    joined = xr.concat([array.isel(intervention=[3, 1]), array.isel(intervention=[0])], "intervention")
+    assert joined.values.tolist() == [3, 1, 0]
+    assert joined.sel(kind="null", start=4).values.tolist() == [0]
+    mapped = array.groupby("kind").map(lambda group: group - group.mean())
+    assert mapped.sel(kind="null").values.tolist() == [-1.5, 1.5]
+    assert mapped.kind.values.tolist() == array.kind.values.tolist()
+
+
+def test_curves_over_another_coordinate() -> None:
+    curve = labelled([("null", 0, 4), ("ablate_block", 2, 1), ("ablate_block", 2, 3)]).sel(bottom=2)
+    curve = curve.swap_dims(intervention="start")
+    assert curve.dims == ("start",)
+    assert curve.isel(start=0).item() == 1
+    falling = curve.sortby("start", ascending=False)
+    assert (falling.values.tolist(), falling.start.values.tolist()) == ([2, 1], [3, 1])
+    assert set(falling.xindexes) == {"start"}
+    assert curve.where(curve > 1).dropna("start").start.values.tolist() == [3]
+
+
+@given(rows)
+def test_attributes_of_coordinates_survive(table: list[tuple[str, int, int]]) -> None:
+    array = labelled(table).drop_indexes(NAMES)
+    array.start.attrs["long_name"] = "first step"
+    assert array.set_xindex(NAMES, InterventionIndex).start.attrs == {"long_name": "first step"}

@@ -1,0 +1,214 @@
+"""Opening results: lazily, without torch, with plain xarray too; what is no store, or a damaged one, is told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import causalunet as cu
+from causalunet.errors import StoreError
+from causalunet.models.text_to_image import TextToImage
+
+OPEN_WITHOUT_TORCH = """
+import json, sys
+
+BLOCKED = {"einops", "nnsight", "safetensors", "torch"}
+
+class Blocker:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"{name} is blocked here", name=name)
+
+sys.meta_path.insert(0, Blocker)
+import causalunet as cu
+
+results = cu.open_results(sys.argv[1])
+curve = results.outcomes.ssim.sel(kind="ablate_block", bottom=2).mean("sample")
+assert not BLOCKED & {name.partition(".")[0] for name in sys.modules}
+print(json.dumps({"ssim": curve.values.tolist(), "start": curve.start.values.tolist()}))
+"""
+
+
+def datasets(tree: xr.DataTree) -> dict[str, xr.Dataset]:
+    return {node.path: node.to_dataset() for node in tree.subtree}
+
+
+def test_groups_and_attributes(results: xr.DataTree, study: cu.Study, tiny_model: TextToImage) -> None:
+    paths = {"/baseline", "/outcomes", "/trajectory", "/activations/mid", "/activations/up.3", "/activation_summary"}
+    assert paths == {node.path for node in results.leaves}
+    attributes = results.attrs
+    assert (attributes["format"], attributes["format_version"]) == ("causalunet-results", 1)
+    assert cu.Study.from_json(attributes["study"]) == study
+    assert attributes["digest"] == study.digest
+    assert attributes["block"] == 3
+    assert attributes["model_fingerprint"] == tiny_model.fingerprint
+    assert {"causalunet", "torch", "nnsight", "numpy", "xarray", "zarr", "python"} <= set(attributes["versions"])
+    plan = study.plan(tiny_model, calibrate=False)
+    assert (attributes["unet_calls_planned"], attributes["unet_calls_run"]) == (plan.unet_calls, plan.unet_calls)
+    assert attributes["unet_calls_naive"] == plan.naive_calls
+
+
+def test_values_are_read_when_asked_for(results: xr.DataTree) -> None:
+    for path, dataset in datasets(results).items():
+        for name, array in dataset.data_vars.items():
+            assert not array.variable._in_memory, f"{path}/{name}"
+    ssim = results.outcomes.ssim
+    assert not ssim.sel(kind="ablate_block").variable._in_memory
+    assert ssim.load().variable._in_memory
+
+
+def test_status_is_data(results: xr.DataTree, study: cu.Study) -> None:
+    assert results.baseline.status.values.tolist() == [1, 1, 1]
+    assert results.outcomes.status.shape == (len(study.interventions), 3)
+    assert results.outcomes.status.all()
+
+
+def test_selecting_by_what_interventions_are(results: xr.DataTree, study: cu.Study) -> None:
+    ssim = results.outcomes.ssim
+    chosen = ssim.sel(kind="ablate_block", bottom=2)
+    assert chosen.dims == ("intervention", "sample")
+    assert chosen.start.values.tolist() == [6, 4]
+    assert np.array_equal(chosen, ssim.values[[0, 1]])
+    assert ssim.sel(kind="ablate_block", start=slice(5)).bottom.values.tolist() == [2, 3]
+    assert ssim.sel(digest=study.interventions[4].digest).kind.values.tolist() == ["ablate_skip"]
+    assert ssim.sel(intervention=study.interventions[1].label).values.tolist() == ssim.values[1].tolist()
+    assert ssim.sel(intervention="null 6-5").values == pytest.approx(1.0)
+    assert results.outcomes.to_dataset().sel(top=1).sizes["intervention"] == 2
+    assert results.trajectory.x0_distance.sel(kind="null", step=3).shape == (1, 3)
+    assert results["activations/mid"].intervened.sel(kind="ablate_skip", step=[5]).shape[:3] == (2, 3, 1)
+    assert results.activation_summary["mean"].sel(bottom=2, component="up.2").dims == ("intervention", "sample", "step")
+    with pytest.raises(KeyError, match=r"'bottom': \[0, 2, 3\]"):
+        ssim.sel(bottom=5)
+
+
+def test_spec_is_that_of_the_study(results: xr.DataTree, study: cu.Study) -> None:
+    specs = [json.loads(text) for text in results.outcomes.spec.values]
+    assert specs == [intervention.to_json() for intervention in study.interventions]
+
+
+def test_opens_without_torch(results: xr.DataTree, store: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN_WITHOUT_TORCH, str(store)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    expected = results.outcomes.ssim.sel(kind="ablate_block", bottom=2).mean("sample")
+    assert json.loads(done.stdout) == {"ssim": expected.values.tolist(), "start": [6, 4]}
+
+
+def test_opens_with_plain_xarray(results: xr.DataTree, store: Path) -> None:
+    with xr.open_datatree(store, engine="zarr", consolidated=False) as plain:
+        assert set(datasets(plain)) == set(datasets(results))
+        for path, dataset in datasets(plain).items():
+            ours = datasets(results)[path]
+            assert set(dataset.coords) == set(ours.coords)
+            xr.testing.assert_identical(dataset.load(), ours.drop_indexes(_ours(ours)).load())
+        outcomes = plain["outcomes"].to_dataset()
+        chosen = outcomes.ssim.where((outcomes.kind == "ablate_block") & (outcomes.bottom == 2), drop=True)
+        assert np.array_equal(chosen, results.outcomes.ssim.sel(kind="ablate_block", bottom=2))
+
+
+def _ours(dataset: xr.Dataset) -> list[str]:
+    return [name for name, index in dataset.xindexes.items() if isinstance(index, cu.results.InterventionIndex)]
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def make_file(path: Path) -> None:
+    path.write_text("ssim")
+
+
+def make_foreign(path: Path) -> None:
+    zarr.create_group(path).create_array("ssim", shape=(3,), dtype="f4")
+
+
+def marker(text: str | bytes) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        path.mkdir()
+        (path / "zarr.json").write_bytes(text.encode() if isinstance(text, str) else text)
+
+    return make
+
+
+NO_STORE = {
+    "missing": (lambda path: None, r"There is nothing at .*other\.zarr. Run a study with study\.run\("),
+    "file": (make_file, "is not a results store: it is a file. Give the path of a folder"),
+    "empty folder": (make_folder, r"is not a results store: it is a folder without zarr\.json"),
+    "foreign zarr": (make_foreign, "is a zarr store, but not one of causalunet's results"),
+    "broken json": (marker('{"attributes": '), r"its zarr\.json cannot be read"),
+    "bytes": (marker(b"\xff\xfe\x00"), r"its zarr\.json cannot be read"),
+    "list": (marker("[1, 2]"), r"its zarr\.json cannot be read"),
+    "no attributes": (marker("{}"), "is a zarr store, but not one of causalunet's results"),
+    "odd attributes": (marker('{"attributes": [1]}'), "is a zarr store, but not one of causalunet's results"),
+    "other version": (
+        marker('{"attributes": {"format": "causalunet-results", "format_version": 99}}'),
+        "has format version 99; this causalunet reads 1. Open it with the version of causalunet that wrote it",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), NO_STORE.values(), ids=NO_STORE)
+def test_what_is_no_store_is_told(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
+    path = tmp_path / "other.zarr"
+    make(path)
+    with pytest.raises(StoreError, match=message):
+        cu.open_results(path)
+    with pytest.raises(StoreError, match=message):
+        cu.open_results(str(path))
+
+
+@pytest.mark.parametrize(("make", "message"), NO_STORE.values(), ids=NO_STORE)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_store_is_never_written_over(
+    tmp_path: Path,
+    study: cu.Study,
+    tiny_model: TextToImage,
+    make: Callable[[Path], None],
+    message: str,
+    overwrite: bool,
+) -> None:
+    path = tmp_path / "other.zarr"
+    make(path)
+    if not path.exists():
+        return
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(StoreError, match=message):
+        study.run(path, model=tiny_model, overwrite=overwrite, progress=False)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def flip_one_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_damaged_chunk_is_told_when_it_is_read(copied: Callable[[], Path]) -> None:
+    path = copied()
+    flip_one_byte(path / "outcomes/image/c/2/0/0/0/0")
+    results = cu.open_results(path)
+    assert results.outcomes.ssim.notnull().all()
+    assert results.outcomes.image.isel(intervention=1).notnull().all()
+    with pytest.raises(ValueError, match="checksum"):
+        results.outcomes.image.isel(intervention=2).load()
+
+
+def test_no_array_is_read_with_a_damaged_chunk(copied: Callable[[], Path]) -> None:
+    path = copied()
+    root = zarr.open_group(path, mode="r")
+    for name, array in root.members(max_depth=None):
+        if not isinstance(array, zarr.Array):
+            continue
+        flip_one_byte(next(file for file in (path / name / "c").rglob("*") if file.is_file()))
+        with pytest.raises(ValueError, match="checksum"):
+            array[...]

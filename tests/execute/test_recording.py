@@ -55,7 +55,7 @@ def record(run_study: Callable[..., xr.DataTree]) -> Recorded:
             )
             stored[of, dtype, memory] = run_study(
                 CUT, JUMP, SKIP, NULL, steps=STEPS, prompts=PROMPTS, record=what, memory=memory
-            )
+            ).load()
         return stored[of, dtype, memory]
 
     return run

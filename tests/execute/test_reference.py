@@ -128,7 +128,8 @@ def test_images(
 
 
 def test_baseline_trajectory(tiny_model: TextToImage, run_study: Callable[..., xr.DataTree]) -> None:
-    baseline = run_study(cu.Null(window=cu.Window(STEPS, 1)), steps=STEPS, prompts=PROMPTS, seeds=(3,)).baseline
+    results = run_study(cu.Null(window=cu.Window(STEPS, 1)), steps=STEPS, prompts=PROMPTS, seeds=(3,))
+    baseline = results.baseline.load()
     expected = [sample(tiny_model, prompt, 3, steps=STEPS, scale=3.0) for prompt in PROMPTS]
     for step in range(STEPS, 0, -1):
         x = np.stack([trajectory.x[step] for trajectory in expected])

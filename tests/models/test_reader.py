@@ -131,7 +131,7 @@ def test_other_image_shapes_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"Expected .*absent\.safetensors; found no such file"):
+    with pytest.raises(CheckpointError, match=r"There is no weights file at .*absent\.safetensors"):
         FactorReader.from_file(tmp_path / "absent.safetensors")
 
 

@@ -139,7 +139,8 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_truncated_file(tmp_path: Path, length: int) -> None:
     save_file(load_reader().state_dict(), tmp_path / "whole.safetensors")
     (tmp_path / "part.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:length])
-    with pytest.raises(CheckpointError, match=r"part\.safetensors cannot be read as weights: .* Is the file complete\?"):
+    message = r"part\.safetensors cannot be read as weights: .* Is the file complete\?"
+    with pytest.raises(CheckpointError, match=message):
         FactorReader.from_file(tmp_path / "part.safetensors")
 
 

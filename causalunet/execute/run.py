@@ -60,7 +60,7 @@ def run_plan(
     unet = TracedUNet(model.unet, model.anatomy)
     started = time.perf_counter()
     calls = len(plan.calls) * sum(len(block.seeds) for block in pending)
-    with _progress(plan.spec.name, calls, progress) as advance:
+    with _progress(calls, progress) as advance:
         for block in pending:
             recorder = Recorder(model, plan, layout, writer, block)
             fired = run_block(model, unet, plan, block, micro_batch=micro_batch, observer=recorder, advance=advance)
@@ -143,8 +143,8 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def _progress(name: str, calls: int, shown: bool) -> Iterator[Any]:
+def _progress(calls: int, shown: bool) -> Iterator[Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, disable=not shown) as bar:
-        task = bar.add_task(f"{name}: U-Net calls", total=calls)
+        task = bar.add_task("U-Net calls", total=calls)
         yield lambda n: bar.advance(task, n)

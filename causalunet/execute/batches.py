@@ -42,5 +42,5 @@ def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:
     runs = 1 + len(plan.spec.interventions)
     fit = budget // (image * (4 * widest + 2 * runs))
     mean_calls = len(plan.calls) / plan.schedule.steps
-    filled = math.ceil(2 * micro_batch / mean_calls)
-    return max(1, min(plan.samples, fit, max(filled, 4)))
+    filled = math.ceil(micro_batch / mean_calls)
+    return max(1, min(plan.samples, fit, filled))

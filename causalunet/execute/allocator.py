@@ -1,4 +1,4 @@
-"""Keep freed memory for the next operation: on Linux CPUs page faults otherwise take a good part of the run."""
+"""Keep freed memory for the next operation: on Linux CPUs the page faults of fresh memory otherwise cost time."""
 
 from __future__ import annotations
 

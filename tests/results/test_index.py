@@ -130,6 +130,10 @@ def test_parts_are_joined() -> None:
     joined = xr.concat([array.isel(intervention=[3, 1]), array.isel(intervention=[0])], "intervention")
     assert joined.values.tolist() == [3, 1, 0]
     assert joined.sel(kind="null", start=4).values.tolist() == [0]
+    parts = [array.isel(intervention=[1, 2]), array.isel(intervention=[0])]
+    indexes = [part.xindexes["kind"] for part in parts]
+    placed = InterventionIndex.concat(indexes, "intervention", positions=[[1, 2], [0]])
+    assert placed.equals(array.isel(intervention=slice(3)).xindexes["kind"])
     mapped = array.groupby("kind").map(lambda group: group - group.mean())
     assert mapped.sel(kind="null").values.tolist() == [-1.5, 1.5]
     assert mapped.kind.values.tolist() == array.kind.values.tolist()

@@ -16,6 +16,7 @@ import zarr
 import causalunet as cu
 from causalunet.errors import StoreError
 from causalunet.models.text_to_image import TextToImage
+from causalunet.results.store import remove_store
 
 OPEN_WITHOUT_TORCH = """
 import json, sys
@@ -185,6 +186,16 @@ def test_what_is_no_store_is_never_written_over(
     with pytest.raises(StoreError, match=message):
         study.run(path, model=tiny_model, overwrite=overwrite, progress=False)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_only_a_store_is_removed(tmp_path: Path, copied: Callable[[], Path]) -> None:
+    make_foreign(tmp_path / "other.zarr")
+    with pytest.raises(StoreError, match="is a zarr store, but not one of causalunet's results"):
+        remove_store(tmp_path / "other.zarr")
+    assert (tmp_path / "other.zarr" / "ssim").exists()
+    path = copied()
+    remove_store(path)
+    assert not path.exists()
 
 
 def flip_one_byte(file: Path) -> None:

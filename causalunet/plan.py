@@ -17,7 +17,7 @@ from causalunet.design.interventions import Branch, Edit
 from causalunet.design.study import StudySpec
 from causalunet.schedule import Schedule
 
-__all__ = ["BASELINE", "Action", "Call", "Fork", "PlacedFill", "Plan", "make_baseline_plan", "make_plan"]
+__all__ = ["BASELINE", "Action", "Call", "Fork", "PlacedFill", "Plan", "make_plan"]
 
 BASELINE = -1
 """Index of the run without intervention; interventions count from 0."""
@@ -220,7 +220,15 @@ class Plan:
         return self.anatomy.live_flops(call.action.dead) * self.spec.sampler.rows_per_sample
 
 
-def make_plan(spec: StudySpec, anatomy: Anatomy, schedule: Schedule, image_shape: tuple[int, int, int]) -> Plan:
+def make_plan(
+    spec: StudySpec,
+    anatomy: Anatomy,
+    schedule: Schedule,
+    image_shape: tuple[int, int, int],
+    *,
+    runs: Iterable[int] | None = None,
+    forked: bool = False,
+) -> Plan:
     """Lay out the tree of runs.
 
     Parameters
@@ -232,6 +240,11 @@ def make_plan(spec: StudySpec, anatomy: Anatomy, schedule: Schedule, image_shape
         Of the study's sampler on that model.
     image_shape : tuple of int
         (channel, y, x).
+    runs : iterable of int, optional
+        Indices of the interventions to run, and `BASELINE`; by default all of them.
+    forked : bool
+        Let every run start where it first differs from the baseline, at step s, from the baseline's x_s: a state with
+        the number -s, which whoever runs the plan provides.
 
     Returns
     -------
@@ -242,21 +255,20 @@ def make_plan(spec: StudySpec, anatomy: Anatomy, schedule: Schedule, image_shape
     ComponentError, SpecError
         An intervention or record names what the model does not have, or an edit could never fire.
     """
-    for intervention in spec.interventions:
-        anatomy.check(intervention)
+    chosen = range(BASELINE, len(spec.interventions)) if runs is None else sorted(set(runs))
+    edits = {run: () if run == BASELINE else spec.interventions[run].edits() for run in chosen}
+    for run in chosen:
+        if run != BASELINE:
+            anatomy.check(spec.interventions[run])
     anatomy.select((*spec.record.activations, *spec.record.summary))
-    programs = {BASELINE: _program((), anatomy, schedule.steps)}
-    for index, intervention in enumerate(spec.interventions):
-        programs[index] = _program(intervention.edits(), anatomy, schedule.steps)
-    return Plan(spec, anatomy, schedule, image_shape, tuple(_grow_tree(programs, schedule.steps)))
-
-
-def make_baseline_plan(
-    spec: StudySpec, anatomy: Anatomy, schedule: Schedule, image_shape: tuple[int, int, int]
-) -> Plan:
-    """Lay out the run without intervention only, whatever the study's interventions."""
-    program = _program((), anatomy, schedule.steps)
-    return Plan(spec, anatomy, schedule, image_shape, tuple(_grow_tree({BASELINE: program}, schedule.steps)))
+    programs = {run: _program(edits[run], anatomy, schedule.steps) for run in chosen}
+    starts = dict.fromkeys(programs, (schedule.steps, 0))
+    if forked:
+        baseline = _program((), anatomy, schedule.steps)
+        for run, program in programs.items():
+            step = next((step for step in baseline if program.get(step) != baseline[step]), schedule.steps)
+            starts[run] = (step, -step)
+    return Plan(spec, anatomy, schedule, image_shape, tuple(_grow_tree(programs, schedule.steps, starts)))
 
 
 _Program = dict[int, tuple[Action, int]]
@@ -286,10 +298,15 @@ def _action(edits: Iterable[Edit], anatomy: Anatomy) -> Action:
     return Action(fills, anatomy.dead(severed_places(present)) if present else frozenset())
 
 
-def _grow_tree(programs: dict[int, _Program], steps: int) -> Iterable[Call]:
-    """Merge equal prefixes: runs with the same state and action share a call; with the same target also the draw."""
-    state_of = dict.fromkeys(programs, 0)
-    waiting: dict[int, list[int]] = {steps: list(programs)}
+def _grow_tree(programs: dict[int, _Program], steps: int, starts: dict[int, tuple[int, int]]) -> Iterable[Call]:
+    """Merge equal prefixes: runs with the same state and action share a call; with the same target also the draw.
+
+    ``starts`` has the step and the state at which each run begins.
+    """
+    state_of = {run: state for run, (_, state) in starts.items()}
+    waiting: dict[int, list[int]] = defaultdict(list)
+    for run, (step, _) in starts.items():
+        waiting[step].append(run)
     next_state = 1
     for step in range(steps, 0, -1):
         shared: dict[tuple[int, Action], dict[int, list[int]]] = {}
@@ -301,7 +318,7 @@ def _grow_tree(programs: dict[int, _Program], steps: int) -> Iterable[Call]:
             for target, runs in targets.items():
                 forks.append(Fork(target, next_state, tuple(runs)))
                 state_of.update(dict.fromkeys(runs, next_state))
-                waiting.setdefault(target, []).extend(runs)
+                waiting[target].extend(runs)
                 next_state += 1
             yield Call(step, action, state, tuple(forks))
 

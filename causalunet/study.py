@@ -17,7 +17,7 @@ from causalunet.schedule import Schedule
 if TYPE_CHECKING:
     from causalunet.models.base import DiffusionModel
 
-__all__ = ["Study"]
+__all__ = ["Study", "load_registered"]
 
 _MEMORY = 1 << 30
 
@@ -70,7 +70,7 @@ class Study(StudySpec):
         PromptError, ComponentError, SpecError, MissingExtraError
             What the model cannot do is told here, before anything runs.
         """
-        model = model if model is not None else self._load()
+        model = model if model is not None else load_registered(self.model)
         model.check_prompts(self.prompts)
         schedule = Schedule.spaced(model.alpha_bar, self.sampler.steps)
         plan = make_plan(self, model.anatomy, schedule, model.image_shape)
@@ -117,19 +117,21 @@ class Study(StudySpec):
         FiringError
             An intervention did not fire as often as declared.
         """
-        model = model if model is not None else self._load()
+        model = model if model is not None else load_registered(self.model)
         plan = self.plan(model, calibrate=False)
         from causalunet.execute.run import run_plan
 
         run_plan(plan, model, Path(path), memory=memory, overwrite=overwrite, progress=progress)
         return open_results(path)
 
-    def _load(self) -> DiffusionModel:
-        try:
-            from causalunet.models import load_model
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                f"Running a study needs {error.name}, which is not installed. Install the extra: "
-                "pip install 'causalunet[run]'. Reading and plotting stored results works without it."
-            ) from error
-        return load_model(self.model)
+
+def load_registered(name: str) -> DiffusionModel:
+    """Load a registered model, or say which extra is missing."""
+    try:
+        from causalunet.models import load_model
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"Running a study needs {error.name}, which is not installed. Install the extra: "
+            "pip install 'causalunet[run]'. Reading and plotting stored results works without it."
+        ) from error
+    return load_model(name)

@@ -30,7 +30,7 @@ from causalunet.design import (
     sweep,
 )
 from causalunet.errors import CausalUNetError, ComponentError, PromptError, SpecError
-from causalunet.plan import BASELINE, Plan, make_baseline_plan, make_plan
+from causalunet.plan import BASELINE, Plan, make_plan
 from causalunet.schedule import Schedule, cosine_alpha_bar
 from tests.design.examples import BLOCKS, STEPS, dead_by_search, distinct_interventions, u_anatomy
 
@@ -202,13 +202,36 @@ def test_the_same_edit_in_other_words_is_the_same_call() -> None:
     assert plan(skips, edits).unet_calls == plan(skips).unet_calls
 
 
-def test_baseline_alone() -> None:
-    made = make_baseline_plan(
-        spec(AblateBlock(99, Window(3, 1)), steps=3), ANATOMY, Schedule.spaced(cosine_alpha_bar(), 3), IMAGE_SHAPE
+@pytest.mark.parametrize("run", [BASELINE, 0, 1])
+def test_one_run_alone_has_the_calls_that_it_has_among_others(run: int) -> None:
+    interventions = (AblateBlock(bottom=2, window=Window(3, 1)), SkipSteps(Window(2, 1)))
+    everything = plan(*interventions, steps=4)
+    alone = make_plan(everything.spec, ANATOMY, everything.schedule, IMAGE_SHAPE, runs=(run,))
+    passed = [(call.step, call.action) for call in everything.calls if run in call.runs]
+    assert [(call.step, call.action) for call in alone.calls] == passed
+    assert {call.runs for call in alone.calls} == {(run,)}
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            sweep(AblateBlock, bottom=(1, 2), start=(5, 3), length=2) + sweep(SkipSteps, start=(5, 3), length=2)
+        ),
+        min_size=1,
+        unique=True,
     )
-    assert [(call.step, call.runs, call.action.fills) for call in made.calls] == [
-        (step, (BASELINE,), frozenset()) for step in (3, 2, 1)
-    ]
+)
+def test_forked_runs_start_where_they_first_differ_from_the_baseline(chosen: list[Intervention]) -> None:
+    everything = plan(*chosen, steps=6)
+    runs = range(len(chosen))
+    forked = make_plan(everything.spec, ANATOMY, everything.schedule, IMAGE_SHAPE, runs=runs, forked=True)
+    for run in runs:
+        whole = [(call.step, call.action) for call in everything.calls if run in call.runs]
+        own = [(call.step, call.action, call.state) for call in forked.calls if run in call.runs]
+        first = max(chosen[run].steps) + (chosen[run].kind == "skip_steps")  # the call before a gap jumps
+        assert own[0][2] == -first
+        assert [entry[:2] for entry in own] == [entry for entry in whole if entry[0] <= first]
+    assert len(forked.calls) <= len(everything.calls)
 
 
 def test_printed_plan_tells_the_numbers() -> None:

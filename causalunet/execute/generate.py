@@ -1,21 +1,24 @@
-"""Images without interventions, through the same code as every study."""
+"""Images of one run, without or with an intervention, through the same code as every study."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from causalunet.design.interventions import Null
+from causalunet.design.interventions import Intervention, Null
 from causalunet.design.study import DDPM, StudySpec
 from causalunet.design.windows import Window
 from causalunet.execute.batches import micro_batch_size
+from causalunet.execute.installed import InstalledUNet
 from causalunet.execute.lockstep import Block, run_block
 from causalunet.execute.trace import TracedUNet
+from causalunet.execute.visits import UNetCaller
 from causalunet.models.base import DiffusionModel, load_model
-from causalunet.plan import Call, make_baseline_plan
+from causalunet.plan import BASELINE, Call, make_plan
 from causalunet.schedule import Schedule
 
 __all__ = ["generate"]
@@ -51,10 +54,12 @@ def generate(
     *,
     model: str | DiffusionModel = "shapes",
     sampler: DDPM | None = None,
+    intervention: Intervention | None = None,
+    traced: bool = True,
     memory: int = 1 << 30,
     advance: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Sample images without intervention: what a study calls its baseline, bit for bit at the same batch.
+    """Sample images of one run: what a study calls its baseline, or one of its interventions.
 
     Parameters
     ----------
@@ -64,6 +69,10 @@ def generate(
     model : str or DiffusionModel
     sampler : DDPM, optional
         By default 100 steps at guidance 3.
+    intervention : Intervention, optional
+        By default none.
+    traced : bool
+        Call the U-Net through nnsight, as studies do; otherwise install the cuts in its modules and call it plainly.
     memory : int
         Budget in bytes for the activations of a call.
     advance : callable, optional
@@ -73,6 +82,11 @@ def generate(
     -------
     ndarray of float32, (sample, channel, y, x)
         In [0, 1].
+
+    Raises
+    ------
+    PromptError, ComponentError, SpecError
+        What the model cannot do is told before anything runs.
     """
     loaded = load_model(model) if isinstance(model, str) else model
     sampler = sampler or DDPM()
@@ -81,14 +95,23 @@ def generate(
         prompts=tuple(prompts),
         seeds=None if seeds is None else tuple(seeds),
         sampler=sampler,
-        interventions=(Null(window=Window(1, 1)),),
+        interventions=(intervention or Null(window=Window(1, 1)),),
     )
+    loaded.check_prompts(spec.prompts)
     schedule = Schedule.spaced(loaded.alpha_bar, sampler.steps)
-    plan = make_baseline_plan(spec, loaded.anatomy, schedule, loaded.image_shape)
+    run = BASELINE if intervention is None else 0
+    plan = make_plan(spec, loaded.anatomy, schedule, loaded.image_shape, runs=(run,))
     micro_batch = micro_batch_size(loaded.anatomy, memory, sampler.rows_per_sample)
-    observer, unet, samples = _Images(loaded), TracedUNet(loaded.unet, loaded.anatomy), spec.samples
-    for start in range(0, len(samples), _BLOCK):
-        part = samples[start : start + _BLOCK]
-        block = Block(start, tuple(item.prompt for item in part), tuple(item.seed for item in part))
-        run_block(loaded, unet, plan, block, micro_batch=micro_batch, observer=observer, advance=advance)
+    observer, samples = _Images(loaded), spec.samples
+    with _caller(loaded, traced=traced) as unet:
+        for start in range(0, len(samples), _BLOCK):
+            part = samples[start : start + _BLOCK]
+            block = Block(start, tuple(item.prompt for item in part), tuple(item.seed for item in part))
+            run_block(loaded, unet, plan, block, micro_batch=micro_batch, observer=observer, advance=advance)
     return np.concatenate(observer.images)
+
+
+def _caller(model: DiffusionModel, *, traced: bool) -> AbstractContextManager[UNetCaller]:
+    if traced:
+        return nullcontext(TracedUNet(model.unet, model.anatomy))
+    return InstalledUNet(model.unet, model.anatomy)

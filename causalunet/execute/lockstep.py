@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from causalunet.execute.trace import TracedUNet
+from causalunet.errors import FiringError
+from causalunet.execute.visits import UNetCaller
 from causalunet.models.base import DiffusionModel
 from causalunet.noise import initial_noise, step_noise
 from causalunet.plan import Action, Call, Plan
 from causalunet.sampler import Prediction, estimate_x0, guide, posterior_step
 
-__all__ = ["Block", "Observer", "run_block"]
+__all__ = ["Block", "Observer", "check_fired", "run_block"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class _Context:
 @dataclass
 class _Walk:
     model: DiffusionModel
-    unet: TracedUNet
+    unet: UNetCaller
     plan: Plan
     block: Block
     micro_batch: int
@@ -119,12 +120,13 @@ class _Walk:
 
 def run_block(
     model: DiffusionModel,
-    unet: TracedUNet,
+    unet: UNetCaller,
     plan: Plan,
     block: Block,
     *,
     micro_batch: int,
     observer: Observer,
+    states: Mapping[int, Tensor] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Counter[tuple[str, int]]:
     """Carry all runs of a block of samples from noise to image.
@@ -132,13 +134,16 @@ def run_block(
     Parameters
     ----------
     model : DiffusionModel
-    unet : TracedUNet
-        Of that model.
+    unet : UNetCaller
+        Of that model, such as a `TracedUNet`.
     plan : Plan
     block : Block
     micro_batch : int
         Samples per U-Net call; guidance doubles the rows.
     observer : Observer
+    states : mapping, optional
+        Number to state, (sample, channel, y, x), of the states that the plan starts from; by default the initial noise
+        as state 0.
     advance : callable, optional
         Told the number of samples after every U-Net call.
 
@@ -151,13 +156,41 @@ def run_block(
         device = next(model.unet.parameters()).device
         context = _Context(_encode_once(model, block.prompts), model.encode([""]))
         walk = _Walk(model, unet, plan, block, micro_batch, observer, advance, context)
-        states = {0: torch.from_numpy(initial_noise(block.seeds, plan.image_shape)).to(device)}
+        given = states if states is not None else {0: torch.from_numpy(initial_noise(block.seeds, plan.image_shape))}
+        alive = {number: state.to(device) for number, state in given.items()}
         for step, groups in plan.by_step.items():
-            _step(walk, step, groups, states)
+            _step(walk, step, groups, alive)
             last_use = {call.state for calls in groups.values() for call in calls}
-            for state in last_use:
-                del states[state]
+            for number in last_use:
+                del alive[number]
     return walk.fired
+
+
+def check_fired(plan: Plan, fired: Counter[tuple[str, int]], samples: int) -> None:
+    """Compare how often every place was edited at every step with what the plan declares.
+
+    Parameters
+    ----------
+    plan : Plan
+    fired : Counter
+        From `run_block`.
+    samples : int
+        In that block.
+
+    Raises
+    ------
+    FiringError
+        An intervention did not fire as often as declared.
+    """
+    declared: Counter[tuple[str, int]] = Counter()
+    for call in plan.calls:
+        for component in {fill.component for fill in call.action.fills}:
+            declared[component, call.step] += samples
+    if fired != declared:
+        wrong = {key: (fired[key], declared[key]) for key in fired | declared if fired[key] != declared[key]}
+        raise FiringError(
+            f"Edits fired another number of times than declared, (place, step): (fired, declared): {wrong}."
+        )
 
 
 def _step(walk: _Walk, step: int, groups: dict[Action, list[Call]], states: dict[int, Tensor]) -> None:

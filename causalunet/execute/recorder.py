@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from causalunet import metrics
 from causalunet.execute.lockstep import Block
+from causalunet.execute.outcomes import baseline_values, outcome_values
 from causalunet.execute.summaries import Summaries
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import BASELINE, Call, Plan
@@ -90,23 +88,13 @@ class Recorder:
         order = range(len(self._plan.spec.interventions))
         baseline = self._images[BASELINE]
         images = np.stack([self._images[run] for run in order])
-        error = metrics.mse(images, baseline)
-        reference = metrics.moments(baseline)
-        similarity = np.stack([metrics.ssim(metrics.moments(image), reference) for image in images])
-        self._writer.write("baseline/image", (self._samples,), baseline)
-        values: dict[str, NDArray[Any]] = {
-            "image": images,
-            "ssim": similarity,
-            "psnr": metrics.psnr(error),
-            "mse": error,
-        }
-        for name, value in values.items():
+        for name, value in baseline_values(self._model, baseline).items():
+            self._writer.write(f"baseline/{name}", (self._samples,), value)
+        for name, value in outcome_values(self._model, images, baseline).items():
             self._writer.write(f"outcomes/{name}", (slice(None), self._samples), value)
         for name, distance in self._distance.items():
             self._writer.write(f"trajectory/{name}_distance", (slice(None), self._samples), distance)
         self._writer.write("trajectory/ran", (), self._ran)
-        if self._model.factors:
-            self._write_factors(baseline, images)
         if self._of_all:
             for name, ran in self._component_ran.items():
                 self._writer.write(f"activations/{name}/ran", (), ran)
@@ -115,17 +103,6 @@ class Recorder:
             place = (self._samples,) if per_sample else () if name == "ran" else (slice(None), self._samples)
             self._writer.write(f"activation_summary/{name}", place, summary)
         self._writer.complete(self._samples)
-
-    def _write_factors(self, baseline: NDArray[np.float32], images: NDArray[np.float32]) -> None:
-        code, probability = self._model.read_factors(baseline)
-        self._writer.write("baseline/factor_code", (self._samples,), code)
-        self._writer.write("baseline/factor_probability", (self._samples,), probability)
-        flat = images.reshape(-1, *images.shape[2:])
-        read, certainty = (part.reshape(*images.shape[:2], -1) for part in self._model.read_factors(flat))
-        place = (slice(None), self._samples)
-        self._writer.write("outcomes/factor_code", place, read)
-        self._writer.write("outcomes/factor_probability", place, certainty)
-        self._writer.write("outcomes/factor_changed", place, read != code)
 
     def _store_full(self, name: str, call: Call, samples: slice, position: int, value: NDArray[np.float32]) -> None:
         group = f"activations/{name}"

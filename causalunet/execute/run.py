@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -15,9 +14,9 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from causalunet.errors import FiringError, StoreError
+from causalunet.errors import StoreError
 from causalunet.execute.batches import micro_batch_size, samples_per_block
-from causalunet.execute.lockstep import Block, run_block
+from causalunet.execute.lockstep import Block, check_fired, run_block
 from causalunet.execute.recorder import Recorder
 from causalunet.execute.trace import TracedUNet
 from causalunet.metrics import SSIM_DEFINITION
@@ -26,7 +25,7 @@ from causalunet.plan import Plan
 from causalunet.results.layout import Layout
 from causalunet.results.store import StudyWriter, remove_store, store_attributes
 
-__all__ = ["run_plan"]
+__all__ = ["blocks", "call_progress", "open_writer", "run_plan"]
 
 
 def run_plan(
@@ -55,24 +54,25 @@ def run_plan(
         An intervention did not fire as often as declared.
     """
     micro_batch = micro_batch_size(model.anatomy, memory, plan.spec.sampler.rows_per_sample)
-    writer, layout = _open_writer(plan, model, path, micro_batch, memory, overwrite)
-    pending = [block for block in _blocks(plan, layout.block) if not writer.completed()[block.start]]
+    writer, layout = open_writer(plan, model, path, micro_batch, memory, overwrite)
+    pending = [block for block in blocks(plan, layout.block) if not writer.completed()[block.start]]
     unet = TracedUNet(model.unet, model.anatomy)
     started = time.perf_counter()
     calls = len(plan.calls) * sum(len(block.seeds) for block in pending)
-    with _progress(calls, progress) as advance:
+    with call_progress(calls, progress) as advance:
         for block in pending:
             recorder = Recorder(model, plan, layout, writer, block)
             fired = run_block(model, unet, plan, block, micro_batch=micro_batch, observer=recorder, advance=advance)
-            _check_fired(plan, fired, len(block.seeds))
+            check_fired(plan, fired, len(block.seeds))
             recorder.write_outcomes()
     if pending:
         writer.finish({"seconds": round(time.perf_counter() - started, 3), "unet_calls_run": calls})
 
 
-def _open_writer(
+def open_writer(
     plan: Plan, model: DiffusionModel, path: Path, micro_batch: int, memory: int, overwrite: bool
 ) -> tuple[StudyWriter, Layout]:
+    """Make the store of a plan, or go on with the one at the path if it holds the same study."""
     factors = dict(model.factors)
     if path.exists():
         stored = store_attributes(path)
@@ -116,24 +116,12 @@ def _provenance(plan: Plan, model: DiffusionModel) -> dict[str, Any]:
     }
 
 
-def _blocks(plan: Plan, size: int) -> Iterator[Block]:
+def blocks(plan: Plan, size: int) -> Iterator[Block]:
+    """Samples of a plan, in blocks of a size."""
     samples = plan.spec.samples
     for start in range(0, len(samples), size):
         part = samples[start : start + size]
         yield Block(start, tuple(sample.prompt for sample in part), tuple(sample.seed for sample in part))
-
-
-def _check_fired(plan: Plan, fired: Counter[tuple[str, int]], samples: int) -> None:
-    """Compare how often every place was edited at every step with what the plan declares."""
-    declared: Counter[tuple[str, int]] = Counter()
-    for call in plan.calls:
-        for component in {fill.component for fill in call.action.fills}:
-            declared[component, call.step] += samples
-    if fired != declared:
-        wrong = {key: (fired[key], declared[key]) for key in fired | declared if fired[key] != declared[key]}
-        raise FiringError(
-            f"Edits fired another number of times than declared, (place, step): (fired, declared): {wrong}."
-        )
 
 
 class _Rate(ProgressColumn):
@@ -143,7 +131,8 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def _progress(calls: int, shown: bool) -> Iterator[Any]:
+def call_progress(calls: int, shown: bool) -> Iterator[Any]:
+    """Progress bar over U-Net calls; gives what is to be told the number of calls done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, disable=not shown) as bar:
         task = bar.add_task("U-Net calls", total=calls)

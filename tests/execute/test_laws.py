@@ -18,7 +18,8 @@ import causalunet as cu
 from causalunet.design import Edit, Fill, Intervention
 from causalunet.design.anatomy import Anatomy
 from causalunet.errors import FiringError
-from causalunet.execute.trace import TracedCall, TracedUNet
+from causalunet.execute.trace import TracedUNet
+from causalunet.execute.visits import CallResult
 from causalunet.models.text_to_image import TextToImage
 from causalunet.plan import Action, PlacedFill
 from tests.execute.reference import Change, blocks, changed, watched
@@ -46,7 +47,7 @@ class Bench:
         self.arguments: tuple[Tensor, ...] = (x, torch.tensor([700.0, 40.0, 700.0, 40.0]), *context)
         self.baseline = self.call(Action())
 
-    def call(self, action: Action, record: tuple[str, ...] = ()) -> TracedCall:
+    def call(self, action: Action, record: tuple[str, ...] = ()) -> CallResult:
         with torch.inference_mode():
             return self.traced(action, self.arguments, COND, record)
 

@@ -1,0 +1,117 @@
+"""A U-Net with its cuts installed in the modules themselves: no tracing in the loop, for shortcuts in use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from causalunet.design.anatomy import Anatomy
+from causalunet.errors import SpecError
+from causalunet.execute.allocator import keep_freed_memory
+from causalunet.execute.visits import CallResult, Visit, fill_edge, filled, lay_out_visits, stand_in
+from causalunet.plan import Action
+
+__all__ = ["InstalledUNet"]
+
+
+class InstalledUNet:
+    """A U-Net whose modules are changed when the action changes, and called plainly in between.
+
+    Called like `TracedUNet`, with the same outputs. A context manager: the modules are as they were afterwards.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+    anatomy : Anatomy
+        Of that U-Net.
+    """
+
+    def __init__(self, unet: nn.Module, anatomy: Anatomy) -> None:
+        if next(unet.parameters()).device.type == "cpu":
+            keep_freed_memory()
+        self._unet, self._anatomy = unet, anatomy
+        self._modules = {component.name: unet.get_submodule(component.module) for component in anatomy.components}
+        self._installed = Action()
+        self._undo: list[Callable[[], None]] = []
+        self._like: Tensor | None = None
+        self._cond_rows = 0
+
+    def __call__(
+        self, action: Action, arguments: tuple[Tensor, ...], cond_rows: int, record: tuple[str, ...] = ()
+    ) -> CallResult:
+        """Run the U-Net once.
+
+        Parameters
+        ----------
+        action : Action
+            Edits and dead components; installed if the last call had others.
+        arguments : tuple of Tensor
+            Of the U-Net's forward; the first has one row per image, conditional rows first.
+        cond_rows : int
+            Number of conditional rows.
+        record : tuple of str
+            Must be empty.
+
+        Raises
+        ------
+        SpecError
+            Something is to be recorded, which only a traced U-Net does.
+        """
+        if record:
+            raise SpecError(
+                f"A U-Net with installed cuts records nothing; {', '.join(record)} asked. Trace it instead."
+            )
+        if action != self._installed:
+            self.remove()
+            for visit in lay_out_visits(self._anatomy, action, ()):
+                self._install(visit)
+            self._installed = action
+        self._like, self._cond_rows = arguments[0], cond_rows
+        try:
+            return CallResult(self._unet(*arguments), {}, Counter())
+        finally:
+            self._like = None
+
+    def remove(self) -> None:
+        """Leave every module as it was."""
+        while self._undo:
+            self._undo.pop()()
+        self._installed = Action()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def _install(self, visit: Visit) -> None:
+        module = self._modules[visit.component.name]
+        if visit.skip_value:
+            vars(module)["forward"] = lambda *arguments, **named: self._stand_in(visit)
+            self._undo.append(lambda: delattr(module, "forward"))
+            return
+        if visit.edge_fills:
+            handle = module.register_forward_pre_hook(lambda _, given: self._edge(visit, given))
+            self._undo.append(handle.remove)
+        if visit.output_fills:
+            after = module.register_forward_hook(
+                lambda _, given, output: filled(output, visit.output_fills, self._cond_rows)
+            )
+            self._undo.append(after.remove)
+
+    def _stand_in(self, visit: Visit) -> Tensor:
+        if self._like is None:
+            raise SpecError(
+                "The U-Net was called past its InstalledUNet while cuts are installed; call remove() first."
+            )
+        return stand_in(visit, self._like.shape[0], self._like)
+
+    def _edge(self, visit: Visit, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        value, *rest = given
+        return (fill_edge(visit, value, self._cond_rows), *rest)

@@ -1,0 +1,140 @@
+"""What happens at each component under an action: which modules do not run, what is replaced, what is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from causalunet.design.anatomy import Anatomy, Component
+from causalunet.design.fills import Fill, Identity, Scale, Zero
+from causalunet.design.interventions import Branch
+from causalunet.errors import SpecError
+from causalunet.plan import Action
+
+__all__ = ["CallResult", "UNetCaller", "Visit", "fill_edge", "filled", "lay_out_visits", "stand_in"]
+
+_FILLS: dict[type[Fill], Callable[[Any, Tensor], Tensor]] = {
+    Zero: lambda fill, value: torch.zeros_like(value),
+    Identity: lambda fill, value: value.clone(),
+    Scale: lambda fill, value: value * fill.factor,
+}
+"""What each fill puts in place of a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What one U-Net call under an action gave.
+
+    Attributes
+    ----------
+    output : Tensor, (row, 2 * channel, y, x)
+    activations : dict of Tensor
+        Output of every recorded component that ran, (row, channel, y, x).
+    fired : Counter
+        How often each edited place was replaced.
+    """
+
+    output: Tensor
+    activations: dict[str, Tensor]
+    fired: Counter[str]
+
+
+class UNetCaller(Protocol):
+    """A U-Net that can be called under actions: traced by nnsight, or with its cuts installed."""
+
+    def __call__(
+        self, action: Action, arguments: tuple[Tensor, ...], cond_rows: int, record: tuple[str, ...] = ()
+    ) -> CallResult:
+        """Run the U-Net once.
+
+        Parameters
+        ----------
+        action : Action
+            Edits and dead components.
+        arguments : tuple of Tensor
+            Of the U-Net's forward; the first has one row per image, conditional rows first.
+        cond_rows : int
+            Number of conditional rows.
+        record : tuple of str
+            Components whose output is wanted; dead ones give none.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What happens at one component."""
+
+    component: Component
+    skip_value: str = ""  # "", "placeholder" or "zeros": the module does not run
+    edge: str = ""
+    edge_channels: int = 0
+    edge_fills: tuple[tuple[Fill, Branch], ...] = ()
+    output_fills: tuple[tuple[Fill, Branch], ...] = ()
+    record: bool = False
+
+
+def stand_in(visit: Visit, rows: int, like: Tensor) -> Tensor:
+    """Make what a component that does not run puts out."""
+    if visit.skip_value == "placeholder":
+        return like.new_zeros(0, 1, 1, 1)
+    return like.new_zeros(rows, *visit.component.shape)
+
+
+def fill_edge(visit: Visit, value: Tensor, cond_rows: int) -> Tensor:
+    """Replace the part of a decoder block's input that comes over the skip connection."""
+    split = value.shape[1] - visit.edge_channels
+    path, skip = value.split([split, visit.edge_channels], dim=1)
+    return torch.cat([path, filled(skip, visit.edge_fills, cond_rows)], dim=1)
+
+
+def filled(value: Tensor, fills: tuple[tuple[Fill, Branch], ...], cond_rows: int) -> Tensor:
+    """Replace a value, or the rows of one branch of it; never in place, since others may hold the tensor."""
+    for fill, branch in fills:
+        if type(fill) not in _FILLS:
+            raise SpecError(f"The executor has no rule for the fill {fill.name!r}.")
+        replaced = _FILLS[type(fill)](fill, value)
+        if branch == "cond":
+            replaced = torch.cat([replaced[:cond_rows], value[cond_rows:]])
+        elif branch == "uncond":
+            replaced = torch.cat([value[:cond_rows], replaced[cond_rows:]])
+        value = replaced
+    return value
+
+
+def lay_out_visits(anatomy: Anatomy, action: Action, record: tuple[str, ...]) -> tuple[Visit, ...]:
+    """Turn an action into what happens at each component, in execution order.
+
+    Components where nothing happens are left out.
+    """
+    fills: dict[str, list[tuple[Fill, Branch]]] = {}
+    for placed in action.fills:
+        fills.setdefault(placed.component, []).append((placed.fill, placed.branch))
+    visits = []
+    for component in anatomy.components:
+        name = component.name
+        if name in action.dead:
+            # What a living block takes in needs its true shape, even if only to be replaced on the edge; any other dead
+            # tensor only has to concatenate with its like.
+            read = any(target not in action.dead for target in anatomy.consumers(name))
+            skip_value = "zeros" if read else "placeholder"
+            visits.append(Visit(component, skip_value=skip_value, output_fills=tuple(fills.get(name, ()))))
+            continue
+        edge = anatomy.skip_into(name)
+        edited = edge is not None and edge.name in fills
+        visit = Visit(
+            component,
+            edge=edge.name if edge else "",
+            edge_channels=anatomy.by_name[edge.source].shape[0] if edge else 0,
+            edge_fills=tuple(fills[edge.name]) if edge and edited else (),
+            output_fills=tuple(fills.get(name, ())),
+            record=name in record,
+        )
+        if visit.edge_fills or visit.output_fills or visit.record:
+            visits.append(visit)
+    return tuple(visits)

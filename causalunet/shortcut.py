@@ -1,0 +1,278 @@
+"""Shortcuts: executable inference plans that leave out what a study found redundant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalunet.design.interventions import Intervention
+from causalunet.design.study import DDPM
+from causalunet.errors import ModelError, SpecError
+from causalunet.study import load_registered
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from causalunet.models.base import DiffusionModel
+
+__all__ = ["Shortcut", "time_shortcut"]
+
+_FORMAT, _VERSION = "causalunet-shortcut", 1
+_MOST_BYTES = 1 << 20
+_MEMORY = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortcut:
+    """An inference plan: a sampler, and what is left out of its run.
+
+    Parameters
+    ----------
+    name : str
+    intervention : Intervention
+        What is left out, such as ``AblateBlock(4, cut_relax_cut(...)) + SkipSteps(Window(17, 17))``.
+    sampler : DDPM
+        Whose run it shortens.
+    model : str
+        Registered model name.
+    fingerprint : str
+        Of the weights that it was found on; empty to fit any.
+    evidence : mapping
+        What it was derived from, such as the digests of studies and thresholds; of plain JSON types, kept as it is.
+
+    Raises
+    ------
+    SpecError
+        A field is of another kind, or the intervention does not fit the sampler's steps.
+
+    Examples
+    --------
+    >>> from causalunet import AblateBlock, SkipSteps, Window, cut_relax_cut
+    >>> shortcut = Shortcut(
+    ...     name="three cuts, then stop",
+    ...     intervention=AblateBlock(6, cut_relax_cut(70, cut=10, relax=5, cuts=3)) + SkipSteps(Window(17, 17)),
+    ...     sampler=DDPM(steps=100),
+    ... )
+    >>> Shortcut.from_json(shortcut.to_json()) == shortcut
+    True
+    """
+
+    name: str
+    intervention: Intervention
+    sampler: DDPM = field(default_factory=DDPM)
+    model: str = "shapes"
+    fingerprint: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("name", str),
+            ("intervention", Intervention),
+            ("sampler", DDPM),
+            ("model", str),
+            ("fingerprint", str),
+            ("evidence", Mapping),
+        ):
+            if not isinstance(getattr(self, name), kind):
+                raise SpecError(f"Shortcut got {name}={getattr(self, name)!r:.200}; give a {kind.__name__}.")
+        for edit in self.intervention.edits():
+            edit.window.check(self.sampler.steps)
+
+    def apply(
+        self,
+        prompts: Iterable[str],
+        seeds: Iterable[int] | None = None,
+        *,
+        model: DiffusionModel | None = None,
+        traced: bool = False,
+        memory: int = _MEMORY,
+    ) -> NDArray[np.float32]:
+        """Draw images along the shortcut.
+
+        Parameters
+        ----------
+        prompts : iterable of str
+        seeds : iterable of int, optional
+            Paired with prompts as in `causalunet.Study`.
+        model : DiffusionModel, optional
+            Instead of the registered one.
+        traced : bool
+            Call the U-Net through nnsight. Otherwise the cuts are installed in its modules, once per change, and the
+            U-Net is called plainly; the images are the same.
+        memory : int
+            Budget in bytes for the activations of a call.
+
+        Returns
+        -------
+        ndarray of float32, (sample, channel, y, x)
+            In [0, 1].
+
+        Raises
+        ------
+        ModelError
+            The model has other weights than those the shortcut was found on.
+        PromptError, ComponentError, SpecError, MissingExtraError
+            What the model cannot do is told before anything runs.
+        """
+        loaded = self.load(model)
+        from causalunet.execute.generate import generate
+
+        return generate(
+            tuple(prompts),
+            None if seeds is None else tuple(seeds),
+            model=loaded,
+            sampler=self.sampler,
+            intervention=self.intervention,
+            traced=traced,
+            memory=memory,
+        )
+
+    def load(self, model: DiffusionModel | None = None) -> DiffusionModel:
+        """Load the registered model, or check the one given.
+
+        Raises
+        ------
+        ModelError
+            Its weights are others than those that the shortcut was found on.
+        """
+        loaded = model if model is not None else load_registered(self.model)
+        if self.fingerprint and loaded.fingerprint != self.fingerprint:
+            raise ModelError(
+                f"The shortcut {self.name!r} was found on weights {self.fingerprint}, and the model {loaded.name!r} "
+                f"has {loaded.fingerprint}. Derive one for these weights, or drop the check with "
+                "dataclasses.replace(shortcut, fingerprint='')."
+            )
+        return loaded
+
+    def to_json(self) -> dict[str, Any]:
+        """Write with plain JSON types."""
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "name": self.name,
+            "intervention": self.intervention.to_json(),
+            "sampler": {"name": "ddpm", "configuration": asdict(self.sampler)},
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "evidence": dict(self.evidence),
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Shortcut:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        SpecError
+            It is not a shortcut, or one of a later version.
+        """
+        if not isinstance(value, dict) or value.get("format") != _FORMAT:
+            raise SpecError(f"{value!r:.200} is not a shortcut; give what Shortcut.to_json() wrote.")
+        if value.get("version") != _VERSION:
+            raise SpecError(f"The shortcut has version {value.get('version')!r}; this causalunet reads {_VERSION}.")
+        parts = {name: entry for name, entry in value.items() if name not in ("format", "version")}
+        try:
+            sampler = parts["sampler"]
+            if sampler["name"] != "ddpm":
+                raise SpecError(f"Sampler {sampler['name']!r} is not known; known: ddpm.")
+            parts["sampler"] = DDPM(**sampler["configuration"])
+            parts["intervention"] = Intervention.from_json(parts["intervention"])
+            return cls(**parts)
+        except (KeyError, TypeError) as error:
+            raise SpecError(f"The shortcut cannot be read: {type(error).__name__} {error}.") from error
+
+    def save(self, path: str | Path) -> Path:
+        """Write as a JSON file."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.to_json(), indent=2) + "\n")
+        return path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Shortcut:
+        """Read a JSON file.
+
+        Raises
+        ------
+        SpecError
+            There is no such file, or it is not a shortcut.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise SpecError(f"There is no shortcut at {path}. shortcut.save(path) writes one.")
+        if path.stat().st_size > _MOST_BYTES:
+            raise SpecError(f"{path} has {path.stat().st_size} bytes; a shortcut has at most {_MOST_BYTES}.")
+        try:
+            value = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise SpecError(f"{path} is not a shortcut: it cannot be read as JSON ({error}).") from error
+        return cls.from_json(value)
+
+
+def time_shortcut(
+    shortcut: Shortcut,
+    prompts: Iterable[str],
+    seeds: Iterable[int] | None = None,
+    *,
+    model: DiffusionModel | None = None,
+    repeats: int = 5,
+    traced: bool = False,
+    memory: int = _MEMORY,
+) -> xr.Dataset:
+    """Measure wall time along a shortcut against the uncut run.
+
+    Every repeat runs all arms in turn, in an order that rotates; one round before warms up and does not count. All arms
+    encode each prompt once.
+
+    Parameters
+    ----------
+    shortcut : Shortcut
+    prompts, seeds
+        The batch, as for `Shortcut.apply`.
+    model : DiffusionModel, optional
+        Instead of the registered one.
+    repeats : int
+        Timed rounds, at least 1.
+    traced : bool
+        Call the U-Net through nnsight in all arms, instead of plainly.
+    memory : int
+        Budget in bytes for the activations of a call.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along ``arm``, "uncut", "cuts", "steps" and "shortcut" (the cuts alone, the skipped steps alone, both):
+        ``seconds`` (arm, repeat); ``saved`` (arm,), the share of the uncut run's time, median over repeats of the
+        ratio within a repeat; ``spread`` (arm, bound), quartiles of the same; ``flops_saved`` and ``kernels_saved``
+        (arm,), shares of the uncut run's FLOPs and of its operations on tensors; ``unet_calls`` (arm,) per sample.
+        Scalars ``saved_by_steps``, the share saved by the skipped steps alone, and ``saved_by_cuts``, what the cuts add
+        to it. The attributes name batch size, device, threads and baseline.
+
+    Raises
+    ------
+    SpecError, ModelError
+        As for `Shortcut.apply`.
+
+    Notes
+    -----
+    Kernels are counted as operations that PyTorch dispatches, views left out, with the same batch.
+    """
+    loaded = shortcut.load(model)
+    from causalunet.execute.timing import time_arms
+
+    return time_arms(
+        shortcut.intervention,
+        loaded,
+        shortcut.sampler,
+        tuple(prompts),
+        None if seeds is None else tuple(seeds),
+        repeats=repeats,
+        traced=traced,
+        memory=memory,
+    ).assign_attrs(shortcut=shortcut.name)

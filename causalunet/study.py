@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from causalunet.analysis.criteria import Criterion
+from causalunet.design.families import Axis, families
 from causalunet.design.study import StudySpec
-from causalunet.errors import MissingExtraError
+from causalunet.errors import MissingExtraError, SpecError
 from causalunet.plan import Plan, make_plan
 from causalunet.results.store import open_results
 from causalunet.schedule import Schedule
@@ -123,6 +125,79 @@ class Study(StudySpec):
 
         run_plan(plan, model, Path(path), memory=memory, overwrite=overwrite, progress=progress)
         return open_results(path)
+
+    def search(
+        self,
+        path: str | Path,
+        *,
+        by: Axis = "start",
+        threshold: float | None = None,
+        criterion: Criterion | None = None,
+        stride: int | None = None,
+        model: DiffusionModel | None = None,
+        memory: int = _MEMORY,
+        overwrite: bool = False,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Find by bisection how far the study's interventions stay without visible effect, and run no more than that.
+
+        The interventions are sorted into families that differ only in their start (figure 8 of the paper), only in the
+        length of their window (figure 9) or only in the relaxation between their cuts (figure 10). In every family the
+        hardest member is sought that passes a criterion, with every easier one that was asked. Each is run from the
+        stored baseline state where it first differs.
+
+        Parameters
+        ----------
+        path : path
+            Folder of the store, as for `run`. Interventions that it already holds are not run again; all that are run
+            are stored.
+        by : {"start", "length", "relax"}
+            What the members of a family differ in.
+        threshold : float, optional
+            Short for ``Criterion(threshold=...)``; by default 0.8 on mean SSIM.
+        criterion : Criterion, optional
+            When an intervention is without visible effect.
+        stride : int, optional
+            First ask every so-manieth member from the easy end up to the first that fails. Costs more, and is right
+            also where passing is not monotone; see `causalunet.analysis.bisection`.
+        model, memory, overwrite, progress
+            As for `run`.
+
+        Returns
+        -------
+        xarray.Dataset
+            Along ``family``: the answer ``step``, ``length`` or ``relax``, NaN where not even the easiest member
+            passes; ``asked``, how many members were run; ``candidates`` and ``statistic``, (family, candidate), the
+            members from easy to hard and what the criterion made of those that were run. The attributes give the
+            criterion and the U-Net calls, of the search and of the whole sweep.
+
+        Raises
+        ------
+        SpecError
+            No two interventions make a family, or activations are to be recorded.
+        StoreError, FiringError
+            As for `run`.
+        """
+        if criterion is not None and threshold is not None:
+            raise SpecError(f"Both a criterion ({criterion}) and threshold={threshold!r} were given; give one of them.")
+        if criterion is None:
+            criterion = Criterion() if threshold is None else Criterion(threshold=threshold)
+        families(self.interventions, by)
+        model = model if model is not None else load_registered(self.model)
+        plan = self.plan(model, calibrate=False)
+        from causalunet.search import search_plan
+
+        return search_plan(
+            plan,
+            model,
+            Path(path),
+            by=by,
+            criterion=criterion,
+            stride=stride,
+            memory=memory,
+            overwrite=overwrite,
+            progress=progress,
+        )
 
 
 def load_registered(name: str) -> DiffusionModel:

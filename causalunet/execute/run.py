@@ -131,8 +131,8 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def call_progress(calls: int, shown: bool) -> Iterator[Any]:
-    """Progress bar over U-Net calls; gives what is to be told the number of calls done."""
+def call_progress(calls: int | None, shown: bool) -> Iterator[Any]:
+    """Progress bar over U-Net calls, whose number may be unknown; gives what is to be told the calls done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, disable=not shown) as bar:
         task = bar.add_task("U-Net calls", total=calls)

@@ -49,7 +49,13 @@ def _variables() -> tuple[Variable, ...]:
         ("x0_hat", (*unit, STEP, *_IMAGE), "float32", "estimate of x_0 made at the step", "1"),
         ("factor_code", (*unit, FACTOR), "int8", "most probable value of each factor, as an index", "1"),
         ("factor_probability", (*unit, FACTOR), "float32", "probability of that value", "1"),
-        ("status", unit, "int8", "1 where the sample is complete, 0 where it was not run yet", "1"),
+        (
+            "status",
+            unit,
+            "int8",
+            "1 where the sample is complete, 2 where its baseline is, else 0",
+            "1",
+        ),
     ]
     outcomes = [
         ("image", (*cell, *_IMAGE), "float32", "image of the intervened run", "[0, 1]"),

@@ -25,6 +25,8 @@ __all__ = ["StudyWriter", "open_results"]
 
 COMPLETE = 1
 """Value of ``status`` in cells that were written whole."""
+BASELINE_ONLY = 2
+"""Value of a sample's ``status`` where its baseline is stored, but not all of its interventions."""
 
 
 class StudyWriter:
@@ -98,6 +100,26 @@ class StudyWriter:
         """Mark a block of samples as written whole."""
         self._arrays["outcomes/status"][:, samples] = COMPLETE
         self._arrays["baseline/status"][samples] = COMPLETE
+
+    def read(self, path: str, index: tuple[Any, ...]) -> NDArray[Any]:
+        """Read part of an array; arguments as for `write`."""
+        return np.asarray(self._arrays[path][index])
+
+    def baseline_stored(self) -> NDArray[np.bool_]:
+        """Which samples have their baseline stored, (sample,)."""
+        return np.isin(self._arrays["baseline/status"][:], (COMPLETE, BASELINE_ONLY))
+
+    def complete_baseline(self, samples: slice) -> None:
+        """Mark the baseline of a block of samples as stored, and nothing more."""
+        self._arrays["baseline/status"][samples] = BASELINE_ONLY
+
+    def cells_stored(self) -> NDArray[np.bool_]:
+        """Which cells are complete, (intervention, sample)."""
+        return np.asarray(self._arrays["outcomes/status"][:]) == COMPLETE
+
+    def complete_cells(self, intervention: int, samples: slice) -> None:
+        """Mark the cells of one intervention as written whole."""
+        self._arrays["outcomes/status"][intervention, samples] = COMPLETE
 
     def finish(self, attributes: dict[str, Any]) -> None:
         """Add attributes to the root, such as timings."""

@@ -1,0 +1,215 @@
+"""Criteria: when is an intervention without visible effect, and how far does that reach."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from causalunet.analysis.intervals import bootstrap_mean
+from causalunet.errors import SpecError
+
+__all__ = ["Criterion", "Kind", "first_passing", "frontier"]
+
+Kind = Literal["mean", "lower", "share"]
+"""What of the samples is held against the threshold."""
+
+_UNITS = {"ssim": "", "psnr": " dB"}
+"""Variables whose larger values mean more alike."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criterion:
+    """When intervened images count as alike to those of the baseline.
+
+    Parameters
+    ----------
+    variable : str
+        "ssim" or "psnr" (dB): larger is more alike.
+    threshold : float
+        In the variable's unit; 0.8 on SSIM is the paper's.
+    kind : {"mean", "lower", "share"}
+        What is at least the threshold: the mean over samples; the lower bound of the mean's BCa bootstrap interval (a
+        test of non-inferiority); or a given share of the samples, each by itself.
+    share : float
+        Share of samples that ``kind="share"`` needs, above 0 and at most 1.
+    probability : float
+        Of the two-sided interval whose lower bound ``kind="lower"`` takes.
+    resamples, seed : int
+        Of that interval; see `bootstrap_mean`.
+
+    Raises
+    ------
+    SpecError
+        A value is not valid, or larger values of the variable do not mean more alike, as for "mse".
+
+    Examples
+    --------
+    >>> print(Criterion())
+    mean SSIM >= 0.8
+    >>> Criterion(kind="share", share=0.75).passes([0.9, 0.85, 0.81, 0.2])
+    array(True)
+    """
+
+    variable: str = "ssim"
+    threshold: float = 0.8
+    kind: Kind = "mean"
+    share: float = 0.9
+    probability: float = 0.95
+    resamples: int = 9999
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_threshold(self.variable, self.threshold)
+        if self.kind not in get_args(Kind):
+            raise SpecError(f"Criterion got kind={self.kind!r}; it has {', '.join(map(repr, get_args(Kind)))}.")
+        if not 0 < self.share <= 1:
+            raise SpecError(f"Criterion got share={self.share!r}; it must be above 0 and at most 1, such as 0.9.")
+        if not 0 < self.probability < 1:
+            raise SpecError(f"Criterion got probability={self.probability!r}; it must be between 0 and 1.")
+        if self.resamples < 1:
+            raise SpecError(f"Criterion got resamples={self.resamples!r}; it must be at least 1.")
+
+    def passes(self, values: ArrayLike) -> NDArray[np.bool_]:
+        """Whether outcomes meet the criterion.
+
+        Parameters
+        ----------
+        values : array_like, (..., sample)
+            At least one sample, and two for ``kind="lower"``. The order of the samples makes no difference.
+
+        Returns
+        -------
+        ndarray of bool, (...,)
+
+        Raises
+        ------
+        SpecError
+            There are too few samples, or a value is NaN or minus infinity.
+        """
+        return np.asarray(self.statistic(values) >= self.needed)
+
+    def statistic(self, values: ArrayLike) -> NDArray[np.float64]:
+        """Mean, lower bound of the mean, or share of samples at or above the threshold.
+
+        Parameters
+        ----------
+        values : array_like, (..., sample)
+            As for `passes`.
+
+        Returns
+        -------
+        ndarray of float64, (...,)
+
+        Raises
+        ------
+        SpecError
+            As for `passes`.
+
+        Notes
+        -----
+        One infinite value, as PSNR has for identical images, makes the mean infinite; the lower bound is then that of
+        the finite values.
+        """
+        array = np.asarray(values, dtype=np.float64)
+        self._check(array)
+        array = np.sort(array, axis=-1)
+        if self.kind == "share":
+            return np.asarray((array >= self.threshold).mean(axis=-1))
+        if self.kind == "mean":
+            # Rounding may carry the mean of equal values past them.
+            return np.asarray(np.clip(array.mean(axis=-1), array[..., 0], array[..., -1]))
+        bounds = bootstrap_mean(array, probability=self.probability, resamples=self.resamples, seed=self.seed)
+        return np.asarray(bounds[..., 0])
+
+    @property
+    def needed(self) -> float:
+        """What the statistic must reach: ``share`` if that is the kind, else ``threshold``."""
+        return self.share if self.kind == "share" else self.threshold
+
+    def __str__(self) -> str:
+        compared = f"{self.variable.upper()} >= {self.threshold:g}{_UNITS[self.variable]}"
+        if self.kind == "mean":
+            return f"mean {compared}"
+        if self.kind == "lower":
+            return f"lower {100 * self.probability:g} % bound of mean {compared}"
+        return f"{compared} in at least {100 * self.share:g} % of samples"
+
+    def _check(self, array: NDArray[np.float64]) -> None:
+        samples = array.shape[-1] if array.ndim else 0
+        needed = 2 if self.kind == "lower" else 1
+        if samples < needed:
+            raise SpecError(f"Values of {samples} samples were held against '{self}'; it needs at least {needed}.")
+        wrong = int((np.isnan(array) | (array == -np.inf)).sum())
+        if wrong:
+            raise SpecError(
+                f"{wrong} of {array.size} values of {self.variable} are NaN or minus infinity. "
+                "Leave them out, for instance by selecting the samples that were run."
+            )
+
+
+def frontier(passes: ArrayLike) -> Any:
+    """Hardest candidate that passes together with every easier one.
+
+    Parameters
+    ----------
+    passes : array_like of bool, (..., candidate)
+        From easy to hard: late before early starts, short before long windows, long before short relaxation.
+
+    Returns
+    -------
+    int, or ndarray of int64 with shape (...,)
+        Index of the candidate; -1 where the easiest one fails.
+
+    Examples
+    --------
+    >>> frontier([True, True, False, True])
+    1
+    """
+    array = np.asarray(passes, dtype=np.bool_)
+    reached = np.logical_and.accumulate(array, axis=-1).sum(axis=-1, dtype=np.int64) - 1
+    return reached if array.ndim > 1 else int(reached)
+
+
+def first_passing(passes: ArrayLike) -> Any:
+    """First candidate that passes, from the hard end; easier ones need not pass.
+
+    The paper's "first start that reaches the threshold". With noise it lies at or beyond the `frontier`.
+
+    Parameters
+    ----------
+    passes : array_like of bool, (..., candidate)
+        From easy to hard, as for `frontier`.
+
+    Returns
+    -------
+    int, or ndarray of int64 with shape (...,)
+        Index of the candidate; -1 where none passes.
+
+    Examples
+    --------
+    >>> first_passing([True, True, False, True])
+    3
+    """
+    array = np.asarray(passes, dtype=np.bool_)
+    reached = (array * np.arange(1, array.shape[-1] + 1)).max(axis=-1, initial=0) - 1
+    return reached if array.ndim > 1 else int(reached)
+
+
+def _check_threshold(variable: str, threshold: float) -> None:
+    if variable not in _UNITS:
+        raise SpecError(
+            f"Criterion got variable={variable!r}; it must be one whose larger values mean more alike: "
+            f"{', '.join(_UNITS)}."
+        )
+    if not math.isfinite(threshold):
+        raise SpecError(f"Criterion got threshold={threshold!r}; it must be a finite number.")
+    if variable == "ssim" and not -1 <= threshold <= 1:
+        raise SpecError(f"Criterion got threshold={threshold!r} for SSIM, which lies in -1 ... 1; give such as 0.8.")
+    if variable == "psnr" and threshold <= 1:
+        raise SpecError(
+            f"Criterion got threshold={threshold!r} dB for PSNR, which all images reach; give such as threshold=25."
+        )

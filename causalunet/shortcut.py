@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from causalunet.models.base import DiffusionModel
 
-__all__ = ["Shortcut", "time_shortcut"]
+__all__ = ["Shortcut", "time_interventions", "time_shortcut"]
 
 _FORMAT, _VERSION = "causalunet-shortcut", 1
 _MOST_BYTES = 1 << 20
@@ -264,10 +264,10 @@ def time_shortcut(
     Kernels are counted as operations that PyTorch dispatches, views left out, with the same batch.
     """
     loaded = shortcut.load(model)
-    from causalunet.execute.timing import time_arms
+    from causalunet.execute.timing import shortcut_arms, time_arms
 
-    return time_arms(
-        shortcut.intervention,
+    timed = time_arms(
+        shortcut_arms(shortcut.intervention),
         loaded,
         shortcut.sampler,
         tuple(prompts),
@@ -275,4 +275,54 @@ def time_shortcut(
         repeats=repeats,
         traced=traced,
         memory=memory,
-    ).assign_attrs(shortcut=shortcut.name)
+    )
+    arms = timed["arm"].values.tolist()
+    steps = float(timed["saved"].sel(arm="steps")) if "steps" in arms else 0.0
+    cuts = float(timed["saved"].sel(arm="shortcut")) - steps
+    parts = {"saved_by_steps": ((), steps, {"units": "1"}), "saved_by_cuts": ((), cuts, {"units": "1"})}
+    return timed.assign(parts).assign_attrs(shortcut=shortcut.name)
+
+
+def time_interventions(
+    interventions: Mapping[str, Intervention],
+    prompts: Iterable[str],
+    seeds: Iterable[int] | None = None,
+    *,
+    model: str | DiffusionModel = "shapes",
+    sampler: DDPM | None = None,
+    repeats: int = 5,
+    traced: bool = False,
+    memory: int = _MEMORY,
+) -> xr.Dataset:
+    """Measure wall time under several interventions against the uncut run, all in turn.
+
+    Parameters
+    ----------
+    interventions : mapping of str to Intervention
+        By name.
+    prompts, seeds
+        The batch, as for `Shortcut.apply`.
+    model : str or DiffusionModel
+    sampler : DDPM, optional
+        By default 100 steps at guidance 3.
+    repeats, traced, memory
+        As for `time_shortcut`.
+
+    Returns
+    -------
+    xarray.Dataset
+        As of `time_shortcut`, without the two parts; ``arm`` is "uncut" and the names.
+    """
+    loaded = load_registered(model) if isinstance(model, str) else model
+    from causalunet.execute.timing import time_arms
+
+    return time_arms(
+        {"uncut": None, **interventions},
+        loaded,
+        sampler or DDPM(),
+        tuple(prompts),
+        None if seeds is None else tuple(seeds),
+        repeats=repeats,
+        traced=traced,
+        memory=memory,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from causalunet.design.interventions import Composition, Edit, Intervention, Null
+from causalunet.design.interventions import Composition, Intervention, Null
 from causalunet.design.study import DDPM, StudySpec
 from causalunet.design.windows import Window
 from causalunet.errors import SpecError
@@ -22,14 +22,15 @@ from causalunet.models.base import DiffusionModel
 from causalunet.plan import BASELINE, Action, Plan, make_plan
 from causalunet.schedule import Schedule
 
-__all__ = ["count_kernels", "time_arms"]
+__all__ = ["count_kernels", "shortcut_arms", "time_arms"]
 
 _NOT_KERNELS = ("aten::empty", "aten::detach", "aten::_to_copy", "aten::lift_fresh")
 _QUARTILES = (0.25, 0.75)
+_COUNTED = 2  # samples per call while kernels are counted; the count does not depend on it
 
 
 def time_arms(
-    intervention: Intervention,
+    arms: Mapping[str, Intervention | None],
     model: DiffusionModel,
     sampler: DDPM,
     prompts: tuple[str, ...],
@@ -39,67 +40,84 @@ def time_arms(
     traced: bool,
     memory: int,
 ) -> xr.Dataset:
-    """Time an intervention, its cuts alone and its skipped steps alone, against the uncut run.
+    """Time interventions against the uncut run: as `causalunet.time_shortcut`, with any arms.
 
-    Parameters and result are those of `causalunet.time_shortcut`.
+    Parameters
+    ----------
+    arms : mapping of str to Intervention or None
+        Named runs; the first is the baseline.
+    model, sampler, prompts, seeds, repeats, traced, memory
+        As for `causalunet.time_shortcut`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along ``arm``, as for `causalunet.time_shortcut`.
     """
     if repeats < 1:
         raise SpecError(f"{repeats} repeats asked; give at least 1.")
-    arms = _arms(intervention)
     plans = {name: _plan(arm, model, sampler, prompts, seeds) for name, arm in arms.items()}
-    samples = plans["uncut"].samples
-    kernels = _kernels(plans, model, samples)
+    names, samples = list(arms), next(iter(plans.values())).samples
+    kernels = np.array(_kernels(plans, model, min(samples, _COUNTED)))
+    flops = np.array([_of_run(plan.flops_by_run) for plan in plans.values()])
     seconds = np.empty((len(arms), repeats))
-    names = list(arms)
     for repeat in range(-1, repeats):
         for position in range(len(names)):
-            name = names[(position + repeat) % len(names)]
+            row = (position + repeat) % len(names)
             started = time.perf_counter()
             generate(
                 prompts,
                 seeds,
                 model=model,
                 sampler=sampler,
-                intervention=arms[name],
+                intervention=arms[names[row]],
                 traced=traced,
                 memory=memory,
             )
             if repeat >= 0:
-                seconds[names.index(name), repeat] = time.perf_counter() - started
-    flops = {name: _run_flops(plan) for name, plan in plans.items()}
+                seconds[row, repeat] = time.perf_counter() - started
     saved = 1 - seconds / seconds[0]
-    median = np.median(saved, axis=1)
-    steps = float(median[names.index("steps")]) if "steps" in names else 0.0
     share = {"units": "1"}
+    spread = np.quantile(saved, _QUARTILES, axis=1).T
     return xr.Dataset(
         {
             "seconds": (("arm", "repeat"), seconds, {"units": "s", "long_name": "wall time"}),
-            "saved": ("arm", median, {**share, "long_name": "share of the uncut run's time saved, median"}),
-            "spread": (
-                ("arm", "bound"),
-                np.quantile(saved, _QUARTILES, axis=1).T,
-                {**share, "interval_kind": "quartiles"},
+            "saved": (
+                "arm",
+                np.median(saved, axis=1),
+                {**share, "long_name": "share of time saved, median of repeats"},
             ),
-            "flops_saved": ("arm", [1 - flops[name] / flops["uncut"] for name in names], share),
-            "kernels_saved": ("arm", [1 - kernels[name] / kernels["uncut"] for name in names], share),
-            "unet_calls": ("arm", [_only_run(plan)[1] for plan in plans.values()], share),
-            "saved_by_steps": ((), steps, share),
-            "saved_by_cuts": ((), float(median[names.index("shortcut")]) - steps, share),
+            "spread": (("arm", "bound"), spread, {**share, "interval_kind": "quartiles of repeats"}),
+            "flops_saved": ("arm", 1 - flops / flops[0], {**share, "long_name": "share of FLOPs saved"}),
+            "kernels_saved": ("arm", 1 - kernels / kernels[0], {**share, "long_name": "share of kernels saved"}),
+            "unet_calls": ("arm", [_of_run(plan.calls_by_run) for plan in plans.values()], share),
         },
         coords={"arm": names, "repeat": np.arange(repeats), "bound": ["lower", "upper"]},
         attrs={
             "samples": samples,
-            "rows_per_call": samples * sampler.rows_per_sample,
             "steps": sampler.steps,
             "guidance_scale": sampler.guidance_scale,
+            "rows_per_sample": sampler.rows_per_sample,
             "model": model.name,
             "device": _device_name(model),
             "threads": torch.get_num_threads(),
             "dtype": str(next(model.unet.parameters()).dtype).removeprefix("torch."),
             "calls": "traced by nnsight" if traced else "plain",
-            "baseline": "the uncut run of the same sampler, text encoded once per prompt in every arm",
+            "baseline": f"{names[0]}: same sampler, text encoded once per prompt in every arm",
         },
     )
+
+
+def shortcut_arms(intervention: Intervention) -> dict[str, Intervention | None]:
+    """The uncut run, the cuts alone, the skipped steps alone, and the whole."""
+    edits = intervention.edits()
+    jumps = [edit for edit in edits if edit.component == "unet"]
+    cuts = [edit for edit in edits if edit.component != "unet"]
+    arms: dict[str, Intervention | None] = {"uncut": None}
+    for name, part in (("cuts", cuts), ("steps", jumps)):
+        if part:
+            arms[name] = part[0] if len(part) == 1 else Composition(tuple(part))
+    return {**arms, "shortcut": intervention}
 
 
 def count_kernels(model: DiffusionModel, action: Action, samples: int, rows_per_sample: int) -> int:
@@ -136,22 +154,6 @@ class _Kernels(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _arms(intervention: Intervention) -> dict[str, Intervention | None]:
-    """The uncut run, the cuts alone, the skipped steps alone, and the whole."""
-    edits = intervention.edits()
-    jumps = [edit for edit in edits if edit.component == "unet"]
-    cuts = [edit for edit in edits if edit.component != "unet"]
-    arms: dict[str, Intervention | None] = {"uncut": None}
-    for name, part in (("cuts", cuts), ("steps", jumps)):
-        if part:
-            arms[name] = _together(part)
-    return {**arms, "shortcut": intervention}
-
-
-def _together(edits: Sequence[Edit]) -> Intervention:
-    return edits[0] if len(edits) == 1 else Composition(tuple(edits))
-
-
 def _plan(
     arm: Intervention | None,
     model: DiffusionModel,
@@ -170,25 +172,21 @@ def _plan(
     return make_plan(spec, model.anatomy, schedule, model.image_shape, runs=(BASELINE if arm is None else 0,))
 
 
-def _only_run(plan: Plan) -> tuple[int, int]:
-    """The one run of a plan, and its U-Net calls."""
-    ((run, calls),) = plan.calls_by_run.items()
-    return run, calls
+def _of_run(numbers: Mapping[int, int]) -> int:
+    """The number of a plan's only run."""
+    (number,) = numbers.values()
+    return number
 
 
-def _run_flops(plan: Plan) -> int:
-    return plan.flops_by_run[_only_run(plan)[0]]
-
-
-def _kernels(plans: dict[str, Plan], model: DiffusionModel, samples: int) -> dict[str, int]:
+def _kernels(plans: Mapping[str, Plan], model: DiffusionModel, samples: int) -> list[int]:
     counts: dict[Action, int] = {}
-    totals = {}
-    for name, plan in plans.items():
+    totals = []
+    for plan in plans.values():
         times = Counter(call.action for call in plan.calls)
         for action in times:
             if action not in counts:
                 counts[action] = count_kernels(model, action, samples, plan.spec.sampler.rows_per_sample)
-        totals[name] = sum(counts[action] * n for action, n in times.items())
+        totals.append(sum(counts[action] * n for action, n in times.items()))
     return totals
 
 

@@ -1,0 +1,123 @@
+"""What every study script does: choose a size, show the plan, run, draw; later studies read earlier ones."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import xarray as xr
+from rich.console import Console
+
+from causalunet.errors import CausalUNetError, StoreError
+from causalunet.results.store import open_results
+from causalunet.study import Study
+
+__all__ = ["Folder", "run_script"]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Where a study script of some size keeps its results, beside those of the other studies.
+
+    Parameters
+    ----------
+    study : Path
+        Folder of the script.
+    size : str
+        Such as "quick".
+    output : Path
+        Folder of stores and figures.
+    """
+
+    study: Path
+    size: str
+    output: Path
+
+    @property
+    def store(self) -> Path:
+        """The results store."""
+        return self.output / f"{self.size}.zarr"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of figures and of the report."""
+        return self.output / self.size
+
+    def earlier(self, name: str) -> xr.DataTree:
+        """Open the results of another study of the same size.
+
+        Parameters
+        ----------
+        name : str
+            Folder of that study.
+
+        Raises
+        ------
+        StoreError
+            It was not run yet; the message has the command.
+        """
+        output = self.output.parent.parent / name / self.output.name
+        path = output / f"{self.size}.zarr"
+        if not path.exists():
+            raise StoreError(
+                f"This study starts from the results of {name}, and there are none at {path}. Run that one first: "
+                f"python {self.study.parent.name}/{name}/study.py --{self.size}"
+            )
+        return open_results(path)
+
+
+def run_script(
+    script: str | Path,
+    description: str,
+    sizes: Mapping[str, Callable[[Folder], Study]],
+    draw: Callable[[xr.DataTree, Folder, Console], None],
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Run a study from the command line and draw its figures.
+
+    Parameters
+    ----------
+    script : path
+        The script's own ``__file__``; results go to the folder ``results`` beside it.
+    description : str
+        Shown by ``--help``.
+    sizes : mapping of str to callable
+        What makes the study, by the name of its option; the first is the default.
+    draw : callable
+        Given the results, the folder and a console.
+    arguments : sequence of str, optional
+        By default those of the process.
+
+    Notes
+    -----
+    Ends the process with status 130 on Ctrl-C, and with 2 and one line on the package's own errors.
+    """
+    here = Path(script).resolve().parent
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    chosen = parser.add_mutually_exclusive_group()
+    for name, make in sizes.items():
+        chosen.add_argument(f"--{name}", action="store_const", const=name, dest="size", help=_first_line(make))
+    parser.add_argument("--output", type=Path, default=here / "results", help="folder for store and figures")
+    parser.add_argument("--overwrite", action="store_true", help="replace results of another version of the study")
+    options = parser.parse_args(arguments)
+    size = options.size or next(iter(sizes))
+    console, folder = Console(), Folder(here, size, options.output)
+    try:
+        study = sizes[size](folder)
+        console.print(str(study.plan()), highlight=False, soft_wrap=True)
+        results = study.run(folder.store, overwrite=options.overwrite)
+        draw(results, folder, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted. Samples that were finished are stored; the same command goes on after them.")
+        sys.exit(130)
+    except CausalUNetError as error:
+        Console(stderr=True).print(str(error), highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+    console.print(f"Results: {folder.store}   figures: {folder.figures}", highlight=False, soft_wrap=True)
+
+
+def _first_line(make: Callable[..., object]) -> str:
+    return (make.__doc__ or "").strip().partition("\n")[0].replace("%", "%%")

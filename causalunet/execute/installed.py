@@ -93,8 +93,9 @@ class InstalledUNet:
     def _install(self, visit: Visit) -> None:
         module = self._modules[visit.component.name]
         if visit.skip_value:
-            vars(module)["forward"] = lambda *arguments, **named: self._stand_in(visit)
-            self._undo.append(lambda: delattr(module, "forward"))
+            own, before = vars(module), vars(module).get("forward")  # nnsight leaves one on modules that it has wrapped
+            own["forward"] = lambda *arguments, **named: self._stand_in(visit)
+            self._undo.append(lambda: own.pop("forward") if before is None else own.update(forward=before))
             return
         if visit.edge_fills:
             handle = module.register_forward_pre_hook(lambda _, given: self._edge(visit, given))

@@ -1,0 +1,167 @@
+"""Shortcuts: values that round-trip through JSON, give the images of their study, and are timed arm by arm."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import causalunet as cu
+from causalunet.errors import CausalUNetError, ModelError, SpecError
+from causalunet.execute import timing
+from causalunet.models.text_to_image import TextToImage
+from causalunet.shortcut import Shortcut, time_interventions, time_shortcut
+from tests.design.examples import distinct_interventions
+
+STEPS = 6
+PROMPTS = ("a red circle", "a striped blue cross, dark background")
+CUT = cu.AblateBlock(bottom=2, window=cu.cut_relax_cut(5, cut=1, relax=1))
+STOP = cu.SkipSteps(cu.Window(2, 2))
+
+
+def shortcut(intervention: cu.design.Intervention | None = None, **fields: Any) -> Shortcut:
+    return Shortcut(
+        **{
+            "name": "short",
+            "intervention": intervention or CUT + STOP,
+            "sampler": cu.DDPM(steps=STEPS),
+            "model": "tiny",
+            **fields,
+        }
+    )
+
+
+@given(distinct_interventions(), st.dictionaries(st.text(), st.one_of(st.integers(), st.text(), st.booleans())))
+def test_round_trip_through_json(interventions: Any, evidence: dict[str, Any]) -> None:
+    for item in interventions:
+        steps = max(100, *item.steps)
+        short = shortcut(item, sampler=cu.DDPM(steps=steps, guidance_scale=2.5), fingerprint="ab", evidence=evidence)
+        assert Shortcut.from_json(json.loads(json.dumps(short.to_json()))) == short
+
+
+def test_saved_file(tmp_path: Path) -> None:
+    short = shortcut(evidence={"study": "abc", "threshold": 0.8})
+    assert Shortcut.open(short.save(tmp_path / "folder" / "short.json")) == short
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "cannot be read as JSON"),
+        (b"\xff\xfe", "cannot be read as JSON"),
+        (b"[" * 100_000, "cannot be read as JSON"),
+        (b"[]", "is not a shortcut"),
+        (b'{"format": "causalunet-shortcut", "version": 9}', "has version 9; this causalunet reads 1"),
+        (b'{"format": "causalunet-shortcut", "version": 1, "name": "x"}', "KeyError 'sampler'"),
+        (b" " * (1 << 21), "at most 1048576"),
+    ],
+)
+def test_files_that_are_no_shortcut(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "short.json"
+    path.write_bytes(content)
+    with pytest.raises(SpecError, match=message):
+        Shortcut.open(path)
+
+
+def test_fields_that_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="There is no shortcut at"):
+        Shortcut.open(tmp_path / "none.json")
+    with pytest.raises(SpecError, match="starts above step 3"):
+        shortcut(sampler=cu.DDPM(steps=3))
+    with pytest.raises(SpecError, match="intervention='cut'; give a Intervention"):
+        shortcut(intervention="cut")  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="TypeError"):
+        Shortcut.from_json({**shortcut().to_json(), "colour": "red"})
+    with pytest.raises(SpecError, match="Sampler 'ddim' is not known"):
+        Shortcut.from_json({**shortcut().to_json(), "sampler": {"name": "ddim", "configuration": {}}})
+
+
+@given(
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.text()),
+        lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+    ),
+    st.sampled_from(["name", "intervention", "sampler", "model", "fingerprint", "evidence", "version"]),
+)
+def test_strange_fields_raise_only_our_own_errors(value: Any, field: str) -> None:
+    with contextlib.suppress(CausalUNetError):
+        Shortcut.from_json({**shortcut().to_json(), field: value})
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_images_are_those_of_a_study(traced: bool, tiny_model: TextToImage, run_study: Any) -> None:
+    results = run_study(CUT + STOP, steps=STEPS, prompts=PROMPTS)
+    got = shortcut(fingerprint=tiny_model.fingerprint).apply(PROMPTS, model=tiny_model, traced=traced)
+    np.testing.assert_allclose(got, results.outcomes.image.sel(kind="composition")[0], atol=1e-5)
+
+
+def test_other_weights_are_refused(tiny_model: TextToImage) -> None:
+    found_elsewhere = shortcut(fingerprint="0123456789abcdef")
+    with pytest.raises(ModelError, match="found on weights 0123456789abcdef"):
+        found_elsewhere.apply(PROMPTS, model=tiny_model)
+    assert replace(found_elsewhere, fingerprint="").apply(PROMPTS, model=tiny_model).shape == (2, 3, 16, 16)
+
+
+class Clock:
+    """Time that passes with U-Net calls: a call of a live block costs one second."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, tiny_model: TextToImage) -> Clock:
+    """Replace time by FLOPs spent, so that what is measured is known."""
+    made, real = Clock(), timing.generate
+
+    def counted(prompts: Any, seeds: Any, *, intervention: Any, **named: Any) -> Any:
+        arm = timing._plan(intervention, tiny_model, named["sampler"], tuple(prompts), seeds)
+        made.now += arm.flops / 1e9
+        return real(prompts, seeds, intervention=intervention, **named)
+
+    monkeypatch.setattr(timing, "generate", counted)
+    monkeypatch.setattr(timing, "time", made)
+    return made
+
+
+def test_timed_arms_and_their_parts(clock: Clock, tiny_model: TextToImage) -> None:
+    timed = time_shortcut(shortcut(), PROMPTS, model=tiny_model, repeats=3)
+    assert timed["arm"].values.tolist() == ["uncut", "cuts", "steps", "shortcut"]
+    assert timed["unet_calls"].values.tolist() == [6, 6, 4, 4]
+    np.testing.assert_allclose(timed["saved"], timed["flops_saved"], atol=1e-6)
+    np.testing.assert_allclose(timed["saved"].sel(arm="steps"), 1 / 3)
+    total = timed["saved_by_steps"] + timed["saved_by_cuts"]
+    np.testing.assert_allclose(total, timed["saved"].sel(arm="shortcut"))
+    kernels = timed["kernels_saved"]
+    assert 0 < kernels.sel(arm="cuts") < kernels.sel(arm="shortcut") < 1
+    np.testing.assert_allclose(kernels.sel(arm="steps"), 1 / 3)
+    assert timed.attrs["samples"] == 2
+    assert timed.attrs["device"] == "cpu"
+    assert "text encoded once per prompt" in timed.attrs["baseline"]
+
+
+def test_arms_of_a_shortcut_without_skipped_steps(clock: Clock, tiny_model: TextToImage) -> None:
+    timed = time_shortcut(shortcut(CUT), PROMPTS, model=tiny_model, repeats=1)
+    assert timed["arm"].values.tolist() == ["uncut", "cuts", "shortcut"]
+    assert float(timed["saved_by_steps"]) == 0
+
+
+def test_any_interventions_timed(clock: Clock, tiny_model: TextToImage) -> None:
+    timed = time_interventions(
+        {"stop": STOP, "cut": CUT}, PROMPTS, model=tiny_model, sampler=cu.DDPM(steps=STEPS), repeats=2, traced=True
+    )
+    assert timed["arm"].values.tolist() == ["uncut", "stop", "cut"]
+    assert timed.attrs["calls"] == "traced by nnsight"
+    assert (timed["seconds"] > 0).all()
+    with pytest.raises(SpecError, match="0 repeats asked"):
+        time_interventions({"stop": STOP}, PROMPTS, model=tiny_model, sampler=cu.DDPM(steps=STEPS), repeats=0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from causalunet import analysis
+from causalunet import analysis, prompts
 from causalunet.design import (
     DDPM,
     AblateBlock,
@@ -28,6 +28,7 @@ from causalunet.design import (
 )
 from causalunet.errors import CausalUNetError, MissingExtraError
 from causalunet.results import open_results
+from causalunet.shortcut import Shortcut, time_interventions, time_shortcut
 from causalunet.study import Study
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ __all__ = [
     "Null",
     "Record",
     "Scale",
+    "Shortcut",
     "SkipSteps",
     "Study",
     "Window",
@@ -56,9 +58,12 @@ __all__ = [
     "cut_relax_cut",
     "load_model",
     "open_results",
+    "prompts",
     "register",
     "report",
     "sweep",
+    "time_interventions",
+    "time_shortcut",
 ]
 
 _NEEDS_TORCH = {"load_model": "causalunet.models", "register": "causalunet.models"}

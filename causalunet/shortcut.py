@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.interventions import Intervention
-from causalunet.design.study import DDPM
+from causalunet.design.study import DDPM, StudySpec
 from causalunet.errors import ModelError, SpecError
+from causalunet.plan import BASELINE, make_plan
+from causalunet.schedule import Schedule
 from causalunet.study import load_registered
 
 if TYPE_CHECKING:
@@ -132,6 +134,31 @@ class Shortcut:
             traced=traced,
             memory=memory,
         )
+
+    def cost(self, model: DiffusionModel | None = None) -> dict[str, float]:
+        """What is left of the uncut run's cost; nothing is run.
+
+        Parameters
+        ----------
+        model : DiffusionModel, optional
+            Instead of the registered one.
+
+        Returns
+        -------
+        dict
+            ``unet_calls`` and ``flops`` per sample, ``calls_share`` and ``flops_share`` of the uncut run's.
+        """
+        loaded = self.load(model)
+        spec = StudySpec(name=self.name, prompts=("-",), sampler=self.sampler, interventions=(self.intervention,))
+        schedule = Schedule.spaced(loaded.alpha_bar, self.sampler.steps)
+        plan = make_plan(spec, loaded.anatomy, schedule, loaded.image_shape)
+        calls, flops = plan.calls_by_run, plan.flops_by_run
+        return {
+            "unet_calls": calls[0],
+            "flops": flops[0],
+            "calls_share": calls[0] / calls[BASELINE],
+            "flops_share": flops[0] / flops[BASELINE],
+        }
 
     def load(self, model: DiffusionModel | None = None) -> DiffusionModel:
         """Load the registered model, or check the one given.

@@ -109,6 +109,15 @@ def test_other_weights_are_refused(tiny_model: TextToImage) -> None:
     assert replace(found_elsewhere, fingerprint="").apply(PROMPTS, model=tiny_model).shape == (2, 3, 16, 16)
 
 
+def test_cost_counts_calls_and_live_blocks(tiny_model: TextToImage) -> None:
+    cost, anatomy = shortcut().cost(tiny_model), tiny_model.anatomy
+    live = anatomy.live_flops(anatomy.dead({"up.1"}))
+    assert cost["unet_calls"] == 4
+    assert cost["flops"] == 2 * (2 * anatomy.flops + 2 * live)  # two rows; steps 6 and 4 whole, 5 and 3 cut
+    assert cost["calls_share"] == 4 / 6
+    assert cost["flops_share"] == (2 * anatomy.flops + 2 * live) / (6 * anatomy.flops)
+
+
 class Clock:
     """Time that passes with U-Net calls: a call of a live block costs one second."""
 

@@ -1,9 +1,37 @@
 """Effects from stored results: numpy, scipy and xarray only."""
 
+from causalunet.analysis.bisection import bisection
+from causalunet.analysis.compare import compare
+from causalunet.analysis.criteria import Criterion, frontier
 from causalunet.analysis.curves import curve, mean_curve
+from causalunet.analysis.effects import effects
+from causalunet.analysis.estimates import estimate_quality
 from causalunet.analysis.factors import factor_changes
 from causalunet.analysis.intervals import bootstrap_mean
 from causalunet.analysis.noise import noise_floor
+from causalunet.analysis.phases import phases
+from causalunet.analysis.proposals import fewer_steps, propose_shortcuts, stopping_step
+from causalunet.analysis.redundancy import first_redundant_step, longest_window, relaxation_needed
 from causalunet.analysis.summary import summary_table
 
-__all__ = ["bootstrap_mean", "curve", "factor_changes", "mean_curve", "noise_floor", "summary_table"]
+__all__ = [
+    "Criterion",
+    "bisection",
+    "bootstrap_mean",
+    "compare",
+    "curve",
+    "effects",
+    "estimate_quality",
+    "factor_changes",
+    "fewer_steps",
+    "first_redundant_step",
+    "frontier",
+    "longest_window",
+    "mean_curve",
+    "noise_floor",
+    "phases",
+    "propose_shortcuts",
+    "relaxation_needed",
+    "stopping_step",
+    "summary_table",
+]

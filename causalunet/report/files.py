@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from causalunet.errors import SpecError
 
-__all__ = ["save"]
+__all__ = ["encode", "save"]
 
 _UNDATED = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
 
@@ -40,7 +42,26 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 300) -> Path:
     if ending not in known:
         raise SpecError(f"{path} does not end in a known format of figures; known are {', '.join(sorted(known))}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Text stays text: it can be searched and edited in the file.
-    with mpl.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "causalunet"}):
-        figure.savefig(path, dpi=dpi, metadata=_UNDATED.get(ending))
+    path.write_bytes(encode(figure, ending, dpi=dpi))
     return path
+
+
+def encode(figure: Figure, ending: str, *, dpi: int, outlines: bool = False) -> bytes:
+    """Make the bytes of a figure's file; the same figure gives the same bytes.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    ending : str
+        Format, such as "svg" or "png".
+    dpi : int
+        Dots per inch of formats made of pixels.
+    outlines : bool
+        Letters of an SVG as outlines, which look the same wherever they are shown, instead of text, which can be
+        searched and edited.
+    """
+    buffer = io.BytesIO()
+    fonts: Any = {"pdf.fonttype": 42, "svg.fonttype": "path" if outlines else "none", "svg.hashsalt": "causalunet"}
+    with mpl.rc_context(fonts):
+        figure.savefig(buffer, format=ending, dpi=dpi, metadata=_UNDATED.get(ending))
+    return buffer.getvalue()

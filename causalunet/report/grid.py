@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from causalunet.analysis.curves import curve
 from causalunet.dims import SAMPLE
 from causalunet.errors import SpecError
+from causalunet.report.chosen import baseline_images
 from causalunet.report.pictures import captions, line_height, pack, sample_positions, show, wrap
 from causalunet.report.style import new_figure, style
 
@@ -21,14 +22,17 @@ __all__ = ["plot_grid"]
 _CELL = 0.8
 _FONT = 6.5
 _MOST_ROWS = 8
+_WORDS = {"relax": "relaxed for"}
 
 
 def plot_grid(
     results: xr.DataTree,
     selection: Mapping[str, Any],
     *,
-    starts: Sequence[int] | None = None,
+    by: str = "start",
+    rows: Sequence[int] | None = None,
     samples: int | Sequence[int] = 6,
+    allow_incomplete: bool = False,
     figure: Figure | None = None,
 ) -> Figure:
     """Show images of intervened runs below those of the baseline run.
@@ -38,10 +42,15 @@ def plot_grid(
     results : xarray.DataTree
     selection : mapping
         One sweep, as for `causalunet.analysis.curve`.
-    starts : sequence of int, optional
-        Start steps, one row each, drawn in the order of the run. By default all of them, or eight spread evenly.
+    by : str
+        Coordinate of the interventions that the rows run along, such as "start", "length" or "relax".
+    rows : sequence of int, optional
+        Values along it, one row each; start steps are drawn in the order of the run. By default all of them, or eight
+        spread evenly.
     samples : int or sequence of int
         Columns: the first so many samples, or samples by their coordinate.
+    allow_incomplete : bool
+        As for `causalunet.analysis.curve`.
     figure : matplotlib Figure, optional
         To draw into; a new one by default.
 
@@ -53,14 +62,14 @@ def plot_grid(
     Raises
     ------
     SpecError, StoreError
-        As for `causalunet.analysis.curve`; also if a start or a sample is not there.
+        As for `causalunet.analysis.curve`; also if a row or a sample is not there.
     """
-    data = curve(results, "image", **selection)
+    data = curve(results, "image", by=by, allow_incomplete=allow_incomplete, **selection)
     data = data.isel({SAMPLE: sample_positions(data, samples)})
-    data = data.sel(start=_rows(data["start"].values, starts))
-    baseline = results["baseline"].to_dataset()["image"].sel({SAMPLE: data[SAMPLE]})
-    images = np.concatenate([baseline.values[None], data["image"].transpose("start", SAMPLE, ...).values])
-    labels = ["baseline", *_row_labels(data)]
+    data = data.sel({by: _rows(data[by].values, rows, by)})
+    baseline = baseline_images(results, data[SAMPLE])
+    images = np.concatenate([baseline.values[None], data["image"].transpose(by, SAMPLE, ...).values])
+    labels = ["baseline", *_row_labels(data, by)]
     height, width = (_CELL * size / max(images.shape[-2:]) for size in images.shape[-2:])
     titles = [wrap(caption, width, _FONT, lines=5) for caption in captions(data)]
     above = line_height(_FONT) * max(len(title.splitlines()) for title in titles)
@@ -78,19 +87,21 @@ def plot_grid(
     return figure
 
 
-def _rows(known: NDArray[np.int64], starts: Sequence[int] | None) -> list[int]:
-    if starts is None:
+def _rows(known: NDArray[np.int64], rows: Sequence[int] | None, by: str) -> list[int]:
+    if rows is None:
         spread = np.linspace(0, len(known) - 1, min(len(known), _MOST_ROWS)).round().astype(int)
-        return [int(start) for start in known[spread]]
-    missing = [start for start in starts if start not in known]
-    if missing or not len(starts):
-        raise SpecError(f"No intervention of the selection starts at {missing}; there are {known.tolist()}.")
-    return sorted(set(starts), reverse=True)
+        return [int(value) for value in known[spread]]
+    missing = [value for value in rows if value not in known]
+    if missing or not len(rows):
+        raise SpecError(f"No intervention of the selection has {by} {missing}; there are {known.tolist()}.")
+    return sorted(set(rows), reverse=by == "start")
 
 
-def _row_labels(data: xr.Dataset) -> list[str]:
-    """The steps of each window, or its start where there are several windows."""
-    starts = data["start"].values
+def _row_labels(data: xr.Dataset, by: str) -> list[str]:
+    """The steps of each window, or its start where there are several windows; else the value of the row."""
+    if by not in ("start", "length"):
+        return [f"{_WORDS.get(by, by)} {value}" for value in data[by].values]
+    starts = np.broadcast_to(data["start"].values, data.sizes[by])
     lengths = np.broadcast_to(data["length"].values, starts.shape)
     cuts = np.broadcast_to(data["cuts"].values, starts.shape)
     return [

@@ -26,6 +26,7 @@ def plot_panels(
     threshold: float = 0.8,
     band: Band = "sd",
     columns: int = 3,
+    allow_incomplete: bool = False,
     figure: Figure | None = None,
     **selection: Any,
 ) -> Figure:
@@ -44,6 +45,8 @@ def plot_panels(
         As for `plot_trend`.
     columns : int
         Panels in a row.
+    allow_incomplete : bool
+        As for `causalunet.analysis.curve`.
     figure : matplotlib Figure, optional
         To draw into; a new one by default.
     **selection
@@ -63,11 +66,11 @@ def plot_panels(
     if panel not in known:
         raise SpecError(f"There is no coordinate {panel!r} to make panels of; there are {', '.join(sorted(known))}.")
     values = np.unique(known[panel])
-    probability = 0.95 if band == "interval" else None
-    curves = [
-        mean_curve(results, probability=probability, **{"kind": kind, **selection, panel: value.item()})
-        for value in values
-    ]
+    options: dict[str, Any] = {
+        "probability": 0.95 if band == "interval" else None,
+        "allow_incomplete": allow_incomplete,
+    }
+    curves = [mean_curve(results, **options, **{"kind": kind, **selection, panel: value.item()}) for value in values]
     wide = min(columns, len(values))
     rows = -(-len(values) // wide)
     with style():

@@ -8,9 +8,8 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
-from causalunet.analysis.selection import complete_samples, select_interventions
-from causalunet.dims import INTERVENTION, SAMPLE
-from causalunet.errors import SpecError
+from causalunet.dims import SAMPLE
+from causalunet.report.chosen import one_intervention
 from causalunet.report.pictures import captions, line_height, pack, sample_positions, show, wrap
 from causalunet.report.style import new_figure, style
 
@@ -77,14 +76,7 @@ def plot_samples(
 
 
 def _chosen(results: xr.DataTree, selection: Mapping[str, Any] | None) -> xr.Dataset:
-    if selection is None:
-        baseline = results["baseline"].to_dataset()
-        return baseline.isel({SAMPLE: (baseline["status"] == 1).values})
-    found = select_interventions(results, selection)
-    if found.sizes[INTERVENTION] != 1:
-        labels = ", ".join(str(label) for label in found[INTERVENTION].values[:5])
-        raise SpecError(
-            f"A sheet shows one intervention; {found.sizes[INTERVENTION]} fit the selection: {labels}, ... "
-            "Select more narrowly, for instance by start, or plot_grid them."
-        )
-    return complete_samples(found, allow_incomplete=True).isel({INTERVENTION: 0})
+    if selection is not None:
+        return one_intervention(results, selection, allow_incomplete=True)
+    baseline = results["baseline"].to_dataset()
+    return baseline.isel({SAMPLE: (baseline["status"] == 1).values})

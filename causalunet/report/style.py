@@ -33,6 +33,7 @@ _SETTINGS: Any = {
     "legend.handlelength": 2.6,
     "lines.linewidth": 1.3,
     "lines.markersize": 4,
+    "text.parse_math": False,  # a prompt may hold dollar signs
     "xtick.labelsize": 7,
     "xtick.major.width": 0.6,
     "ytick.labelsize": 7,

@@ -1,4 +1,4 @@
-"""Trend: the mean of an outcome over the start of the intervention, one curve per selection (figures 4 and 7)."""
+"""Trend: the mean of an outcome along a coordinate of the interventions (figures 4, 7, 9, 10, 18, 20 and 21)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from causalunet.analysis.curves import mean_curve
 from causalunet.analysis.sweeps import named_selections
+from causalunet.dims import INTERVENTION
 from causalunet.errors import SpecError
+from causalunet.report.series import series_along
 from causalunet.report.style import GREY, Look, axis_label, legend_above, look, new_figure, step_axis, style
 
-__all__ = ["Band", "band_name", "draw_curve", "draw_threshold", "plot_trend", "similarity_axis"]
+__all__ = ["Band", "band_name", "draw_curve", "draw_curves", "draw_threshold", "plot_trend", "similarity_axis"]
 
 Band = Literal["sd", "interval"]
 """What is drawn around a mean: one standard deviation of the samples, or the confidence interval of the mean."""
@@ -24,25 +26,37 @@ Band = Literal["sd", "interval"]
 _PROBABILITY = 0.95
 _MOST_MARKERS = 25
 _FEW = 4  # curves in a figure of usual width, with bands of usual strength
+_ALONG = {
+    "start": "step at which the intervention starts",
+    "length": "steps cut in a row",
+    "relax": "steps of relaxation between the cuts",
+    "cuts": "number of cuts",
+    "bottom": "decoder blocks removed, from the bottom",
+    "top": "skip connections removed, from the top",
+}
 
 
 def plot_trend(
     results: xr.DataTree,
     selections: Mapping[str, Any] | None = None,
     *,
+    by: str = "start",
     variable: str | Sequence[str] = "ssim",
     threshold: float | None = 0.8,
     band: Band = "sd",
+    allow_incomplete: bool = False,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:
-    """Draw the mean over samples of an outcome, by start step, for one or several selections.
+    """Draw the mean over samples of an outcome, by start step or another coordinate, for one or several selections.
 
     Parameters
     ----------
     results : xarray.DataTree
     selections : mapping, optional
         One selection, such as ``{"kind": "skip_steps", "length": 5}``, or names in the legend to selections. By default
-        every sweep of the study.
+        every sweep of the study, or of other coordinates than the start those that `series_along` finds.
+    by : str
+        Coordinate of the interventions that the curves run along, such as "start", "length", "relax" or "bottom".
     variable : str or sequence of str
         Outcomes with one number per cell, one panel each.
     threshold : float or None
@@ -50,6 +64,8 @@ def plot_trend(
     band : {"sd", "interval"}
         Around the mean: plus and minus one standard deviation of the samples, or the 95 % BCa bootstrap interval of the
         mean.
+    allow_incomplete : bool
+        As for `causalunet.analysis.curve`.
     ax : matplotlib Axes or sequence of Axes, optional
         To draw into, one per variable; a new figure by default.
 
@@ -66,6 +82,9 @@ def plot_trend(
     -----
     Means that are infinite, as of PSNR where images are identical, are not drawn; a note below the axis says so.
 
+    Without relaxation, `cut_relax_cut` stores one window of all cuts together, so a curve along ``relax`` that begins
+    at 0 is selected by its labels: ``{"bottom 4": {"intervention": [...]}}``.
+
     Examples
     --------
     Figure 4 of the paper:
@@ -73,10 +92,13 @@ def plot_trend(
     >>> plot_trend(results, {"kind": "skip_steps"}, variable=("ssim", "psnr"))  # doctest: +SKIP
     """
     variables = (variable,) if isinstance(variable, str) else tuple(variable)
-    named = named_selections(results, selections)
+    named = _named(results, selections, by)
+    probability = _PROBABILITY if band == "interval" else None
     curves = [
         {
-            name: mean_curve(results, one, probability=_PROBABILITY if band == "interval" else None, **selection)
+            name: mean_curve(
+                results, one, by=by, probability=probability, allow_incomplete=allow_incomplete, **selection
+            )
             for name, selection in named.items()
         }
         for one in variables
@@ -85,7 +107,9 @@ def plot_trend(
         own = new_figure(max(3.4 * len(variables), 4.8 if len(named) > _FEW else 0), 2.7) if ax is None else None
         axes = list(own.subplots(1, len(variables), squeeze=False)[0]) if own else _listed(ax, len(variables))
         for one_ax, of_variable in zip(axes, curves, strict=True):
-            _draw_variable(one_ax, of_variable, results["baseline"].sizes["step"], threshold, band)
+            draw_curves(one_ax, of_variable, by=by, threshold=threshold, band=band)
+            if by == "start":
+                step_axis(one_ax, results["baseline"].sizes["step"])
         if own is not None:
             legend_above(own, axes)
             return own
@@ -94,7 +118,45 @@ def plot_trend(
     return cast("Figure", axes[0].get_figure(root=True))
 
 
-def draw_curve(ax: Axes, curve: xr.Dataset, appearance: Look, *, label: str, band: Band, alpha: float = 0.15) -> None:
+def draw_curves(ax: Axes, curves: Mapping[str, xr.Dataset], *, by: str, threshold: float | None, band: Band) -> None:
+    """Draw the mean curves of one outcome, with axes and threshold.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    curves : mapping of str to xarray.Dataset
+        Names in the legend to what `causalunet.analysis.mean_curve` gives.
+    by : str
+        Dimension of the curves.
+    threshold : float or None
+        Drawn where the outcome is SSIM.
+    band : {"sd", "interval"}
+    """
+    alpha = 0.15 if len(curves) <= _FEW else 0.06
+    for position, (label, curve) in enumerate(curves.items()):
+        draw_curve(ax, curve, look(position), label=label, band=band, alpha=alpha, by=by)
+    first = next(iter(curves.values()))
+    variable = first.attrs["variable"]
+    if variable == "ssim":
+        similarity_axis([ax])
+        if threshold is not None:
+            draw_threshold(ax, threshold)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    ax.set_xlabel(_ALONG.get(by, by.replace("_", " ")) + _left_out(curves, by))
+    ax.set_ylabel(f"{axis_label(variable, first['mean'].attrs)}\n{band_name(band, first.attrs['samples'])}")
+
+
+def draw_curve(
+    ax: Axes,
+    curve: xr.Dataset,
+    appearance: Look,
+    *,
+    label: str,
+    band: Band,
+    alpha: float = 0.15,
+    by: str = "start",
+    deviations: float = 1,
+) -> None:
     """Draw one mean curve with its band; infinite means are left out.
 
     Parameters
@@ -108,11 +170,16 @@ def draw_curve(ax: Axes, curve: xr.Dataset, appearance: Look, *, label: str, ban
     band : {"sd", "interval"}
     alpha : float
         Opacity of the band.
+    by : str
+        Dimension of the curve.
+    deviations : float
+        Half width of the band in standard deviations, where it is one of those.
     """
-    start, mean = curve["start"].values, curve["mean"].values
+    start, mean = curve[by].values, curve["mean"].values
     shown = np.isfinite(mean)
     if band == "sd":
-        lower, upper = mean - curve["sd"].values, mean + curve["sd"].values
+        half = deviations * curve["sd"].values
+        lower, upper = mean - half, mean + half
     else:
         lower, upper = curve["interval"].values.T
     every = -(-len(start) // _MOST_MARKERS)
@@ -128,11 +195,10 @@ def draw_curve(ax: Axes, curve: xr.Dataset, appearance: Look, *, label: str, ban
     ax.fill_between(start[shown], lower[shown], upper[shown], facecolor=appearance.color, alpha=alpha, edgecolor="none")
 
 
-def draw_threshold(ax: Axes, threshold: float) -> None:
-    """Draw a threshold as a dotted line across the axes."""
-    ax.axhline(
-        threshold, color=GREY, linewidth=0.9, linestyle=(0, (1, 1.5)), label=f"threshold {threshold:g}", zorder=1
-    )
+def draw_threshold(ax: Axes, threshold: float, *, vertical: bool = False) -> None:
+    """Draw a threshold as a dotted line across the axes, on y unless told otherwise."""
+    draw = ax.axvline if vertical else ax.axhline
+    draw(threshold, color=GREY, linewidth=0.9, linestyle=(0, (1, 1.5)), label=f"threshold {threshold:g}", zorder=1)
 
 
 def similarity_axis(axes: Sequence[Axes]) -> None:
@@ -143,31 +209,26 @@ def similarity_axis(axes: Sequence[Axes]) -> None:
         ax.yaxis.set_major_locator(MultipleLocator(0.2))
 
 
-def band_name(band: Band, samples: int) -> str:
+def band_name(band: Band, samples: int, deviations: float = 1) -> str:
     """What line and band of a figure are, in words."""
-    kind = "1 SD" if band == "sd" else "95 % interval"
+    kind = f"{deviations:g} SD" if band == "sd" else "95 % interval"
     joint = "±" if band == "sd" else "and"
     return f"mean {joint} {kind}, n = {samples}"
 
 
-def _draw_variable(ax: Axes, curves: Mapping[str, xr.Dataset], steps: int, threshold: float | None, band: Band) -> None:
-    for position, (label, curve) in enumerate(curves.items()):
-        draw_curve(ax, curve, look(position), label=label, band=band, alpha=0.15 if len(curves) <= _FEW else 0.06)
-    first = next(iter(curves.values()))
-    variable = first.attrs["variable"]
-    if variable == "ssim":
-        similarity_axis([ax])
-        if threshold is not None:
-            draw_threshold(ax, threshold)
-    step_axis(ax, steps)
-    ax.set_xlabel("step at which the intervention starts" + _left_out(curves))
-    ax.set_ylabel(f"{axis_label(variable, first['mean'].attrs)}\n{band_name(band, first.attrs['samples'])}")
+def _named(results: xr.DataTree, selections: Mapping[str, Any] | None, by: str) -> Mapping[str, Any]:
+    if selections is None and by != "start":
+        return series_along(results, by)
+    if selections and not isinstance(selections.get(INTERVENTION, ""), str | Mapping):
+        return {"selected interventions": selections}  # a list of labels is no name for a legend
+    return named_selections(results, selections)
 
 
-def _left_out(curves: Mapping[str, xr.Dataset]) -> str:
+def _left_out(curves: Mapping[str, xr.Dataset], by: str) -> str:
     """Note of the infinite means that are not drawn, if there are any."""
     counts = {label: int((~np.isfinite(curve["mean"])).sum()) for label, curve in curves.items()}
-    parts = [f"{label} at {n} of {curves[label].sizes['start']} starts" for label, n in counts.items() if n]
+    places = "starts" if by == "start" else "points"
+    parts = [f"{label} at {n} of {curves[label].sizes[by]} {places}" for label, n in counts.items() if n]
     return f"\ninfinite, not drawn: {', '.join(parts)}" if parts else ""
 
 

@@ -70,7 +70,7 @@ def test_histogram_tells_mean_deviation_and_share(results: xr.DataTree) -> None:
     title = ax.get_title(loc="left")
     interval = binomtest(5, 12).proportion_ci(0.95, "wilson")
     assert title.splitlines()[0] == "ablate_block bottom=2 15-13"
-    assert f"mean {ssim.mean():.3g}\n" in title
+    assert f"mean {ssim.mean():#.3g}\n" in title
     assert f"mean absolute deviation {np.abs(ssim - ssim.mean()).mean():.2g}\n" in title
     assert f"{100 * 5 / 12:.0f} % below {threshold:g}" in title
     assert f"[{100 * interval.low:.0f}, {100 * interval.high:.0f}]" in title
@@ -90,7 +90,7 @@ def test_histogram_by_names_and_of_another_variable(results: xr.DataTree) -> Non
     figure = plot_histogram(results, named, variable="psnr", bins=4)
     early, null = figure.axes
     finite = values(results, "psnr", **ONE)
-    assert early.get_title(loc="left").startswith(f"early\nmean {finite.mean():.3g} dB\n")
+    assert early.get_title(loc="left").startswith(f"early\nmean {finite.mean():#.3g} dB\n")
     np.testing.assert_array_equal(bars(early)[0], np.histogram(finite, 4)[0])
     assert sum(bars(null)[0]) == 0
     assert "12 infinite, not drawn" in null.get_title(loc="left")

@@ -149,7 +149,7 @@ def test_panels_of_another_kind_and_shape(results: xr.DataTree) -> None:
 
 
 def test_grid_shows_baseline_and_runs(results: xr.DataTree) -> None:
-    figure = plot_grid(results, BLOCKS, starts=[5, 20], samples=[3, 0])
+    figure = plot_grid(results, BLOCKS, rows=[5, 20], samples=[3, 0])
     axes = np.array(figure.axes).reshape(3, 2)
     assert [ax.get_ylabel() for ax in axes[:, 0]] == ["baseline", "steps 20-18", "steps 5-3"]
     prompts = results["baseline"]["prompt"].values
@@ -163,8 +163,8 @@ def test_grid_shows_baseline_and_runs(results: xr.DataTree) -> None:
 
 def test_grid_by_default_and_its_errors(results: xr.DataTree) -> None:
     assert len(plot_grid(results, SKIPS).axes) == 3 * 6
-    with pytest.raises(SpecError, match=r"starts at \[7\]; there are \[20, 10\]"):
-        plot_grid(results, SKIPS, starts=[7, 20])
+    with pytest.raises(SpecError, match=r"has start \[7\]; there are \[20, 10\]"):
+        plot_grid(results, SKIPS, rows=[7, 20])
     with pytest.raises(SpecError, match=r"12 samples, 0 \.\.\. 11"):
         plot_grid(results, SKIPS, samples=[12])
 

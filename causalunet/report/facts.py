@@ -1,0 +1,161 @@
+"""Facts of a study for its page: plan, provenance and tables, as text from stored attributes that may lack or lie."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from causalunet.analysis.noise import noise_floor
+from causalunet.analysis.selection import intervention_columns, outcomes
+from causalunet.analysis.summary import summary_table
+from causalunet.analysis.sweeps import sweeps
+from causalunet.dims import CHANNEL, INTERVENTION, SAMPLE, STEP, X, Y
+
+__all__ = [
+    "TableOf",
+    "complete_count",
+    "floor_facts",
+    "plan_facts",
+    "provenance_facts",
+    "start_table",
+    "study_json",
+    "sweep_table",
+]
+
+Facts = list[tuple[str, str]]
+"""Terms with what is known of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableOf:
+    """A table of text; the first cell of a row is its heading.
+
+    Parameters
+    ----------
+    caption : str
+    head : tuple of str
+    rows : tuple of tuple of str
+    """
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def complete_count(results: xr.DataTree) -> int:
+    """Number of samples that were run whole."""
+    return int((results["baseline"].to_dataset()["status"] == 1).sum())
+
+
+def plan_facts(results: xr.DataTree) -> Facts:
+    """Model, sampler, samples, interventions and U-Net calls."""
+    attrs, baseline = results.attrs, results["baseline"].to_dataset()
+    study = _mapping(attrs.get("study"))
+    sampler = _mapping(study.get("sampler"))
+    options = {name: value for name, value in _mapping(sampler.get("configuration")).items() if name != "steps"}
+    image = " x ".join(str(baseline["image"].sizes[dim]) for dim in (CHANNEL, Y, X))
+    kinds = Counter(map(str, outcomes(results)["kind"].values))
+    prompts = len(set(baseline["prompt"].values.tolist()))
+    samples, complete = baseline.sizes[SAMPLE], complete_count(results)
+    facts = [
+        ("Study", _text(study.get("name"))),
+        ("Model", f"{_text(study.get('model'))}, images of {image} (channel, y, x)"),
+        ("Sampler", f"{_text(sampler.get('name'))}, {baseline.sizes[STEP]} steps, {_listing(options)}"),
+        ("Samples", f"{samples:,} of {prompts:,} prompts; {complete:,} complete"),
+        ("Interventions", f"{kinds.total():,}: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"),
+    ]
+    planned, naive = attrs.get("unet_calls_planned"), attrs.get("unet_calls_naive")
+    if isinstance(planned, int) and isinstance(naive, int) and planned:
+        ratio = f"{naive / planned:.2f} times fewer"
+        facts.append(("U-Net calls", f"{planned:,} shared, {naive:,} if every run started from noise ({ratio})"))
+    return facts
+
+
+def sweep_table(results: xr.DataTree) -> TableOf:
+    """Interventions, a row per sweep."""
+    dataset = outcomes(results)
+    columns = intervention_columns(dataset)
+    labels = [str(label) for label in dataset[INTERVENTION].values]
+    rows = []
+    for name, selection in sweeps(results).items():
+        chosen = [labels.index(label) for label in selection[INTERVENTION]]
+        counts = [_range(columns[number][chosen]) for number in ("start", "length", "cuts", "relax")]
+        rows.append((name, str(len(chosen)), *counts, _range(dataset["unet_calls"].values[chosen])))
+    head = ("sweep", "interventions", "starts", "length (steps)", "cuts", "relaxation (steps)", "U-Net calls per run")
+    caption = "Sweeps: interventions alike in everything but their start, null interventions left out"
+    return TableOf(caption, head, tuple(rows))
+
+
+def start_table(results: xr.DataTree, *, allow_incomplete: bool) -> TableOf:
+    """Mean SSIM with interval, a row per start step and a column per sweep."""
+    summary = summary_table(results, allow_incomplete=allow_incomplete)
+    attrs = summary["interval"].attrs
+    rows = []
+    for position, start in enumerate(summary["start"].values):
+        at = summary.isel(start=position)
+        cells = zip(at["mean"].values, at["interval"].values, at["samples"].values, strict=True)
+        rows.append(
+            (str(start), *(f"{mean:.3f} [{low:.3f}, {high:.3f}]" if n else "-" for mean, (low, high), n in cells))
+        )
+    caption = (
+        f"Mean SSIM to the baseline by start step, in brackets its {100 * attrs['probability']:g} % interval "
+        f"({attrs['interval_kind']}), n = {int(summary['samples'].max())}"
+    )
+    return TableOf(caption, ("start", *map(str, summary["selection"].values)), tuple(rows))
+
+
+def floor_facts(results: xr.DataTree, *, allow_incomplete: bool) -> Facts:
+    """The noise floor: SSIM of runs in which nothing is changed."""
+    floor = noise_floor(results, allow_incomplete=allow_incomplete)
+    return [
+        ("Lowest SSIM", f"{float(floor['min']):.6f}"),
+        ("Mean SSIM", f"{float(floor['mean']):.6f}"),
+        ("Of", f"{', '.join(floor.attrs['interventions'])}; n = {floor.attrs['samples']}"),
+    ]
+
+
+def provenance_facts(results: xr.DataTree) -> Facts:
+    """What made the results: versions, digests, definitions, time."""
+    attrs = results.attrs
+    seconds = attrs.get("seconds")
+    took = f"{seconds:,.1f} s" if isinstance(seconds, int | float) else _text(seconds)
+    return [
+        ("Created", _text(attrs.get("created_at"))),
+        ("Digest of the study", _text(attrs.get("digest"))),
+        ("Fingerprint of the model", _text(attrs.get("model_fingerprint"))),
+        ("Versions", _listing(attrs.get("versions"))),
+        ("SSIM", _listing(attrs.get("ssim"))),
+        ("Time of the last run", f"{took}; {_text(attrs.get('unet_calls_run'))} U-Net calls"),
+        ("Threads", _text(attrs.get("threads"))),
+        ("Store", f"{_text(attrs.get('format'))}, format version {_text(attrs.get('format_version'))}"),
+    ]
+
+
+def study_json(results: xr.DataTree) -> str:
+    """The whole study as indented JSON."""
+    return json.dumps(results.attrs.get("study"), indent=1, ensure_ascii=False, default=str)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str:
+    return "not stored" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _listing(value: Any) -> str:
+    """Fields of a stored mapping in words."""
+    words = [f"{str(name).replace('_', ' ')} {item}" for name, item in _mapping(value).items()]
+    return ", ".join(words) or "not stored"
+
+
+def _range(values: Sequence[int] | np.ndarray) -> str:
+    lowest, highest = int(np.min(values)), int(np.max(values))
+    return str(lowest) if lowest == highest else f"{lowest} to {highest}"

@@ -1,0 +1,260 @@
+"""The figures that fit a study: chosen by what it holds, with captions and words for those who cannot see them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from causalunet.analysis.curves import mean_curve
+from causalunet.analysis.factors import factor_changes
+from causalunet.analysis.selection import intervention_columns, outcomes, select_interventions
+from causalunet.analysis.sweeps import sweeps
+from causalunet.dims import INTERVENTION, SAMPLE
+from causalunet.errors import CausalUNetError, StoreError
+from causalunet.report.deviation import plot_deviation
+from causalunet.report.embed import Drawn
+from causalunet.report.estimate import plot_estimate, plot_estimates
+from causalunet.report.grid import plot_grid
+from causalunet.report.histogram import plot_histogram
+from causalunet.report.pairs import plot_pairs
+from causalunet.report.panels import plot_panels
+from causalunet.report.samples import plot_samples
+from causalunet.report.schedule import plot_schedule
+from causalunet.report.series import series_along
+from causalunet.report.shares import plot_shares
+from causalunet.report.trend import plot_trend
+
+__all__ = ["fitting_figures"]
+
+_CURVES = 6  # in one figure of trends
+_GRIDS = 3  # of the sweeps that change images most
+_GRID_ROWS = 5
+_HISTOGRAMS = 6
+_SHARED_STARTS = 3
+_DEPTHS = {"ablate_block": "bottom", "ablate_skip": "top"}
+
+
+def fitting_figures(results: xr.DataTree, *, threshold: float, complete: int) -> tuple[list[Drawn], list[str]]:
+    """Draw what fits a study.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+    threshold : float
+        On SSIM.
+    complete : int
+        Samples that were run whole; figures show only those.
+
+    Returns
+    -------
+    figures : list of Drawn
+    left_out : list of str
+        What could not be drawn, and why.
+    """
+    study = _Content(results, threshold)
+    makers: dict[str, Callable[[], Iterator[Drawn]]] = {"Schedule": study.schedule}
+    if complete:
+        makers = {
+            "Samples": study.samples,
+            "Trends by start": study.trends,
+            "Depths": study.depths,
+            "Lengths and relaxations": study.series,
+            "Images": study.grids,
+            "Distributions": study.distributions,
+            "Factors": study.factors,
+            "Estimates": study.estimates,
+            **makers,
+        }
+    drawn: list[Drawn] = []
+    left_out: list[str] = []
+    for title, maker in makers.items():
+        try:
+            drawn.extend(maker())
+        except CausalUNetError as error:
+            left_out.append(f"{title}: {error}")
+    return drawn, left_out
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a study holds, and its figures."""
+
+    results: xr.DataTree
+    threshold: float
+
+    @cached_property
+    def swept(self) -> dict[str, dict[str, Any]]:
+        """Sweeps of at least two starts."""
+        return {name: one for name, one in sweeps(self.results).items() if len(one[INTERVENTION]) > 1}
+
+    @cached_property
+    def means(self) -> dict[str, float]:
+        """Mean SSIM of every intervention but the null ones, over the samples that are whole."""
+        dataset = outcomes(self.results)
+        whole = (dataset["status"].values == 1).all(axis=0)
+        mean = dataset["ssim"].values[:, whole].mean(axis=1)
+        named = zip(dataset[INTERVENTION].values, dataset["kind"].values, mean, strict=True)
+        return {str(label): float(value) for label, kind, value in named if kind != "null"}
+
+    def telling(self, labels: list[str]) -> str:
+        """The intervention whose mean is nearest to the threshold, whose samples therefore differ most in verdict."""
+        return min(labels, key=lambda label: abs(self.means[label] - self.threshold))
+
+    def samples(self) -> Iterator[Drawn]:
+        """The first images of the run without intervention."""
+        caption = "Images of the run without intervention, the first samples, with their prompts."
+        prompts = [str(prompt) for prompt in self.results["baseline"].to_dataset()["prompt"].values[:12]]
+        yield Drawn(
+            "Samples", caption, f"Images of the prompts: {'; '.join(prompts)}.", plot_samples(self.results, samples=12)
+        )
+
+    def trends(self) -> Iterator[Drawn]:
+        """Curves by start, as many figures as keep them apart."""
+        names = list(self.swept)
+        groups = [names] if len(names) <= _CURVES else _by_kind(names)
+        for group in groups:
+            chosen = {name: self.swept[name] for name in group}
+            variables = ("ssim", "psnr")
+            figure = plot_trend(
+                self.results, chosen, variable=variables, threshold=self.threshold, allow_incomplete=True
+            )
+            caption = "Mean SSIM and PSNR to the baseline image, by the step at which the intervention starts: "
+            caption += f"{', '.join(group)}."
+            yield Drawn("Trends by start", caption, self._words(chosen, "start"), figure)
+
+    def depths(self) -> Iterator[Drawn]:
+        """A panel per depth for the kinds that have several."""
+        columns = intervention_columns(outcomes(self.results))
+        for kind, panel in _DEPTHS.items():
+            here = (columns["kind"] == kind) & (columns["cuts"] == 1)
+            lengths = Counter(columns["length"][here].tolist())
+            if not lengths:
+                continue
+            length = lengths.most_common(1)[0][0]
+            chosen = {"kind": kind, "length": length, "cuts": 1}
+            found = intervention_columns(select_interventions(self.results, chosen))
+            starts = Counter(found[panel].tolist())
+            deep = [value for value, n in sorted(starts.items()) if n > 1]
+            if len(deep) < 2:
+                continue
+            figure = plot_panels(
+                self.results, panel=panel, threshold=self.threshold, allow_incomplete=True, **{**chosen, panel: deep}
+            )
+            caption = (
+                f"Mean SSIM by start step for {kind}, length {length}, one panel for each number of removed parts, "
+                f"{panel}. Marked is the first start in the order of the run whose mean reaches {self.threshold:g}."
+            )
+            parts = {f"{panel}={value}": {**chosen, panel: value} for value in deep}
+            yield Drawn("Depths", caption, self._words(parts, "start"), figure)
+
+    def series(self) -> Iterator[Drawn]:
+        """Curves along the length of the cut, and along the relaxation between cuts."""
+        words = {"length": "number of steps cut in a row", "relax": "steps of relaxation between the cuts"}
+        for by, along in words.items():
+            try:
+                found = series_along(self.results, by)
+            except StoreError:
+                continue  # most studies have none, which is no loss to tell of
+            figure = plot_trend(self.results, found, by=by, threshold=self.threshold, allow_incomplete=True)
+            yield Drawn("Lengths and relaxations", f"Mean SSIM by {along}.", self._words(found, by), figure)
+
+    def grids(self) -> Iterator[Drawn]:
+        """Images of the same samples by start, for the sweeps that change them most."""
+        lowest = {name: min(self.means[label] for label in one[INTERVENTION]) for name, one in self.swept.items()}
+        columns = outcomes(self.results)
+        start = dict(zip(columns[INTERVENTION].values.tolist(), columns["start"].values.tolist(), strict=True))
+        for name in sorted(lowest, key=lowest.__getitem__)[:_GRIDS]:
+            starts = _spread([start[label] for label in self.swept[name][INTERVENTION]], _GRID_ROWS)
+            figure = plot_grid(self.results, self.swept[name], rows=starts, allow_incomplete=True)
+            caption = f"{name}: images of the same samples, the baseline on top, a row per start of the intervention."
+            yield Drawn("Images", caption, caption, figure)
+
+    def distributions(self) -> Iterator[Drawn]:
+        """Histograms, pairs and deviation of the interventions nearest to the threshold."""
+        groups = list(self.swept.values()) or [{INTERVENTION: list(self.means)}]
+        telling = [self.telling(group[INTERVENTION]) for group in _spread(groups, _HISTOGRAMS)]
+        why = f"of the intervention whose mean is nearest to {self.threshold:g}"
+        figure = plot_histogram(self.results, {INTERVENTION: telling}, threshold=self.threshold, allow_incomplete=True)
+        caption = f"SSIM over samples, in every sweep {why}."
+        alt = "; ".join(f"{label}: mean {self.means[label]:.2f}" for label in telling)
+        yield Drawn("Distributions", caption, f"Histograms of SSIM. {alt}.", figure)
+        one = {INTERVENTION: self.telling(telling)}
+        pairs = plot_pairs(self.results, one, allow_incomplete=True)
+        caption = f"Samples with the highest and lowest SSIM {why}, {one[INTERVENTION]}."
+        yield Drawn("Distributions", caption, f"Images with and without intervention. {caption}", pairs)
+        deviation = plot_deviation(self.results, one, allow_incomplete=True)
+        caption = (
+            f"Where images change: mean absolute deviation from the baseline, by pixel, {why}, {one[INTERVENTION]}."
+        )
+        yield Drawn("Distributions", caption, f"Heat map. {caption}", deviation)
+
+    def factors(self) -> Iterator[Drawn]:
+        """Shares of samples that change in each factor, for some starts of one sweep."""
+        if "factor_changed" not in outcomes(self.results).data_vars or not self.swept:
+            return
+        one = self.telling([label for group in self.swept.values() for label in group[INTERVENTION]])
+        name = next(name for name, group in self.swept.items() if one in group[INTERVENTION])
+        changes = factor_changes(self.results, allow_incomplete=True, **self.swept[name])
+        samples = changes.attrs["samples"]
+        counts = {
+            f"from step {start}": {
+                str(factor): round(float(share) * samples)
+                for factor, share in zip(
+                    changes["factor"].values, changes["share"].sel(start=start).values, strict=True
+                )
+            }
+            for start in _spread(changes["start"].values.tolist(), _SHARED_STARTS)
+        }
+        caption = f"{name}: share of images in which another value of a factor is read than in the baseline image."
+        alt = "; ".join(
+            f"{start}: " + ", ".join(f"{factor} {n} of {samples}" for factor, n in of_start.items())
+            for start, of_start in counts.items()
+        )
+        yield Drawn("Factors", caption, f"Shares of changed factors. {alt}.", plot_shares(counts, samples))
+
+    def schedule(self) -> Iterator[Drawn]:
+        """Noise by step."""
+        caption = "Noise schedule of the spaced steps: beta, alpha_bar and log SNR, in the order of the run."
+        yield Drawn("Schedule", caption, caption, plot_schedule(self.results))
+
+    def estimates(self) -> Iterator[Drawn]:
+        """Closeness of x0_hat to the image, and what it looks like."""
+        figure = plot_estimate(self.results, threshold=self.threshold, allow_incomplete=True)
+        caption = "Closeness of the estimate of x_0 at every step to the final image, in the run without intervention."
+        yield Drawn("Estimates", caption, f"Two curves by step. {caption}", figure)
+        baseline = self.results["baseline"].to_dataset()
+        first = int(baseline[SAMPLE].values[np.flatnonzero(baseline["status"].values == 1)[0]])
+        caption = f"x_t and the estimate of x_0 along the run without intervention, sample {first}."
+        yield Drawn("Estimates", caption, f"Two rows of images. {caption}", plot_estimates(self.results, sample=first))
+
+    def _words(self, selections: Mapping[str, Any], by: str) -> str:
+        """Both ends and the lowest point of every curve."""
+        parts = []
+        for name, selection in selections.items():
+            mean = mean_curve(self.results, by=by, probability=None, allow_incomplete=True, **selection)["mean"]
+            at, value = mean[by].values, mean.values
+            lowest = int(value.argmin())
+            parts.append(
+                f"{name}: {value[0]:.2f} at {by} {at[0]}, {value[-1]:.2f} at {by} {at[-1]}, lowest {value[lowest]:.2f} "
+                f"at {at[lowest]}"
+            )
+        return f"Curves of mean SSIM by {by}. {'; '.join(parts)}."
+
+
+def _by_kind(names: list[str]) -> list[list[str]]:
+    """Names by their first word, in groups of at most `_CURVES`."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(name.split()[0], []).append(name)
+    return [part[i : i + _CURVES] for part in kinds.values() for i in range(0, len(part), _CURVES)]
+
+
+def _spread(items: list[Any], most: int) -> list[Any]:
+    """As many entries, evenly over a list."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)]

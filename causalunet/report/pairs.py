@@ -1,0 +1,113 @@
+"""Pairs: images with and without an intervention, where it changes least and most (figures 12 and 22)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from causalunet.dims import CHANNEL, SAMPLE, X, Y
+from causalunet.errors import SpecError
+from causalunet.report.chosen import baseline_images, one_intervention
+from causalunet.report.pictures import captions, line_height, pack, show, wrap
+from causalunet.report.style import new_figure, style
+
+__all__ = ["plot_pairs"]
+
+_CELL = 0.95
+_FONT = 6.5
+_LINES = 5
+_GAP = 0.25  # between the best and the worst, as a share of a column
+
+
+def plot_pairs(
+    results: xr.DataTree,
+    selection: Mapping[str, Any],
+    *,
+    best: int = 4,
+    worst: int = 4,
+    amplify: float = 4.0,
+    allow_incomplete: bool = False,
+    figure: Figure | None = None,
+) -> Figure:
+    """Show the samples with the highest and the lowest SSIM under one intervention, with what differs.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+    selection : mapping
+        What picks one intervention, such as ``{"kind": "skip_steps", "start": 60}`` or ``{"intervention": label}``.
+    best, worst : int
+        Number of samples of each; fewer, in proportion, where the study has fewer samples.
+    amplify : float
+        Factor on the absolute difference, stated in the figure; what it carries past 1 is shown as 1.
+    allow_incomplete : bool
+        As for `causalunet.analysis.curve`.
+    figure : matplotlib Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Columns are samples, the best first; rows are baseline, intervened image and difference. Below them SSIM, PSNR
+        and prompt.
+
+    Raises
+    ------
+    SpecError, StoreError
+        The selection is not of one intervention, no sample is asked for, or some were not run yet.
+    """
+    data = one_intervention(results, selection, allow_incomplete=allow_incomplete)
+    positions, left = _extremes(data["ssim"].values, best, worst)
+    names = [f"best {i + 1}" for i in range(left)] + [f"worst {i}" for i in range(len(positions) - left, 0, -1)]
+    data = data.isel({SAMPLE: positions})
+    baseline = baseline_images(results, data[SAMPLE]).transpose(SAMPLE, CHANNEL, Y, X).values
+    images = data["image"].transpose(SAMPLE, CHANNEL, Y, X).values
+    rows = {
+        "baseline": baseline,
+        "intervened": images,
+        f"|difference|\ntimes {amplify:g}": np.abs(images - baseline) * amplify,
+    }
+    height, width = (_CELL * size / max(images.shape[-2:]) for size in images.shape[-2:])
+    texts = [_below(one, caption, width) for one, caption in zip(_by_sample(data), captions(data), strict=True)]
+    below = line_height(_FONT) * max(len(text.splitlines()) for text in texts)
+    widths = [1.0] * left + [_GAP] * (0 < left < len(positions)) + [1.0] * (len(positions) - left)
+    columns = [column for column, share in enumerate(widths) if share == 1.0]
+    with style():
+        figure = figure or new_figure(0.75 + (width + 0.05) * sum(widths), below + 0.35 + (height + 0.05) * len(rows))
+        pack(figure)
+        grid = figure.add_gridspec(len(rows), len(widths), width_ratios=widths)
+        axes = np.array([[figure.add_subplot(grid[row, column]) for column in columns] for row in range(len(rows))])
+        for of_row, (label, shown) in zip(axes, rows.items(), strict=True):
+            for ax, image in zip(of_row, shown, strict=True):
+                show(ax, image, "S")
+            of_row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
+        for ax, name in zip(axes[0], names, strict=True):
+            ax.set_title(name, fontsize=7, pad=3)
+        for ax, text in zip(axes[-1], texts, strict=True):
+            ax.set_xlabel(text, fontsize=_FONT, labelpad=2)
+    return figure
+
+
+def _extremes(ssim: np.ndarray, best: int, worst: int) -> tuple[list[int], int]:
+    """Positions from the highest SSIM down, and how many of them are the best."""
+    if min(best, worst) < 0 or best + worst < 1:
+        raise SpecError(f"best={best}, worst={worst} asks for no sample; give at least 1 of either.")
+    order = np.argsort(-ssim, kind="stable").tolist()
+    if best + worst > len(order):
+        best = -(-len(order) * best // (best + worst))
+        worst = len(order) - best
+    return order[:best] + order[len(order) - worst :], best
+
+
+def _by_sample(data: xr.Dataset) -> list[xr.Dataset]:
+    return [data.isel({SAMPLE: position}) for position in range(data.sizes[SAMPLE])]
+
+
+def _below(one: xr.Dataset, caption: str, width: float) -> str:
+    psnr = float(one["psnr"])
+    words = f"PSNR {psnr:.1f} dB" if np.isfinite(psnr) else "identical"
+    return f"SSIM {float(one['ssim']):.3f}\n{words}\n{wrap(caption, width, _FONT, _LINES)}"

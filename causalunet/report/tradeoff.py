@@ -1,0 +1,121 @@
+"""Trade-off: what families of faster runs cost in similarity, against the time that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import PercentFormatter
+
+from causalunet.errors import SpecError
+from causalunet.report.style import GREY, legend_above, look, new_figure, style
+from causalunet.report.trend import draw_threshold
+
+__all__ = ["plot_tradeoff"]
+
+
+def plot_tradeoff(
+    data: xr.Dataset,
+    *,
+    threshold: float | None = 0.8,
+    marks: Mapping[str, float] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw mean SSIM against time for families of methods, such as shortcuts and runs of fewer steps.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        Along ``method``: ``time``, as a share of the uncut run's; ``ssim``, the mean to the uncut run's images;
+        ``interval``, (method, bound), of that mean; the coordinates ``family`` and ``label``. The attribute
+        ``samples`` and ``interval``'s attributes ``interval_kind`` and ``probability`` are told if they are there.
+    threshold : float or None
+        Of SSIM, drawn as a line.
+    marks : mapping of str to float, optional
+        Names in the legend to shares of time, such as ``{"27 % less time": 0.73}``, drawn as vertical lines.
+    ax : matplotlib Axes, optional
+        To draw into; a new figure by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    SpecError
+        The data are not laid out so.
+    """
+    _check(data)
+    with style():
+        own = new_figure(4.6, 3.2) if ax is None else None
+        drawn = own.subplots() if own is not None else cast("Axes", ax)
+        families = list(dict.fromkeys(data["family"].values.tolist()))
+        for position, family in enumerate(families):
+            _draw_family(drawn, data.isel(method=data["family"].values == family).sortby("time"), position)
+        if threshold is not None:
+            draw_threshold(drawn, threshold)
+        for name, share in (marks or {}).items():
+            drawn.axvline(share, color=GREY, linewidth=0.9, linestyle=(0, (6, 2)), label=name, zorder=1)
+        _limit(drawn, data, [] if threshold is None else [threshold], list((marks or {}).values()))
+        drawn.xaxis.set_major_formatter(PercentFormatter(1))
+        drawn.set_xlabel("time, as a share of the uncut run's")
+        drawn.set_ylabel(f"mean SSIM to the uncut run\n{_interval_name(data)}")
+        if own is not None:
+            legend_above(own, [drawn])
+        else:
+            drawn.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    return cast("Figure", drawn.get_figure(root=True))
+
+
+def _draw_family(ax: Axes, points: xr.Dataset, position: int) -> None:
+    appearance = look(position)
+    time, ssim = points["time"].values, points["ssim"].values
+    reach = np.abs(points["interval"].transpose("bound", "method").values - ssim)
+    name = str(points["family"].values[0])
+    ax.plot(time, ssim, label=name, **appearance._asdict())
+    ax.errorbar(time, ssim, yerr=reach, fmt="none", capsize=2, elinewidth=0.8, color=appearance.color)
+    # The labels of one family stand above its points, those of the next below: methods compared have like times.
+    above = position % 2 == 0
+    for x, y, text in zip(time, ssim, points["label"].values, strict=True):
+        ax.annotate(
+            str(text),
+            (x, y),
+            xytext=(-4 if above else 4, 4 if above else -4),
+            textcoords="offset points",
+            ha="right" if above else "left",
+            va="bottom" if above else "top",
+            fontsize=6.5,
+            color=appearance.color,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+        )
+
+
+def _limit(ax: Axes, data: xr.Dataset, similarities: list[float], times: list[float]) -> None:
+    """Leave room for labels around what is drawn; neither axis has to start at 0, since nothing is a bar."""
+    lowest = min(float(data["interval"].min()), float(data["ssim"].min()), *similarities, 1.0)
+    fastest, slowest = min(float(data["time"].min()), *times, 1.0), max(float(data["time"].max()), *times, 1.0)
+    ax.set_ylim(np.floor(10 * lowest - 0.5) / 10, 1.02)
+    ax.set_xlim(np.floor(10 * fastest - 0.8) / 10, slowest + 0.03)
+
+
+def _interval_name(data: xr.Dataset) -> str:
+    attrs = data["interval"].attrs
+    kind = f"{100 * attrs['probability']:g} % interval" if "probability" in attrs else "interval"
+    kind += f" ({attrs['interval_kind']})" if "interval_kind" in attrs else ""
+    return f"with {kind}" + (f", n = {data.attrs['samples']}" if "samples" in data.attrs else "")
+
+
+def _check(data: xr.Dataset) -> None:
+    wanted = {"time": {"method"}, "ssim": {"method"}, "interval": {"method", "bound"}}
+    wanted |= {"family": {"method"}, "label": {"method"}}
+    wrong = [name for name, dims in wanted.items() if name not in data.variables or set(data[name].dims) != dims]
+    if wrong or not data.sizes["method"] or data.sizes["bound"] != 2:
+        raise SpecError(
+            f"A trade-off needs time, ssim, family and label along 'method', and interval along 'method' and 'bound' "
+            f"(lower, upper); missing or of other dimensions: {', '.join(wrong) or 'no method, or not two bounds'}."
+        )

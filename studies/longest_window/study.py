@@ -1,0 +1,78 @@
+"""For how many steps in a row can the bottom of the U-Net be missing? Figures 9 and 20 of Prasad et al. 2023.
+
+From the first redundant start of each depth, as the study temporal_dynamics found it, the cut lasts longer and longer.
+
+    python studies/longest_window/study.py --quick     # two minutes on two cores, after temporal_dynamics --quick
+    python studies/longest_window/study.py --medium    # ten minutes, after temporal_dynamics --medium
+    python studies/longest_window/study.py --full      # the paper's grid; prints its time before it starts
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from rich.console import Console
+
+import causalunet as cu
+from causalunet.scenes import draw_scenes
+from causalunet.script import Folder, run_script
+
+DEPTHS = (4, 6, 8, 12)
+THRESHOLD = 0.8
+
+
+def quick(folder: Folder) -> cu.Study:
+    """30 steps, 6 samples, lengths 4, 8, 12, ..."""
+    return make_study(folder, samples=6, every=4)
+
+
+def medium(folder: Folder) -> cu.Study:
+    """50 steps, 16 samples, lengths 5, 10, 15, ..."""
+    return make_study(folder, samples=16, every=5)
+
+
+def full(folder: Folder) -> cu.Study:
+    """100 steps, 100 samples, lengths 1, 2, 3, ..."""
+    return make_study(folder, samples=100, every=1)
+
+
+def make_study(folder: Folder, *, samples: int, every: int) -> cu.Study:
+    """Cuts of growing length from the first redundant start of each depth on."""
+    earlier = folder.earlier("temporal_dynamics")
+    found = cu.analysis.first_redundant_step(earlier, threshold=THRESHOLD, lasting=False, kind="ablate_block")
+    steps = earlier.children["baseline"].sizes["step"]
+    starts = {depth: int(found["step"].sel(bottom=depth)) for depth in DEPTHS if found["step"].sel(bottom=depth) > 0}
+    return cu.Study(
+        name=f"longest window, {folder.size}",
+        prompts=tuple(scene.prompt for scene in draw_scenes(samples, seed=0)),
+        sampler=cu.DDPM(steps=steps),
+        interventions=tuple(
+            cu.AblateBlock(bottom=depth, window=cu.Window(start, length))
+            for depth, start in starts.items()
+            for length in range(every, start + 1, every)
+        ),
+    )
+
+
+def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
+    """Figures 9 (mean SSIM by length) and 20 (images)."""
+    longest = cu.analysis.longest_window(results, threshold=THRESHOLD)
+    for depth, start, length, (low, high) in zip(
+        longest["bottom"].values,
+        longest["start"].values,
+        longest["length"].values,
+        longest["interval"].values,
+        strict=True,
+    ):
+        told = "none" if np.isnan(length) else f"{length:.0f} [{low:.0f}, {high:.0f}]"
+        console.print(
+            f"bottom {depth} from step {start}: longest window with mean SSIM >= {THRESHOLD}: {told}", highlight=False
+        )
+    selections = cu.report.series_along(results, "length")
+    cu.report.save(cu.report.plot_trend(results, selections, by="length"), folder.figures / "figure-9.png")
+    deepest = list(selections.values())[-1]
+    cu.report.save(cu.report.plot_grid(results, deepest, by="length"), folder.figures / "figure-20.png")
+
+
+if __name__ == "__main__":
+    run_script(__file__, __doc__ or "", {"quick": quick, "medium": medium, "full": full}, draw)

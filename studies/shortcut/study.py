@@ -1,0 +1,130 @@
+"""A shortcut from the findings, on fresh and on harder prompts. Figures 11, 12, 13, 14 and 22 of Prasad et al. 2023.
+
+The shortcut that the study tradeoff chose draws prompts that no study has seen, and combinations of colour, shape and
+texture that the training of the model has never seen, two samples each. It is judged by SSIM, mean absolute deviation,
+the factors that change, and time.
+
+    python studies/shortcut/study.py --quick     # three minutes on two cores, after tradeoff --quick
+    python studies/shortcut/study.py --medium    # ten minutes, after tradeoff --medium
+    python studies/shortcut/study.py --full      # the paper's grid; prints its time before it starts
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich.console import Console
+
+import causalunet as cu
+from causalunet.scenes import draw_scenes
+from causalunet.script import Folder, run_script
+
+THRESHOLD = 0.8
+FRESH = {"quick": 8, "medium": 24, "full": 100}
+HARDER = {"quick": 2, "medium": 6, "full": 10}
+TIMED = 4
+"""Samples in the batch that is timed."""
+
+
+def quick(folder: Folder) -> cu.Study:
+    """30 steps; 8 fresh prompts, 2 x 2 of held-out combinations."""
+    return make_study(folder)
+
+
+def medium(folder: Folder) -> cu.Study:
+    """50 steps; 24 fresh prompts, 6 x 2 of held-out combinations."""
+    return make_study(folder)
+
+
+def full(folder: Folder) -> cu.Study:
+    """100 steps; 100 fresh prompts, 10 x 2 of held-out combinations."""
+    return make_study(folder)
+
+
+def make_study(folder: Folder) -> cu.Study:
+    """The shortcut, and a run of evenly spaced steps that costs as much."""
+    shortcut = chosen(folder)
+    harder = [scene for scene in draw_scenes(HARDER[folder.size], seed=3, only_held_out=True) for _ in range(2)]
+    return cu.Study(
+        name=f"shortcut, {folder.size}",
+        prompts=tuple(scene.prompt for scene in (*draw_scenes(FRESH[folder.size], seed=2), *harder)),
+        sampler=shortcut.sampler,
+        interventions=(shortcut.intervention, as_costly(shortcut)),
+    )
+
+
+def chosen(folder: Folder) -> cu.Shortcut:
+    """The shortcut of the study tradeoff."""
+    folder.earlier("tradeoff")
+    return cu.Shortcut.open(
+        folder.output.parent.parent / "tradeoff" / folder.output.name / f"{folder.size}-shortcut.json"
+    )
+
+
+def as_costly(shortcut: cu.Shortcut) -> cu.SkipSteps:
+    """Fewer steps, as many as the shortcut's FLOPs pay for."""
+    cost = shortcut.cost()
+    return cu.analysis.fewer_steps(shortcut.sampler.steps, max(2, round(cost["flops_share"] * shortcut.sampler.steps)))
+
+
+def parts(results: xr.DataTree, folder: Folder) -> dict[str, xr.DataTree]:
+    """Fresh prompts, and the harder ones."""
+    fresh = FRESH[folder.size]
+    return {"fresh": results.isel(sample=slice(fresh)), "harder": results.isel(sample=slice(fresh, None))}
+
+
+def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
+    """Figures 11 to 14 and 22, and what the shortcut costs and saves."""
+    shortcut = chosen(folder)
+    picked = {"intervention": shortcut.intervention.label}
+    for name, part in parts(results, folder).items():
+        for one, told in ((picked, "shortcut"), ({"kind": "skip_steps"}, "fewer steps at equal FLOPs")):
+            tell(part, one, f"{name} prompts, {told}", console)
+    prompts = [str(prompt) for prompt in results.children["baseline"].to_dataset()["prompt"].values[:TIMED]]
+    timed = cu.time_shortcut(shortcut, prompts, repeats=5)
+    saved, (low, high) = (timed[name].sel(arm="shortcut").values for name in ("saved", "spread"))
+    console.print(
+        f"{shortcut.name}: {float(saved):.1%} less time (quartiles {low:.1%} to {high:.1%}), "
+        f"{float(timed['saved_by_cuts']):.1%} by cuts and {float(timed['saved_by_steps']):.1%} by skipped steps; "
+        f"{float(timed['flops_saved'].sel(arm='shortcut')):.1%} fewer FLOPs, "
+        f"{float(timed['kernels_saved'].sel(arm='shortcut')):.1%} fewer kernels "
+        f"(batch of {TIMED}, {timed.attrs['device']}, {timed.attrs['threads']} threads; "
+        f"baseline: {timed.attrs['baseline']})",
+        highlight=False,
+        soft_wrap=True,
+    )
+    split = parts(results, folder)
+    figures = {
+        "figure-11": cu.report.plot_plan(results, picked),
+        "figure-12": cu.report.plot_pairs(split["fresh"], picked, best=5, worst=5),
+        "figure-13": cu.report.plot_histogram(split["fresh"], picked, threshold=THRESHOLD),
+        "figure-14": cu.report.plot_pairs(split["harder"], picked, best=2, worst=2),
+        "figure-22": cu.report.plot_deviation(split["fresh"], picked),
+    }
+    for name, figure in figures.items():
+        cu.report.save(figure, folder.figures / f"{name}.png")
+
+
+def tell(part: xr.DataTree, one: dict[str, Any], name: str, console: Console) -> None:
+    """SSIM, mean absolute deviation and changed factors in one line."""
+    effect = cu.analysis.effects(part, **one).squeeze("intervention")
+    outcomes = part.children["outcomes"].to_dataset().sel(one).squeeze("intervention")
+    baseline = part.children["baseline"].to_dataset()
+    deviation = float(np.abs(outcomes["image"].values - baseline["image"].values).mean())
+    changed = float(outcomes["factor_changed"].any("factor").mean())
+    low, high = effect["interval"].values
+    console.print(
+        f"{name}: mean SSIM {float(effect['mean']):.3f} [{low:.3f}, {high:.3f}], "
+        f"{float(effect['share']):.0%} at {THRESHOLD} or above, worst {float(effect['worst']):.3f}; "
+        f"mean absolute deviation {deviation:.3f}; a factor changes in {changed:.0%} "
+        f"(n = {part.children['baseline'].sizes['sample']})",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    run_script(__file__, __doc__ or "", {"quick": quick, "medium": medium, "full": full}, draw)

@@ -86,7 +86,7 @@ def test_every_cell_is_that_of_numpy_and_scipy(results: xr.DataTree, table: xr.D
         ).confidence_interval
         np.testing.assert_allclose(cell["interval"], expected)
         assert float(cell["p"]) == pytest.approx(hall_p(values, 0.8), rel=1e-9)
-        worst = sorted((value, sample) for sample, value in enumerate(values))[0]
+        worst = min((value, sample) for sample, value in enumerate(values))
         assert (float(cell["worst"]), int(cell["worst_sample"])) == worst
     assert table["band"].attrs["probability"] == table["interval"].attrs["probability"] == 0.9
     assert table["share_interval"].attrs["interval_kind"] == "Wilson"
@@ -104,7 +104,7 @@ def test_families_are_sweeps_or_the_study(results: xr.DataTree, table: xr.Datase
     tested = slice(0, 11)
     np.testing.assert_allclose(whole["band"][tested], band_by_loop(values[tested], 0.95, 299, 0), rtol=1e-9)
     np.testing.assert_allclose(whole["p_adjusted"][tested], multipletests(whole["p"][tested], method="fdr_bh")[1])
-    assert whole["family"].values.tolist() == ["study"] * 11 + ["null 20-16"[:5] + "20-18"]
+    assert whole["family"].values.tolist() == ["study"] * 11 + ["null 20-16"]
 
 
 def test_cost_is_held_against_the_baseline(results: xr.DataTree, table: xr.Dataset) -> None:
@@ -114,9 +114,9 @@ def test_cost_is_held_against_the_baseline(results: xr.DataTree, table: xr.Datas
     np.testing.assert_allclose(skipped["flops_saved"], 0.1)
     blocks = table.sel(kind="ablate_block", bottom=2)
     np.testing.assert_array_equal(blocks["unet_calls_saved"], 0)
-    # Of 14 equal blocks 5 do not run (the deepest two of both sides and the bottleneck) in 3 of 20 calls.
+    # The deepest two blocks of both sides and the bottleneck, 500 of 1400 FLOP, do not run in 3 of 20 calls.
     np.testing.assert_allclose(blocks["flops_saved"], 5 / 14 * 3 / 20)
-    assert float(table["flops_saved"].sel(kind="null")) == 0
+    assert table["flops_saved"].sel(kind="null").values.tolist() == [0]
     assert float(table["noise_floor"]) == pytest.approx(1)
 
 
@@ -184,7 +184,8 @@ def test_of_distances_small_ones_are_alike(results: xr.DataTree) -> None:
     np.testing.assert_array_equal(data["share"], (values <= 0.01).mean(axis=1))
     np.testing.assert_array_equal(data["worst"], values.max(axis=1))
     assert data["p"].values[0] == pytest.approx(hall_p(-values[0], -0.01))
-    assert data["p"].values[0] < 1e-3 < 0.9 < data["p"].values[1]
+    assert data["p"].values[0] < 1e-3
+    assert data["p"].values[1] > 0.9
 
 
 def test_order_of_samples_makes_no_difference(results: xr.DataTree, tmp_path: Path) -> None:

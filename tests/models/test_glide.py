@@ -229,6 +229,8 @@ def test_a_zip_of_something_else(tmp_path: Path) -> None:
 
 @pytest.fixture
 def without_glide(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("glide_text2im")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "glide_text2im", None)
 
 

@@ -1,0 +1,80 @@
+"""Time saved on GLIDE at its full size when bottom blocks are cut, beside FLOP and kernel shares: ``make bench``.
+
+Weights are random, which changes no time. Needs 2 GB of memory, and some minutes on a CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from causalunet.design import Zero
+from causalunet.execute import TracedUNet
+from causalunet.execute.timing import count_kernels
+from causalunet.models.glide import Glide
+from causalunet.plan import Action, PlacedFill
+from causalunet.schedule import cosine_alpha_bar
+from tests.models.full_size import TOKENIZE, random_glide
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]
+
+BOTTOM = (2, 4, 8)
+CUDA = torch.cuda.is_available()
+BATCHES = (1, 16) if CUDA else (1,)
+REPEATS = 30 if CUDA else 5
+
+
+@pytest.fixture(scope="module")
+def model() -> Glide:
+    unet = random_glide().to("cuda" if CUDA else "cpu")
+    return Glide("glide", unet, TOKENIZE, cosine_alpha_bar())
+
+
+def interleaved(arms: dict[str, Callable[[], object]]) -> dict[str, NDArray[np.float64]]:
+    """Seconds of every repeat of every arm, after one that does not count; arms take turns."""
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(1 + REPEATS):
+        for name, arm in arms.items():
+            started = time.perf_counter()
+            arm()
+            if CUDA:
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - started)
+    return {name: np.array(values[1:]) for name, values in times.items()}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("samples", BATCHES)
+def test_time_saved_by_cutting_the_bottom(model: Glide, samples: int, capsys: pytest.CaptureFixture[str]) -> None:
+    anatomy, unet, rows = model.anatomy, TracedUNet(model.unet, model.anatomy), 2 * samples
+    texts = zip(model.encode(["tench"]), model.encode([""]), strict=True)
+    context = [torch.cat([part.expand(samples, *part.shape[1:]) for part in pair]) for pair in texts]
+    x = torch.randn(rows, *model.image_shape, generator=torch.Generator().manual_seed(0)).to(context[0].device)
+    arguments = (x, torch.full((rows,), 500.0, device=x.device), *context)
+    actions = {"uncut": Action()}
+    for bottom in BOTTOM:
+        place = f"up.{bottom - 1}"
+        actions[str(bottom)] = Action(frozenset({PlacedFill(place, Zero(), "both")}), anatomy.dead({place}))
+    times = interleaved({name: partial(unet, action, arguments, samples) for name, action in actions.items()})
+    kernels = {name: count_kernels(model, action, samples, 2) for name, action in actions.items()}
+    lines = []
+    for bottom in BOTTOM:
+        saved = 1 - times[str(bottom)] / times["uncut"]
+        low, high = np.quantile(saved, (0.25, 0.75))
+        flops = 1 - anatomy.live_flops(actions[str(bottom)].dead) / anatomy.flops
+        of_kernels = 1 - kernels[str(bottom)] / kernels["uncut"]
+        spread = f"{low:.1%} - {high:.1%}"
+        lines.append(f"{bottom:>6}  {np.median(saved):>10.1%}  {spread:>15}  {flops:>5.1%}  {of_kernels:>7.1%}")
+    device = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} thread(s)"
+    with capsys.disabled():
+        print(
+            f"\nGLIDE base, one guided call of {samples} sample(s), {rows} rows, float32, {device}, {REPEATS} repeats"
+        )
+        print(f"baseline: the uncut traced call, text cached, median {np.median(times['uncut']):.3f} s")
+        print("bottom  time saved        quartiles  FLOPs  kernels\n" + "\n".join(lines))

@@ -1,0 +1,97 @@
+"""Study scripts: sizes, errors in one line, results of earlier studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from rich.console import Console
+
+import causalunet as cu
+from causalunet.errors import StoreError
+from causalunet.models.base import _LOADERS
+from causalunet.models.text_to_image import TextToImage
+from causalunet.script import Folder, run_script
+
+
+@pytest.fixture(autouse=True)
+def tiny_by_name(tiny_model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_LOADERS, "tiny", lambda: tiny_model)
+
+
+def small(folder: Folder) -> cu.Study:
+    """Two steps."""
+    return cu.Study(
+        name="script",
+        model="tiny",
+        prompts=("a red circle",),
+        sampler=cu.DDPM(steps=3),
+        interventions=(cu.SkipSteps(cu.Window(1, 1)),),
+    )
+
+
+def after(folder: Folder) -> cu.Study:
+    """100 % of what came first."""
+    folder.earlier("first")
+    return small(folder)
+
+
+def script_in(tmp_path: Path, name: str) -> Path:
+    folder = tmp_path / "studies" / name
+    folder.mkdir(parents=True)
+    return folder / "study.py"
+
+
+def test_a_script_plans_runs_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn: list[tuple[int, Folder]] = []
+
+    def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
+        drawn.append((results["baseline"].sizes["sample"], folder))
+        console.print("drawn")
+
+    script = script_in(tmp_path, "first")
+    run_script(script, "A study.", {"quick": small, "full": after}, draw, [])
+    printed = capsys.readouterr().out
+    assert "Study 'script' on tiny" in printed
+    assert "drawn" in printed
+    ((samples, folder),) = drawn
+    assert samples == 1
+    assert folder.store == script.parent / "results" / "quick.zarr"
+    assert folder.store.is_dir()
+    assert str(folder.store) in printed.replace("\n", "")
+
+
+def test_a_later_study_reads_the_earlier_one_of_its_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    later = script_in(tmp_path, "later")
+    with pytest.raises(SystemExit) as ended:
+        run_script(later, "A study.", {"quick": after}, lambda *_: None, [])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert "Run that one first: python studies/first/study.py --quick" in told
+    run_script(script_in(tmp_path, "first"), "A study.", {"quick": small}, lambda *_: None, [])
+    run_script(later, "A study.", {"quick": after}, lambda *_: None, ["--quick"])
+    assert (later.parent / "results" / "quick.zarr").is_dir()
+
+
+def test_earlier_results_elsewhere(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "studies" / "later", "quick", tmp_path / "elsewhere" / "later" / "out")
+    with pytest.raises(StoreError, match=str(tmp_path / "elsewhere" / "first" / "out" / "quick.zarr")):
+        folder.earlier("first")
+
+
+def test_ctrl_c_and_help(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(folder: Folder) -> cu.Study:
+        raise KeyboardInterrupt
+
+    script = script_in(tmp_path, "first")
+    with pytest.raises(SystemExit) as ended:
+        run_script(script, "A study.", {"quick": interrupted}, lambda *_: None, [])
+    assert ended.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run_script(script, "What it asks.", {"quick": small, "full": after}, lambda *_: None, ["--help"])
+    told = capsys.readouterr().out
+    assert "What it asks." in told
+    assert "--full" in told
+    assert "100 % of what came first." in told

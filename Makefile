@@ -17,10 +17,11 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help study test lint bench clean
+.PHONY: help study studies test lint bench clean
 
 help:
 	@echo "make study   the temporal dynamics study, its quick form"
+	@echo "make studies all studies, their quick form, each from the results of the earlier ones"
 	@echo "make test    the tests"
 	@echo "make lint    ruff, mypy and the import contracts"
 	@echo "make bench   the benchmarks"
@@ -28,6 +29,12 @@ help:
 
 study: $(VENV)/.installed-run
 	@$(BIN)/python studies/temporal_dynamics/study.py --quick $(ARGS)
+
+# In this order: later studies read the results of earlier ones.
+STUDIES := temporal_dynamics longest_window relaxation tradeoff shortcut search
+
+studies: $(VENV)/.installed-run
+	@set -e; for name in $(STUDIES); do $(BIN)/python studies/$$name/study.py --quick $(ARGS); done
 
 test: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest $(ARGS)

@@ -16,6 +16,7 @@ from causalunet.analysis.selection import intervention_columns, outcomes
 from causalunet.analysis.summary import summary_table
 from causalunet.analysis.sweeps import sweeps
 from causalunet.dims import CHANNEL, INTERVENTION, SAMPLE, STEP, X, Y
+from causalunet.report.tables import cell
 
 __all__ = [
     "TableOf",
@@ -93,21 +94,25 @@ def sweep_table(results: xr.DataTree) -> TableOf:
 
 
 def start_table(results: xr.DataTree, *, allow_incomplete: bool) -> TableOf:
-    """Mean SSIM with interval, a row per start step and a column per sweep."""
+    """Mean SSIM with interval by start step and sweep; whichever there are fewer of are the columns."""
     summary = summary_table(results, allow_incomplete=allow_incomplete)
     attrs = summary["interval"].attrs
-    rows = []
-    for position, start in enumerate(summary["start"].values):
-        at = summary.isel(start=position)
-        cells = zip(at["mean"].values, at["interval"].values, at["samples"].values, strict=True)
-        rows.append(
-            (str(start), *(f"{mean:.3f} [{low:.3f}, {high:.3f}]" if n else "-" for mean, (low, high), n in cells))
-        )
     caption = (
-        f"Mean SSIM to the baseline by start step, in brackets its {100 * attrs['probability']:g} % interval "
+        f"Mean SSIM to the baseline by start step, in brackets the {100 * attrs['probability']:g} % interval "
         f"({attrs['interval_kind']}), n = {int(summary['samples'].max())}"
     )
-    return TableOf(caption, ("start", *map(str, summary["selection"].values)), tuple(rows))
+    dims = ("start", "selection") if summary.sizes["start"] >= summary.sizes["selection"] else ("selection", "start")
+    rows, columns = (
+        [f"from {value}" if dim == "start" else str(value) for value in summary[dim].values.tolist()] for dim in dims
+    )
+    summary = summary.transpose(*dims, ...)
+    mean, interval, samples = (summary[part].values for part in ("mean", "interval", "samples"))
+    cells = [
+        [cell(mean[i, j], interval[i, j], 3) if samples[i, j] else "-" for j in range(len(columns))]
+        for i in range(len(rows))
+    ]
+    head = ("start" if dims[0] == "start" else "sweep", *columns)
+    return TableOf(caption, head, tuple((name, *of_row) for name, of_row in zip(rows, cells, strict=True)))
 
 
 def floor_facts(results: xr.DataTree, *, allow_incomplete: bool) -> Facts:

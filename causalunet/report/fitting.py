@@ -117,7 +117,7 @@ class _Content:
     def trends(self) -> Iterator[Drawn]:
         """Curves by start, as many figures as keep them apart."""
         names = list(self.swept)
-        groups = [names] if len(names) <= _CURVES else _by_kind(names)
+        groups = [names] if 0 < len(names) <= _CURVES else _by_kind(names)
         for group in groups:
             chosen = {name: self.swept[name] for name in group}
             variables = ("ssim", "psnr")
@@ -181,7 +181,7 @@ class _Content:
         telling = [self.telling(group[INTERVENTION]) for group in _spread(groups, _HISTOGRAMS)]
         why = f"of the intervention whose mean is nearest to {self.threshold:g}"
         figure = plot_histogram(self.results, {INTERVENTION: telling}, threshold=self.threshold, allow_incomplete=True)
-        caption = f"SSIM over samples, in every sweep {why}."
+        caption = f"SSIM over samples{', in every sweep' if self.swept else ''} {why}."
         alt = "; ".join(f"{label}: mean {self.means[label]:.2f}" for label in telling)
         yield Drawn("Distributions", caption, f"Histograms of SSIM. {alt}.", figure)
         one = {INTERVENTION: self.telling(telling)}

@@ -13,7 +13,7 @@ from rich.text import Text
 from causalunet.analysis.summary import summary_table
 from causalunet.report.style import axis_label
 
-__all__ = ["table_by_start"]
+__all__ = ["cell", "table_by_start"]
 
 _DIGITS = {"ssim": 3, "psnr": 2, "mse": 5}
 
@@ -54,15 +54,17 @@ def table_by_start(
     for start in summary["start"].values:
         row = summary.sel(start=start)
         cells = zip(row["mean"].values, row["interval"].values, row["samples"].values, strict=True)
-        table.add_row(str(start), *(_cell(mean, bounds, digits) if n else Text("-") for mean, bounds, n in cells))
+        # Text, not str: rich reads brackets as markup.
+        table.add_row(str(start), *(Text(cell(mean, bounds, digits) if n else "-") for mean, bounds, n in cells))
     return table
 
 
-def _cell(mean: float, bounds: Iterable[float], digits: int) -> Text:
+def cell(mean: float, bounds: Iterable[float], digits: int) -> str:
+    """Mean and interval as text, such as "0.912 [0.872, 0.947]"; bounds are rounded outwards."""
     low, high = (
         _outward(bound, digits, towards) for bound, towards in zip(bounds, (math.floor, math.ceil), strict=True)
     )
-    return Text(f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")  # not str: rich reads brackets as markup
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _outward(value: float, digits: int, towards: Any) -> float:

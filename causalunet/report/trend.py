@@ -141,7 +141,7 @@ def draw_curves(ax: Axes, curves: Mapping[str, xr.Dataset], *, by: str, threshol
         similarity_axis([ax])
         if threshold is not None:
             draw_threshold(ax, threshold)
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     ax.set_xlabel(_ALONG.get(by, by.replace("_", " ")) + _left_out(curves, by))
     ax.set_ylabel(f"{axis_label(variable, first['mean'].attrs)}\n{band_name(band, first.attrs['samples'])}")
 

@@ -185,7 +185,7 @@ def test_plan_and_provenance_are_those_of_the_store(results: xr.DataTree, page: 
 
 def test_table_by_start_holds_the_means(results: xr.DataTree, page: Page) -> None:
     rows = re.findall(r"<tr>(.*?)</tr>", page.source)
-    (row,) = [row for row in rows if row.startswith('<th scope="row">10</th>')]
+    (row,) = [row for row in rows if row.startswith('<th scope="row">from 10</th>')]
     curve = mean_curve(results, kind="ablate_block", bottom=2).sel(start=10)
     low, high = curve["interval"].values * 1000
     low, high = math.floor(low) / 1000, math.ceil(high) / 1000
@@ -253,6 +253,21 @@ def test_incomplete_study_without_factors(tmp_path: Path, capsys: pytest.Capture
     assert any("n = 2" in text for text in page.text("caption"))
     assert "nan" not in " ".join(page.text("td")).lower()
     assert capsys.readouterr() == ("", "")
+
+
+def test_study_of_one_start_has_curves_along_length(tmp_path: Path) -> None:
+    path = tmp_path / "results.zarr"
+    lengths = sweep(AblateBlock, bottom=2, start=15, length=(1, 2, 4))
+    write_results(path, lengths, samples=2, block=2, factors=False)
+    results = with_trajectory(path)
+    page = Page(report(results, tmp_path / "page.html"))
+    headings = page.text("h3")
+    assert "Lengths and relaxations" in headings
+    assert not {"Trends by start", "Depths", "Images", "Left out"} & set(headings)
+    table = page.source[page.source.index('id="tables"') :]
+    rows = re.findall(r'<th scope="row">(.*?)</th>', table)
+    assert rows == [f"ablate_block bottom=2 length={length}" for length in (1, 2, 4)]
+    assert '<th scope="col">from 15</th>' in table
 
 
 def test_study_of_which_nothing_was_run_yet(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from causalunet.study import Study
 
 if TYPE_CHECKING:
     from causalunet import report
-    from causalunet.models import load_model, register
+    from causalunet.models import from_unet, load_model, register
 
 __version__ = "0.1.0"
 
@@ -56,6 +56,7 @@ __all__ = [
     "Zero",
     "analysis",
     "cut_relax_cut",
+    "from_unet",
     "load_model",
     "open_results",
     "prompts",
@@ -66,7 +67,7 @@ __all__ = [
     "time_shortcut",
 ]
 
-_NEEDS_TORCH = {"load_model": "causalunet.models", "register": "causalunet.models"}
+_NEEDS_TORCH = dict.fromkeys(("from_unet", "load_model", "register"), "causalunet.models")
 
 
 def __getattr__(name: str) -> Any:

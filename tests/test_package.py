@@ -134,5 +134,6 @@ def test_wheel_is_complete(tmp_path: Path) -> None:
         packed = set(archive.namelist())
     weights = {relative(path) for path in (PACKAGE / "weights").glob("*.safetensors")}
     assert weights, "causalunet/weights holds no weights."
-    wanted = {relative(path) for path in MODULES} | weights | {"causalunet/py.typed"}
+    data = {"causalunet/py.typed", "causalunet/report/page.html.jinja", "causalunet/data/imagenet_classes.txt"}
+    wanted = {relative(path) for path in MODULES} | weights | data
     assert wanted <= packed, f"Not in the wheel: {sorted(wanted - packed)}"

@@ -6,7 +6,7 @@ from causalunet.analysis.criteria import Criterion, frontier
 from causalunet.analysis.curves import curve, mean_curve
 from causalunet.analysis.effects import effects
 from causalunet.analysis.estimates import estimate_quality
-from causalunet.analysis.factors import factor_changes
+from causalunet.analysis.factors import factor_changes, factor_effects
 from causalunet.analysis.intervals import bootstrap_mean
 from causalunet.analysis.noise import noise_floor
 from causalunet.analysis.phases import phases
@@ -23,6 +23,7 @@ __all__ = [
     "effects",
     "estimate_quality",
     "factor_changes",
+    "factor_effects",
     "fewer_steps",
     "first_redundant_step",
     "frontier",

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalunet.errors import SpecError
 
-__all__ = ["bootstrap_mean", "wilson_share"]
+__all__ = ["bootstrap_mean", "check_bootstrap", "varies", "wilson_share"]
 
 _MOST_CELLS = 512  # bootstrapped together
 _MOST_VALUES = 1 << 22  # resampled at once: 32 MB
@@ -53,14 +53,12 @@ def bootstrap_mean(
     Source: Efron & Tibshirani 1993, section 14.3, as `scipy.stats.bootstrap` has it.
     """
     array = np.asarray(values, dtype=np.float64)
-    _check_bootstrap(array, probability, resamples)
+    check_bootstrap(array, probability, resamples)
     cells = np.sort(array.reshape(-1, array.shape[-1]), axis=-1)
     smallest, largest = cells[:, 0], cells[:, -1]
     bounds = np.stack([smallest, largest], axis=-1)
     finite = np.isfinite(largest)
-    spread = np.subtract(largest, smallest, where=finite, out=np.zeros_like(largest))
-    scale = np.maximum(abs(smallest), abs(largest))
-    varied = np.flatnonzero(spread > _ROUNDING * np.where(finite, scale, 0))
+    varied = np.flatnonzero(varies(smallest, np.where(finite, largest, smallest)))
     for part in range(0, len(varied), _MOST_CELLS):
         chosen = varied[part : part + _MOST_CELLS]
         bounds[chosen] = _bca(cells[chosen], probability, resamples, seed)
@@ -122,7 +120,20 @@ def _bca(cells: NDArray[np.float64], probability: float, resamples: int, seed: i
     return np.stack([interval.low, interval.high], axis=-1)
 
 
-def _check_bootstrap(array: NDArray[np.float64], probability: float, resamples: int) -> None:
+def varies(smallest: NDArray[np.float64], largest: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether values between these two differ by more than rounding.
+
+    Parameters
+    ----------
+    smallest, largest : ndarray, (...)
+        Infinite only where both are.
+    """
+    spread = np.subtract(largest, smallest, where=np.isfinite(smallest), out=np.zeros_like(largest))
+    return spread > _ROUNDING * np.where(np.isfinite(smallest), np.maximum(abs(smallest), abs(largest)), 0)
+
+
+def check_bootstrap(array: NDArray[np.float64], probability: float, resamples: int) -> None:
+    """Raise `SpecError` unless means over the last axis can have an interval: at least two samples, all with a mean."""
     _check_probability(probability)
     if resamples < 1:
         raise SpecError(f"{resamples} bootstrap resamples asked; give at least 1, and for publication some thousands.")

@@ -2,6 +2,18 @@
 
 from causalunet.models.architectures import Architecture, architectures
 from causalunet.models.base import DiffusionModel, load_model, model_names, register
+from causalunet.models.glide import load_glide
+from causalunet.models.openai_unets import from_unet
 from causalunet.models.shapes import load_shapes
 
-__all__ = ["Architecture", "DiffusionModel", "architectures", "load_model", "load_shapes", "model_names", "register"]
+__all__ = [
+    "Architecture",
+    "DiffusionModel",
+    "architectures",
+    "from_unet",
+    "load_glide",
+    "load_model",
+    "load_shapes",
+    "model_names",
+    "register",
+]

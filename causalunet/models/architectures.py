@@ -40,7 +40,7 @@ def architectures() -> tuple[Architecture, ...]:
     """Describe every known architecture; allocates no weights."""
     known: tuple[tuple[str, UNetConfig, str], ...] = (
         ("shapes", SHAPES_CONFIG, "in the package"),
-        ("glide", GLIDE_CONFIG, "architecture only; official base state dict fits"),
+        ("glide", GLIDE_CONFIG, "official base.pt, by its path or by the extra glide"),
     )
     return tuple(_describe(*entry) for entry in known)
 

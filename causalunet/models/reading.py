@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from causalunet.design.anatomy import Anatomy, Component, Role, u_edges
+from causalunet.errors import ModelError
 from causalunet.models.openai_layout import TextUNet
 
-__all__ = ["read_anatomy"]
+__all__ = ["read_anatomy", "read_called"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +38,47 @@ def read_anatomy(unet: TextUNet) -> Anatomy:
     -------
     Anatomy
     """
-    config = unet.config
-    blocks = _blocks(unet)
-    twin = copy.deepcopy(unet).to("meta") if not _is_meta(unet) else unet
-    shapes, flops, total = _measure(twin, [block.path for block in blocks])
+    config, text = unet.config, unet.config.text
+    arguments = (
+        torch.empty(1, config.in_channels, config.image_size, config.image_size, device="meta"),
+        torch.empty(1, device="meta"),
+        torch.empty(1, 4 * config.model_channels, device="meta"),
+        torch.empty(1, text.width, text.context, device="meta"),
+    )
+    return read_called(unet, arguments)
+
+
+def read_called(unet: nn.Module, arguments: Sequence[Tensor], *, inside: str = "") -> Anatomy:
+    """Describe any U-Net that has ``input_blocks``, ``middle_block`` and ``output_blocks`` as a graph.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+        Weights are neither read nor changed.
+    arguments : sequence of Tensor
+        Of its forward, for one row, on the meta device; the first is the image, (1, channel, y, x).
+    inside : str
+        Path of the submodule that has the blocks; empty if ``unet`` has them itself.
+
+    Returns
+    -------
+    Anatomy
+
+    Raises
+    ------
+    ModelError
+        A block did not run exactly once, in the order encoder, bottleneck, decoder.
+    SpecError
+        Encoder and decoder have different numbers of blocks.
+    """
+    blocks = _blocks(unet, f"{inside}." if inside else "")
+    edges = u_edges(*(sum(block.role == role for block in blocks) for role in ("encoder", "decoder")))
+    shapes, flops, total = _measure(_on_meta(unet), [block.path for block in blocks], arguments)
     components = tuple(
         Component(
             name=block.name,
             role=block.role,
-            level=_level(config.image_size, shapes[block.path][1]),
+            level=_level(arguments[0].shape[-1], shapes[block.path][2]),
             depth=min(index, len(blocks) - 1 - index),
             shape=shapes[block.path],
             flops=flops[block.path],
@@ -53,31 +87,38 @@ def read_anatomy(unet: TextUNet) -> Anatomy:
         )
         for index, block in enumerate(blocks)
     )
-    edges = u_edges(len(unet.input_blocks), len(unet.output_blocks))
     return Anatomy(components, edges, total, sum(parameter.numel() for parameter in unet.parameters()))
 
 
-def _is_meta(unet: nn.Module) -> bool:
-    return next(unet.parameters()).device.type == "meta"
+def _on_meta(unet: nn.Module) -> nn.Module:
+    """Copy the module without its weights: deepcopy is told that they are copied already."""
+    twins: dict[int, Any] = {}
+    for parameter in unet.parameters():
+        twins[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+    for buffer in unet.buffers():
+        twins[id(buffer)] = buffer.to("meta")
+    return copy.deepcopy(unet, twins)
 
 
-def _blocks(unet: TextUNet) -> list[_Block]:
-    encoder = [_Block(f"down.{i}", "encoder", f"input_blocks.{i}", block) for i, block in enumerate(unet.input_blocks)]
-    decoder = [_Block(f"up.{i}", "decoder", f"output_blocks.{i}", block) for i, block in enumerate(unet.output_blocks)]
-    return [*encoder, _Block("mid", "bottleneck", "middle_block", unet.middle_block), *decoder]
+def _blocks(unet: nn.Module, prefix: str) -> list[_Block]:
+    def numbered(name: str, role: Role, path: str) -> list[_Block]:
+        blocks = unet.get_submodule(prefix + path).children()
+        return [_Block(f"{name}.{i}", role, f"{prefix}{path}.{i}", block) for i, block in enumerate(blocks)]
+
+    middle = f"{prefix}middle_block"
+    return [
+        *numbered("down", "encoder", "input_blocks"),
+        _Block("mid", "bottleneck", middle, unet.get_submodule(middle)),
+        *numbered("up", "decoder", "output_blocks"),
+    ]
 
 
-def _measure(twin: TextUNet, paths: list[str]) -> tuple[dict[str, tuple[int, int, int]], dict[str, int], int]:
+def _measure(
+    twin: nn.Module, paths: list[str], arguments: Sequence[Tensor]
+) -> tuple[dict[str, tuple[int, int, int]], dict[str, int], int]:
     """Output shapes and FLOPs of the blocks, and FLOPs of the whole call, for one row."""
-    config, text = twin.config, twin.config.text
-    shapes: dict[str, tuple[int, int, int]] = {}
-    handles = [twin.get_submodule(path).register_forward_hook(_shape_hook(shapes, path)) for path in paths]
-    arguments = (
-        torch.empty(1, config.in_channels, config.image_size, config.image_size, device="meta"),
-        torch.empty(1, device="meta"),
-        torch.empty(1, 4 * config.model_channels, device="meta"),
-        torch.empty(1, text.width, text.context, device="meta"),
-    )
+    ran: list[tuple[str, tuple[int, int, int]]] = []
+    handles = [twin.get_submodule(path).register_forward_hook(_shape_hook(ran, path)) for path in paths]
     counter = FlopCounterMode(display=False)
     try:
         with torch.no_grad(), counter:
@@ -85,16 +126,21 @@ def _measure(twin: TextUNet, paths: list[str]) -> tuple[dict[str, tuple[int, int
     finally:
         for handle in handles:
             handle.remove()
+    if [path for path, _ in ran] != paths:
+        raise ModelError(
+            f"The blocks of this {type(twin).__name__} ran in the order {', '.join(path for path, _ in ran)}; a U-Net "
+            "in OpenAI's layout runs every input block, the middle block, then every output block, each once."
+        )
     counts = counter.get_flop_counts()
     root = type(twin).__name__
     flops = {path: sum(counts.get(f"{root}.{path}", {}).values()) for path in paths}
-    return shapes, flops, counter.get_total_flops()
+    return dict(ran), flops, counter.get_total_flops()
 
 
-def _shape_hook(shapes: dict[str, tuple[int, int, int]], path: str) -> Any:
+def _shape_hook(ran: list[tuple[str, tuple[int, int, int]]], path: str) -> Any:
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         channels, height, width = output.shape[1:]
-        shapes[path] = (channels, height, width)
+        ran.append((path, (channels, height, width)))
 
     return record
 

@@ -2,9 +2,10 @@
 
 Candidates are put together from the stored results of the earlier studies alone: cut the bottom blocks from their first
 redundant start on, as long as they can be missing, relax as long as the model needs, cut again, and stop where the
-estimate of the image is good enough. Beside them stand stopping alone and runs of fewer, evenly spaced steps. Of those
-with cuts, the cheapest whose mean SSIM is surely above the threshold becomes the shortcut, for the study of that name
-to judge.
+estimate of the image is good enough. Since the effects of several cuts and of the stop add up, a start counts as
+redundant at a stricter level than the one that the whole has to reach. Beside the candidates stand stopping alone and
+runs of fewer, evenly spaced steps. Of those with cuts, the cheapest whose mean SSIM is surely above the threshold becomes
+the shortcut, for the study of that name to judge.
 
     python studies/tradeoff/study.py --quick     # four minutes on two cores, after relaxation --quick
     python studies/tradeoff/study.py --medium    # fifteen minutes, after relaxation --medium
@@ -25,7 +26,9 @@ from causalunet.scenes import draw_scenes
 from causalunet.script import Folder, run_script
 
 THRESHOLD = 0.8
-STOPS = (0.8, 0.9, 0.95)
+REDUNDANT = (0.95, 0.98)
+"""Candidates start cutting where a single window has a mean SSIM of this."""
+STOPS = (0.9, 0.95)
 """Candidates stop where the estimate of the image has a mean SSIM of this to the final image."""
 KEPT = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2)
 """Shares of the steps of the runs that simply have fewer."""
@@ -66,9 +69,9 @@ def candidates(folder: Folder) -> list[cu.design.Intervention]:
     steps = dynamics.children["baseline"].sizes["step"]
     found = {level: cu.analysis.stopping_step(dynamics, threshold=level) for level in STOPS}
     stops = {f"stop at {stop}": stop for stop in dict.fromkeys(found.values()) if stop and stop > 1}
-    needed = cu.analysis.relaxation_needed(relaxed, threshold=THRESHOLD)
+    rows = relaxed_rows(dynamics, cu.analysis.relaxation_needed(relaxed, threshold=THRESHOLD))
     families: dict[str, dict[str, cu.design.Intervention]] = {
-        "cut and stop": cu.analysis.propose_shortcuts(needed, stops, steps=steps),
+        "cut and stop": cu.analysis.propose_shortcuts(rows, stops, steps=steps),
         "stop alone": {name: cu.SkipSteps(cu.Window(stop - 1, stop - 1)) for name, stop in stops.items()},
         "fewer steps": {
             f"{round(k * steps)} of {steps}": cu.analysis.fewer_steps(steps, round(k * steps)) for k in KEPT
@@ -79,6 +82,19 @@ def candidates(folder: Folder) -> list[cu.design.Intervention]:
         for family, members in families.items()
         for name, item in members.items()
     ]
+
+
+def relaxed_rows(dynamics: xr.DataTree, needed: xr.Dataset) -> xr.Dataset:
+    """Cut and relaxation of every depth, from its redundant starts at the stricter levels."""
+    rows = {}
+    for level in REDUNDANT:
+        found = cu.analysis.first_redundant_step(dynamics, threshold=level, lasting=False, kind="ablate_block")
+        for depth, cut, relax in zip(*(needed[name].values for name in ("bottom", "cut", "relax")), strict=True):
+            start = float(found["step"].sel(bottom=depth))
+            if start > 0:
+                rows[int(depth), int(start)] = (int(depth), int(start), int(cut), float(relax))
+    columns = zip(("bottom", "start", "cut", "relax"), zip(*rows.values(), strict=True), strict=True)
+    return xr.Dataset({name: ("group", np.array(values)) for name, values in columns})
 
 
 def measure(results: xr.DataTree, folder: Folder) -> xr.Dataset:

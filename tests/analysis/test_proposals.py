@@ -58,11 +58,16 @@ def test_cuts_and_relaxations_take_turns_down_to_the_stop(start: int, cut: int, 
 
 def test_every_depth_with_every_stop() -> None:
     made = propose_shortcuts(groups((4, 50, 10, 5), (8, 40, 5, 20)), {"early": 30, "late": 10}, steps=STEPS)
-    assert list(made) == ["bottom 4, early", "bottom 4, late", "bottom 8, early", "bottom 8, late"]
+    assert list(made) == [
+        "bottom 4 from 50, early",
+        "bottom 4 from 50, late",
+        "bottom 8 from 40, early",
+        "bottom 8 from 40, late",
+    ]
     expected = cu.AblateBlock(bottom=8, window=cu.Windows((cu.Window(40, 5), cu.Window(15, 5)))) + cu.SkipSteps(
         cu.Window(9, 9)
     )
-    assert made["bottom 8, late"].digest == expected.digest
+    assert made["bottom 8 from 40, late"].digest == expected.digest
 
 
 @pytest.mark.parametrize("stop", [0, STEPS])

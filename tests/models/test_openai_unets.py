@@ -216,6 +216,7 @@ def test_it_is_a_model(case: Case) -> None:
     assert isinstance(model, DiffusionModel)
     assert not case.unet.training
     assert model.factors == {}
+    assert model.guidable == (case.scale != 1)
     with pytest.raises(ModelError, match="has no factor reader"):
         model.read_factors(np.zeros((1, 3, SIZE, SIZE), np.float32))
     encoded = model.encode([*case.prompts, ""])

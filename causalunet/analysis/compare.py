@@ -1,0 +1,192 @@
+"""Two interventions, or two sweeps, compared sample by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from causalunet.analysis.curves import BOUND, BOUNDS, curve
+from causalunet.analysis.intervals import bootstrap_mean, wilson_share
+from causalunet.analysis.paired import effect_size, effect_size_interval, sign_flip
+from causalunet.dims import INTERVENTION, SAMPLE
+from causalunet.errors import SpecError
+
+__all__ = ["compare"]
+
+_Array = NDArray[np.float64]
+_MOST_LISTED = 10
+
+
+def compare(
+    results: xr.DataTree,
+    a: str | Mapping[str, Any],
+    b: str | Mapping[str, Any],
+    variable: str = "ssim",
+    *,
+    probability: float = 0.95,
+    resamples: int = 9999,
+    seed: int = 0,
+    allow_incomplete: bool = False,
+) -> xr.Dataset:
+    """Paired difference a - b between two interventions, or between two sweeps at every start.
+
+    Both have the same prompt and noise in each sample, so that differences vary less than the outcomes themselves.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+    a, b : str or mapping
+        Label of an intervention, or a selection as `curve` takes it. Each names one intervention, or each a sweep;
+        sweeps have the same start steps.
+    variable : str
+        Outcome with one number per cell: "ssim", "psnr" (dB) or "mse".
+    probability : float
+        Coverage of every interval.
+    resamples, seed : int
+        Of the bootstrap and of the random sign flips.
+    allow_incomplete : bool
+        Take the samples that were run with all interventions compared, instead of raising an error for the others.
+
+    Returns
+    -------
+    xarray.Dataset
+        (start,) for sweeps, scalars for two interventions; intervals have ``bound`` besides:
+
+        - ``mean`` of the differences with its BCa bootstrap ``interval``, and their ``sd`` (n - 1);
+        - ``effect_size``, Cohen's d_z with Hedges' correction, and the bootstrap-t
+          ``effect_size_interval`` of what it estimates;
+        - ``share`` of samples in which a is larger than b, and its Wilson ``share_interval``; ties do not count;
+        - two-sided ``p`` of the sign-flip test, and ``p_adjusted`` for the false discovery rate along ``start``
+          (Benjamini & Hochberg 1995).
+
+        The coordinates ``a`` and ``b`` are the labels of what was compared, and ``start`` is
+        that of both, left out where two single ones differ in it. Exchanging a and b changes signs only.
+
+    Raises
+    ------
+    SpecError
+        What is given names no intervention, or several that are no sweep; the starts differ; or a difference is not
+        finite, as where PSNR is infinite.
+    StoreError
+        Some of the cells were not run yet.
+
+    Examples
+    --------
+    >>> compare(results, "ablate_block bottom=2 10-6", "ablate_skip top=2 10-6")  # doctest: +SKIP
+    >>> compare(results, {"kind": "ablate_block", "bottom": 2}, {"kind": "ablate_skip"})  # doctest: +SKIP
+    """
+    one, other = (_curve(results, side, variable, allow_incomplete) for side in (a, b))
+    starts_agree = _check_starts(one, other)
+    coords = {"start": one["start"].values, "a": ("start", _labels(one)), "b": ("start", _labels(other))}
+    one, other = xr.align(one.drop_vars("start"), other.drop_vars("start"), join="inner", exclude=["start"])
+    first, second = (side[variable].transpose("start", SAMPLE).values.astype(np.float64) for side in (one, other))
+    differences = _differences(first, second, variable)
+    drawn = {"probability": probability, "resamples": resamples, "seed": seed}
+    result = xr.Dataset(_means(differences, drawn), {**coords, BOUND: list(BOUNDS)})
+    for name in ("mean", "interval", "sd"):
+        result[name].attrs["units"] = one[variable].attrs.get("units", "1")
+    result = result.assign(_share(first > second, probability)).assign(_tests(differences, resamples, seed))
+    result = result.assign_attrs(variable=variable, samples=differences.shape[1])
+    if result.sizes["start"] > 1:
+        return result
+    return result.isel(start=0) if starts_agree else result.isel(start=0).drop_vars("start")
+
+
+def _curve(results: xr.DataTree, side: str | Mapping[str, Any], variable: str, allow_incomplete: bool) -> xr.Dataset:
+    if not isinstance(side, str | Mapping):
+        raise SpecError(
+            f"compare got {side!r}; give the label of an intervention, such as 'ablate_block bottom=2 10-6', or a "
+            "selection, such as {'kind': 'ablate_block', 'bottom': 2, 'start': 10}."
+        )
+    selection = {INTERVENTION: side} if isinstance(side, str) else side
+    data = curve(results, variable, allow_incomplete=allow_incomplete, **selection)
+    if set(data[variable].dims) != {"start", SAMPLE}:
+        raise SpecError(
+            f"{variable!r} has dimensions {', '.join(map(str, data[variable].dims))}; a comparison needs one number "
+            f"per start and {SAMPLE}, as ssim, psnr and mse have."
+        )
+    return data
+
+
+def _labels(side: xr.Dataset) -> NDArray[Any]:
+    """Labels of the interventions, (start,), whether or not they are a scalar by now."""
+    labels = np.atleast_1d(side[INTERVENTION].values)
+    return np.array([str(label) for label in labels], dtype=object)
+
+
+def _check_starts(one: xr.Dataset, other: xr.Dataset) -> bool:
+    """Raise `SpecError` unless both sides can be paired; say whether their starts are the same."""
+    starts = [side["start"].values.tolist() for side in (one, other)]
+    if starts[0] == starts[1] or len(starts[0]) == len(starts[1]) == 1:
+        return bool(starts[0] == starts[1])
+    told = (
+        f"{name} names {len(side['start'])} intervention(s), with start {', '.join(map(str, side['start'].values))}: "
+        + ", ".join(_labels(side)[:_MOST_LISTED])
+        + (", ..." if len(side["start"]) > _MOST_LISTED else "")
+        for name, side in (("a", one), ("b", other))
+    )
+    raise SpecError(
+        f"A comparison is of two interventions, or of two sweeps with the same starts. {'; '.join(told)}. "
+        "Select one intervention each, or the starts that both have, such as start=[20, 10]."
+    )
+
+
+def _differences(first: _Array, second: _Array, variable: str) -> _Array:
+    wrong = int((~np.isfinite(first) | ~np.isfinite(second)).sum())
+    if wrong:
+        raise SpecError(
+            f"{wrong} of {2 * first.size} values of {variable!r} are not finite, so their differences are not defined. "
+            "PSNR is infinite for identical images: compare by 'mse' or 'ssim' instead."
+        )
+    return first - second
+
+
+def _means(differences: _Array, drawn: Mapping[str, Any]) -> dict[str, xr.Variable]:
+    kind = {"interval_kind": "bootstrap BCa", **drawn}
+    interval = _antisymmetric(differences, lambda cells: bootstrap_mean(cells, **drawn))
+    of_size = _antisymmetric(differences, lambda cells: effect_size_interval(cells, **drawn))
+    size = {"long_name": "Cohen's d_z with Hedges' correction", "units": "1"}
+    return {
+        "mean": xr.Variable("start", differences.mean(axis=1)),
+        "interval": xr.Variable(("start", BOUND), interval, kind),
+        "sd": xr.Variable("start", differences.std(axis=1, ddof=1)),
+        "effect_size": xr.Variable("start", effect_size(differences), size),
+        "effect_size_interval": xr.Variable(
+            ("start", BOUND), of_size, {**kind, "interval_kind": "bootstrap-t", "units": "1"}
+        ),
+    }
+
+
+def _antisymmetric(differences: _Array, interval: Callable[[_Array], _Array]) -> _Array:
+    """Bounds that only change sign with the differences, though resamples are drawn from what is sorted."""
+    ordered = np.sort(differences, axis=1)
+    skewed = ordered + ordered[:, ::-1]  # its first entry that is not 0 says which way round
+    first = np.take_along_axis(skewed, (skewed != 0).argmax(axis=1)[:, None], axis=1)
+    turned = first < 0
+    bounds = interval(np.where(turned, -differences, differences))
+    return np.where(turned, -bounds[:, ::-1], bounds) + 0.0  # no -0.0
+
+
+def _share(larger: NDArray[np.bool_], probability: float) -> dict[str, xr.Variable]:
+    counts, samples = larger.sum(axis=1), larger.shape[1]
+    bounds = wilson_share(counts, samples, probability=probability)
+    kind = {"interval_kind": "Wilson", "probability": probability, "units": "1"}
+    return {
+        "share": xr.Variable("start", counts / samples, {"long_name": "share of samples with a > b", "units": "1"}),
+        "share_interval": xr.Variable(("start", BOUND), bounds, kind),
+    }
+
+
+def _tests(differences: _Array, resamples: int, seed: int) -> dict[str, xr.Variable]:
+    from scipy.stats import false_discovery_control
+
+    p = sign_flip(differences, resamples=resamples, seed=seed)
+    told = {"p": "sign-flip test, two-sided", "p_adjusted": "adjusted for the false discovery rate"}
+    return {
+        name: xr.Variable("start", values, {"long_name": f"p value, {told[name]}", "units": "1"})
+        for name, values in {"p": p, "p_adjusted": false_discovery_control(p)}.items()
+    }

@@ -1,0 +1,228 @@
+"""Every intervention's effect: what is left of the image, how surely, and what the run saves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from causalunet.analysis.curves import BOUND, BOUNDS
+from causalunet.analysis.families import mean_above, simultaneous_band
+from causalunet.analysis.intervals import bootstrap_mean, wilson_share
+from causalunet.analysis.noise import noise_floor
+from causalunet.analysis.selection import check_variable, complete_samples, outcomes, select_interventions
+from causalunet.analysis.sweeps import sweeps
+from causalunet.dims import INTERVENTION, SAMPLE
+from causalunet.errors import SpecError
+
+__all__ = ["Family", "effects"]
+
+Family = Literal["sweep", "study"]
+"""Interventions that a band and adjusted p values are joint over."""
+
+_DISTANCES = ("mse",)
+"""Outcomes of which smaller values mean more alike."""
+
+_Array = NDArray[np.float64]
+
+
+def effects(
+    results: xr.DataTree,
+    variable: str = "ssim",
+    *,
+    threshold: float = 0.8,
+    probability: float = 0.95,
+    resamples: int = 9999,
+    seed: int = 0,
+    quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
+    family: Family = "sweep",
+    allow_incomplete: bool = False,
+    **selection: Any,
+) -> xr.Dataset:
+    """Distribution over samples, test of non-inferiority and cost of every intervention.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+    variable : str
+        Outcome with one number per cell: "ssim", "psnr" (dB) or "mse".
+    threshold : float
+        In the variable's unit; 0.8 on SSIM is the paper's. Values at least as large count as alike; of "mse", values
+        at most as large.
+    probability, resamples, seed
+        As for `bootstrap_mean`; the band as a whole has the same coverage.
+    quantiles : sequence of float
+        Probabilities of the quantiles over samples, each within [0, 1].
+    family : {"sweep", "study"}
+        Interventions that the band and ``p_adjusted`` are joint over: those of the same sweep over the start step, or
+        all. Null interventions are tested apart.
+    allow_incomplete : bool
+        As for `curve`.
+    **selection
+        As for `curve`, but several sweeps may be selected. Families hold only what is selected: to look at some of the
+        starts of a sweep, select the sweep here and the starts from what is returned.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along ``intervention``, with its coordinates and ``family``, the family's name:
+
+        - ``mean``, ``sd`` (n - 1), ``quantiles`` (..., quantile), ``worst`` and ``worst_sample`` (the first, of equal
+          ones);
+        - ``interval`` of the mean (..., bound), BCa bootstrap; ``band`` (..., bound), see `simultaneous_band`;
+        - ``share`` of alike samples and its Wilson ``share_interval`` (..., bound);
+        - ``p``, of the hypothesis that the mean is not beyond the threshold, see `mean_above`, and ``p_adjusted`` for
+          the false discovery rate in the family (Benjamini & Hochberg 1995);
+        - ``unet_calls`` per sample; ``unet_calls_saved`` and ``flops_saved`` as shares of the baseline run's own, NaN
+          if the study has no null intervention, which costs as much as the baseline.
+
+        ``noise_floor``, a scalar, is the smallest SSIM of the null interventions, NaN if there is none. The attributes
+        say ``variable``, ``threshold``, ``family`` and the number of ``samples``. Infinite values, as PSNR has for
+        identical images, make mean, upper bounds and higher quantiles infinite and ``sd`` NaN.
+
+    Raises
+    ------
+    SpecError
+        Nothing fits the selection, the variable has not one number per cell, or there are fewer than two samples.
+    StoreError
+        Some of the cells were not run yet.
+
+    Examples
+    --------
+    >>> effects(results)["band"].sel(kind="ablate_block", bottom=2, start=slice(10, 20))  # doctest: +SKIP
+    """
+    _check(family, quantiles)
+    chosen = _complete(results, variable, selection, allow_incomplete)
+    values = chosen[variable].transpose(INTERVENTION, SAMPLE).values.astype(np.float64)
+    names = _families(results, chosen, family)
+    drawn = {"probability": probability, "resamples": resamples, "seed": seed}
+    result = _cost(results, chosen)
+    result = result.assign(_means(values, names, drawn)).assign(_extremes(values, variable, quantiles, chosen[SAMPLE]))
+    for name in ("mean", "sd", "interval", "band", "quantiles", "worst"):
+        result[name].attrs["units"] = chosen[variable].attrs.get("units", "1")
+    result = result.assign(_against(values, names, variable, threshold, probability))
+    result["noise_floor"] = _noise_floor(results, allow_incomplete)
+    coords = {"family": (INTERVENTION, names), "quantile": list(map(float, quantiles)), BOUND: list(BOUNDS)}
+    attrs = {"variable": variable, "threshold": threshold, "family": family, "samples": values.shape[1]}
+    return result.assign_coords(coords).assign_attrs(attrs)
+
+
+def _complete(results: xr.DataTree, variable: str, selection: Mapping[str, Any], allow_incomplete: bool) -> xr.Dataset:
+    chosen = select_interventions(results, selection)
+    check_variable(chosen, variable)
+    if set(chosen[variable].dims) != {INTERVENTION, SAMPLE}:
+        raise SpecError(
+            f"{variable!r} has dimensions {', '.join(map(str, chosen[variable].dims))}; effects need one number per "
+            f"{INTERVENTION} and {SAMPLE}, as ssim, psnr and mse have. curve(...) gives the values themselves."
+        )
+    return complete_samples(chosen, allow_incomplete=allow_incomplete)
+
+
+def _check(family: str, quantiles: Sequence[float]) -> None:
+    if family not in get_args(Family):
+        raise SpecError(f"family={family!r} is not one of {', '.join(get_args(Family))}.")
+    wrong = [quantile for quantile in quantiles if not 0 <= quantile <= 1]
+    if wrong:
+        raise SpecError(f"quantiles={quantiles!r} has {wrong[0]!r}, which is not within [0, 1]; the median is 0.5.")
+
+
+def _families(results: xr.DataTree, chosen: xr.Dataset, family: Family) -> NDArray[Any]:
+    """Name of every chosen intervention's family, (intervention,)."""
+    member = {
+        label: "study" if family == "study" else name
+        for name, sweep in sweeps(results).items()
+        for label in sweep[INTERVENTION]
+    }
+    labels = [str(label) for label in chosen[INTERVENTION].values]
+    return np.array([member.get(label, label) for label in labels], dtype=object)
+
+
+def _by_family(values: _Array, names: NDArray[Any], function: Callable[[_Array], _Array]) -> _Array:
+    """Apply a function to the rows of one family at a time."""
+    rows = [np.flatnonzero(names == name) for name in dict.fromkeys(names)]
+    parts = np.concatenate([function(values[part]) for part in rows])
+    return parts[np.argsort(np.concatenate(rows))]
+
+
+def _cost(results: xr.DataTree, chosen: xr.Dataset) -> xr.Dataset:
+    """U-Net calls, and what is saved of the baseline's cost, which that of a null intervention equals."""
+    result = chosen[["unet_calls"]].load()
+    result.attrs.clear()
+    everything = outcomes(results)
+    null = np.flatnonzero(everything["kind"].values == "null")
+    for name, cost in {"unet_calls_saved": "unet_calls", "flops_saved": "flops"}.items():
+        baseline = everything[cost].values[null[0]] if len(null) else np.nan
+        attrs = {"long_name": f"share of the baseline run's {cost} that is saved", "units": "1"}
+        result[name] = (INTERVENTION, 1 - chosen[cost].values / baseline, attrs)
+    return result
+
+
+def _means(values: _Array, names: NDArray[Any], drawn: Mapping[str, Any]) -> dict[str, xr.Variable]:
+    with np.errstate(invalid="ignore"):  # infinity minus infinity: the SD is then not defined
+        sd = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.full(len(values), np.nan)
+    band = _by_family(values, names, lambda cells: simultaneous_band(cells, **drawn))
+    return {
+        "mean": xr.Variable(INTERVENTION, values.mean(axis=1)),
+        "sd": xr.Variable(INTERVENTION, sd),
+        "interval": _bounds(bootstrap_mean(values, **drawn), "bootstrap BCa", **drawn),
+        "band": _bounds(band, "simultaneous, max-t bootstrap", **drawn),
+    }
+
+
+def _extremes(
+    values: _Array, variable: str, quantiles: Sequence[float], samples: xr.DataArray
+) -> dict[str, xr.Variable]:
+    worst = (values.argmax if variable in _DISTANCES else values.argmin)(axis=1)
+    return {
+        "quantiles": xr.Variable((INTERVENTION, "quantile"), _quantiles(values, quantiles)),
+        "worst": xr.Variable(INTERVENTION, values[np.arange(len(values)), worst]),
+        "worst_sample": xr.Variable(INTERVENTION, samples.values[worst]),
+    }
+
+
+def _quantiles(values: _Array, quantiles: Sequence[float]) -> _Array:
+    """Quantiles over samples, (intervention, quantile), infinite where interpolated with an infinite value."""
+    finite = np.isfinite(values)
+    beyond = np.finfo(np.float64).max / 4  # its differences to finite values do not overflow
+    found = np.quantile(np.where(finite, values, beyond), list(quantiles), axis=1).T.reshape(len(values), -1)
+    largest = np.where(finite, values, -np.inf).max(axis=1)
+    return np.where(found > np.where(finite.all(axis=1), np.inf, largest)[:, None], np.inf, found)
+
+
+def _against(
+    values: _Array, names: NDArray[Any], variable: str, threshold: float, probability: float
+) -> dict[str, xr.Variable]:
+    """Share of samples at least as alike as the threshold, and p values that the mean is."""
+    from scipy.stats import false_discovery_control
+
+    samples, sign = values.shape[1], -1 if variable in _DISTANCES else 1
+    counts = (sign * values >= sign * threshold).sum(axis=1)
+    p = mean_above(sign * values, sign * threshold)
+    told = f"{'at most' if sign < 0 else 'at least'} {threshold:g}"
+    kind = {"long_name": f"share of samples of {told}", "units": "1", "threshold": threshold}
+    test = {"units": "1", "threshold": threshold}
+    return {
+        "share": xr.Variable(INTERVENTION, counts / samples, kind),
+        "share_interval": _bounds(
+            wilson_share(counts, samples, probability=probability), "Wilson", probability=probability, units="1"
+        ),
+        "p": xr.Variable(INTERVENTION, p, {"long_name": "p value, one-sided", **test}),
+        "p_adjusted": xr.Variable(
+            INTERVENTION,
+            _by_family(p, names, false_discovery_control),
+            {"long_name": "p value, adjusted for the false discovery rate", **test},
+        ),
+    }
+
+
+def _bounds(bounds: _Array, interval_kind: str, **attrs: Any) -> xr.Variable:
+    return xr.Variable((INTERVENTION, BOUND), bounds, {"interval_kind": interval_kind, **attrs})
+
+
+def _noise_floor(results: xr.DataTree, allow_incomplete: bool) -> xr.DataArray:
+    if "null" not in outcomes(results)["kind"].values:
+        return xr.DataArray(np.nan, attrs={"long_name": "smallest SSIM of null interventions", "units": "1"})
+    return noise_floor(results, allow_incomplete=allow_incomplete)["min"]

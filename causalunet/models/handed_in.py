@@ -1,0 +1,100 @@
+"""A U-Net object that the user built, as a `DiffusionModel`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from causalunet.design.anatomy import Anatomy
+from causalunet.errors import ModelError
+from causalunet.models.checkpoints import fingerprint
+from causalunet.models.labels import Prepare
+from causalunet.models.reading import read_called
+from causalunet.models.wrapped_unets import TextConditionedUNet, WrappedUNet
+
+__all__ = ["HandedIn"]
+
+
+@dataclass(frozen=True)
+class HandedIn:
+    """A pixel-space model around a U-Net object that the user built.
+
+    Parameters
+    ----------
+    name : str
+    unet : WrappedUNet
+    prepare : callable
+        Prompts to numbers.
+    image_shape : tuple of int
+        (channel, y, x).
+    alpha_bar : ndarray of float64, (timestep,)
+        Training schedule.
+    clip : bool
+        Whether the estimate of x_0 is clipped to [-1, 1].
+    """
+
+    name: str
+    unet: WrappedUNet
+    prepare: Prepare
+    image_shape: tuple[int, int, int]
+    alpha_bar: NDArray[np.float64]
+    clip: bool = True
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Read off the U-Net at first use."""
+        arguments = torch.empty(1, *self.image_shape, device="meta"), torch.empty(1, device="meta")
+        try:
+            return read_called(self.unet, (*arguments, *self.unet.example()), inside="unet")
+        except (RuntimeError, TypeError, AssertionError) as error:
+            raise ModelError(
+                f"This {type(self.unet.unet).__name__} cannot be called on an image of shape {self.image_shape}. "
+                f"Is image_size right? The call ended in {type(error).__name__}: {error}"
+            ) from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of weights, schedule, clipping and fixed variance: what was handed in and changes the images."""
+        digest = hashlib.sha256(fingerprint(self.unet.unet).encode())
+        digest.update(np.ascontiguousarray(self.alpha_bar, dtype=np.float64).tobytes())
+        digest.update(repr((self.clip, self.unet.fraction)).encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def guidable(self) -> bool:
+        """Whether the empty prompt means "no condition", so that there is something to guide from."""
+        return isinstance(self.unet, TextConditionedUNet)
+
+    @property
+    def factors(self) -> Mapping[str, tuple[str, ...]]:
+        """Empty: no reader."""
+        return {}
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Raise `PromptError` for prompts that the model cannot read."""
+        self.prepare(prompts)
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        """Encode prompts, each once: text embeddings, or labels, (prompt,)."""
+        device = next(self.unet.parameters()).device
+        parts = tuple(torch.from_numpy(part).to(device) for part in self.prepare(prompts))
+        if isinstance(self.unet, TextConditionedUNet):
+            with torch.inference_mode():
+                return self.unet.encode_text(*parts)
+        return parts
+
+    def decode(self, x0: Tensor) -> NDArray[np.float32]:
+        """Images in [0, 1], (sample, channel, y, x)."""
+        image: NDArray[np.float32] = ((x0.float().clamp(-1, 1) + 1) / 2).cpu().numpy()
+        return image
+
+    def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Raise `ModelError`: there is no reader."""
+        raise ModelError(f"The model {self.name!r} has no factor reader; its images can only be compared as pixels.")

@@ -69,11 +69,14 @@ class Study(StudySpec):
 
         Raises
         ------
-        PromptError, ComponentError, SpecError, MissingExtraError
+        PromptError, ComponentError, SpecError, ModelError, MissingExtraError
             What the model cannot do is told here, before anything runs.
         """
         model = model if model is not None else load_registered(self.model)
+        from causalunet.models.base import check_guidance
+
         model.check_prompts(self.prompts)
+        check_guidance(model, self.sampler.rows_per_sample)
         schedule = Schedule.spaced(model.alpha_bar, self.sampler.steps)
         plan = make_plan(self, model.anatomy, schedule, model.image_shape)
         if not calibrate:

@@ -17,7 +17,7 @@ from causalunet.execute.installed import InstalledUNet
 from causalunet.execute.lockstep import Block, run_block
 from causalunet.execute.trace import TracedUNet
 from causalunet.execute.visits import UNetCaller
-from causalunet.models.base import DiffusionModel, load_model
+from causalunet.models.base import DiffusionModel, check_guidance, load_model
 from causalunet.plan import BASELINE, Call, make_plan
 from causalunet.schedule import Schedule
 
@@ -98,6 +98,7 @@ def generate(
         interventions=(intervention or Null(window=Window(1, 1)),),
     )
     loaded.check_prompts(spec.prompts)
+    check_guidance(loaded, sampler.rows_per_sample)
     schedule = Schedule.spaced(loaded.alpha_bar, sampler.steps)
     run = BASELINE if intervention is None else 0
     plan = make_plan(spec, loaded.anatomy, schedule, loaded.image_shape, runs=(run,))

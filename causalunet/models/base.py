@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from causalunet.design.anatomy import Anatomy
 from causalunet.errors import ModelError
 
-__all__ = ["DiffusionModel", "load_model", "model_names", "register"]
+__all__ = ["DiffusionModel", "check_guidance", "load_model", "model_names", "register"]
 
 
 @runtime_checkable
@@ -122,3 +122,20 @@ def load_model(name: str, **options: Any) -> DiffusionModel:
             "Another model enters by causalunet.models.register, see the how-to on model adapters."
         )
     return _LOADERS[name](**options)
+
+
+def check_guidance(model: DiffusionModel, rows_per_sample: int) -> None:
+    """Raise `ModelError` if classifier-free guidance is asked of a model that has nothing to guide from.
+
+    Parameters
+    ----------
+    model : DiffusionModel
+        May say so by an attribute ``guidable`` that is False.
+    rows_per_sample : int
+        Of the sampler: two under guidance.
+    """
+    if rows_per_sample > 1 and not getattr(model, "guidable", True):
+        raise ModelError(
+            f"The model {model.name!r} was not trained to go without its condition, so classifier-free guidance has "
+            "nothing to guide from. Give the study sampler=DDPM(guidance_scale=1)."
+        )

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from causalunet.errors import ModelError
-from causalunet.models.labels import NO_LABEL
 from causalunet.models.openai_layout import timestep_embedding
 
 __all__ = ["LabelledUNet", "TextConditionedUNet", "WrappedUNet"]
@@ -86,24 +84,7 @@ class LabelledUNet(WrappedUNet):
         return (torch.empty(1, dtype=torch.long, device="meta"),)
 
     def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
-        """Predict noise and variance, (row, 2 * channel, y, x), of rows with labels, (row,).
-
-        Raises
-        ------
-        ModelError
-            Rows with and without label stand side by side: classifier-free guidance, which these models do not have.
-        """
-        if not labels.is_meta:
-            _refuse_guidance(labels)
+        """Predict noise and variance, (row, 2 * channel, y, x), of rows with labels, (row,)."""
         if getattr(self.unet, "num_classes", None) is None:
             return self.with_fraction(self.unet(x, timesteps))
         return self.with_fraction(self.unet(x, timesteps, labels.clamp(min=0)))
-
-
-def _refuse_guidance(labels: Tensor) -> None:
-    lowest, highest = torch.stack(labels.aminmax()).tolist()
-    if lowest == NO_LABEL < highest:
-        raise ModelError(
-            "This U-Net was not trained to go without its condition, so classifier-free guidance has nothing to guide "
-            "from. Give the study sampler=DDPM(guidance_scale=1)."
-        )

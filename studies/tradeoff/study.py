@@ -4,8 +4,8 @@ Candidates are put together from the stored results of the earlier studies alone
 redundant start on, as long as they can be missing, relax as long as the model needs, cut again, and stop where the
 estimate of the image is good enough. Since the effects of several cuts and of the stop add up, a start counts as
 redundant at a stricter level than the one that the whole has to reach. Beside the candidates stand stopping alone and
-runs of fewer, evenly spaced steps. Of those with cuts, the cheapest whose mean SSIM is surely above the threshold becomes
-the shortcut, for the study of that name to judge.
+runs of fewer, evenly spaced steps. Of those with cuts, the cheapest whose mean SSIM is surely above the threshold
+becomes the shortcut, for the study of that name to judge.
 
     python studies/tradeoff/study.py --quick     # four minutes on two cores, after relaxation --quick
     python studies/tradeoff/study.py --medium    # fifteen minutes, after relaxation --medium

@@ -223,12 +223,12 @@ def test_a_larger_penalty_never_finds_more_phases(stored: xr.DataTree) -> None:
 # Simulated studies
 
 
-def study(rng: np.random.Generator, starts: np.ndarray, samples: int, noise: float) -> np.ndarray:
+def study(rng: np.random.Generator, starts: np.ndarray, samples: int) -> np.ndarray:
     """Plateau, ramp of 12 steps, plateau, each sample with its own turning point and levels; (start, sample)."""
-    middle = 22 + 4 * rng.standard_normal(samples)
+    middle = 32 + 6 * rng.standard_normal(samples)
     low, high = rng.normal(0.3, 0.08, samples), rng.normal(0.93, 0.03, samples)
     risen = np.clip(0.5 + (middle - starts[:, None]) / 12, 0, 1)
-    return low + (high - low) * risen + noise * rng.standard_normal((len(starts), samples))
+    return low + (high - low) * risen + 0.01 * rng.standard_normal((len(starts), samples))
 
 
 def breaks(starts: np.ndarray, curves: np.ndarray) -> np.ndarray:
@@ -245,20 +245,22 @@ def test_simulated_ramps_are_found_within_a_step(stored: xr.DataTree) -> None:
 
 
 def test_coverage() -> None:
-    """500 studies of 30 samples: the 95 % intervals are cautious, since steps are whole, but not much."""
-    starts, samples = np.arange(36, 7, -1), 30
-    truth = starts[breaks(starts, study(np.random.default_rng(5), starts, 100_000, 0.03).mean(axis=1))]
+    """500 studies of 20 samples: how often the 95 % intervals hold the boundaries of the whole population.
+
+    Steps are whole and an interval has both its ends, so that it may hold them a little more often than 95 %.
+    """
+    starts = np.arange(54, 10, -1)
+    truth = starts[breaks(starts, study(np.random.default_rng(5), starts, 100_000).mean(axis=1))]
     covered, widths = np.zeros(2), np.zeros(2)
     for seed in range(500):
-        values = study(np.random.default_rng([3, seed]), starts, samples, 0.03)
+        values = study(np.random.default_rng([3, seed]), starts, 20)
         drawn = _resampled_breaks(starts, values, "linear", 3, 3, resamples=99, seed=seed)
         lower, upper = np.quantile(starts[drawn], [0.025, 0.975], axis=0, method="inverted_cdf")
         covered += (lower <= truth) & (truth <= upper)
         widths += upper - lower
-    print('COV', covered/500, widths/500)
     assert (covered / 500 >= 0.92).all()
-    assert (covered / 500 <= 0.99).all()
-    assert (widths / 500 < 5).all()
+    assert (covered / 500 <= 0.985).all()
+    assert (widths / 500 < 9).all()
 
 
 # Errors

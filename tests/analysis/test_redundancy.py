@@ -289,7 +289,6 @@ def test_coverage(criterion: Criterion) -> None:
         _, (lower, upper), _, _ = _answer(asked, starts, values, criterion.statistic(values))
         covered += bool(lower <= truth <= upper)
         widths += upper - lower
-    print('COV', covered/500, widths/500, truth)
     assert 0.92 <= covered / 500 <= 0.97
     assert widths / 500 < 15
 

@@ -231,6 +231,7 @@ def test_guidance_is_refused_where_there_is_nothing_to_guide_from(kind: str, tmp
     study = cu.Study(name="guided", prompts=case.prompts, interventions=[cu.AblateBlock(1, cu.Window(3, 1))])
     with pytest.raises(ModelError, match=r"not trained to go without its condition.*DDPM\(guidance_scale=1\)"):
         study.run(tmp_path / "results.zarr", model=case.model, progress=False)
+    assert not (tmp_path / "results.zarr").exists()
     with pytest.raises(ModelError, match="not trained to go without its condition"):
         generate(case.prompts, model=case.model)
 

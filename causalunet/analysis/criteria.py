@@ -116,7 +116,7 @@ class Criterion:
         """
         array = np.asarray(values, dtype=np.float64)
         self._check(array)
-        array = np.sort(array, axis=-1)
+        array = np.sort(np.ascontiguousarray(array), axis=-1)  # sums depend on the order in memory
         if self.kind == "share":
             return np.asarray((array >= self.threshold).mean(axis=-1))
         if self.kind == "mean":

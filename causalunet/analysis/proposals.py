@@ -80,7 +80,7 @@ def propose_shortcuts(relaxation: xr.Dataset, stops: dict[str, int], *, steps: i
         whole: Intervention = AblateBlock(bottom=int(bottom), window=window)
         if stop > 1:
             whole = whole + SkipSteps(Window(stop - 1, stop - 1))
-        made[f"bottom {bottom}, {word}"] = whole
+        made[f"bottom {bottom} from {start}, {word}"] = whole
     return made
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from causalunet.analysis.bands import mean_above, simultaneous_band
 from causalunet.analysis.curves import BOUND, BOUNDS
-from causalunet.analysis.families import mean_above, simultaneous_band
 from causalunet.analysis.intervals import bootstrap_mean, wilson_share
 from causalunet.analysis.noise import noise_floor
 from causalunet.analysis.selection import check_variable, complete_samples, outcomes, select_interventions

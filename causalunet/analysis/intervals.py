@@ -7,6 +7,7 @@ import statistics
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalunet.analysis.resampling import check_probability, check_resampling
 from causalunet.errors import SpecError
 
 __all__ = ["bootstrap_mean", "check_bootstrap", "varies", "wilson_share"]
@@ -91,7 +92,7 @@ def wilson_share(successes: ArrayLike, trials: int, *, probability: float = 0.95
     Source: Wilson 1927, doi:10.1080/01621459.1927.10502953. Equal to
     ``scipy.stats.binomtest(...).proportion_ci(method="wilson")``.
     """
-    _check_probability(probability)
+    check_probability(probability)
     if trials < 1:
         raise SpecError(f"A share of {trials} trials asked; give at least 1.")
     counts = np.asarray(successes, dtype=np.float64)
@@ -134,9 +135,7 @@ def varies(smallest: NDArray[np.float64], largest: NDArray[np.float64]) -> NDArr
 
 def check_bootstrap(array: NDArray[np.float64], probability: float, resamples: int) -> None:
     """Raise `SpecError` unless means over the last axis can have an interval: at least two samples, all with a mean."""
-    _check_probability(probability)
-    if resamples < 1:
-        raise SpecError(f"{resamples} bootstrap resamples asked; give at least 1, and for publication some thousands.")
+    check_resampling(probability, resamples)
     samples = array.shape[-1] if array.ndim else 0
     if samples < 2:
         raise SpecError(
@@ -149,8 +148,3 @@ def check_bootstrap(array: NDArray[np.float64], probability: float, resamples: i
             f"{wrong} of {array.size} values are NaN or minus infinity and have no mean. "
             "Leave them out, for instance by selecting the samples that were run."
         )
-
-
-def _check_probability(probability: float) -> None:
-    if not 0 < probability < 1:
-        raise SpecError(f"probability={probability!r} is not between 0 and 1; give for instance 0.95.")

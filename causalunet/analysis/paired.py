@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalunet.analysis.intervals import check_bootstrap, varies
-from causalunet.analysis.redundancy import resampling_weights
+from causalunet.analysis.resampling import resampling_weights
 
 __all__ = ["effect_size", "effect_size_interval", "sign_flip"]
 

@@ -1,4 +1,24 @@
-"""Phases: where the effect of an intervention changes its course over the run."""
+"""Phases: where the effect of an intervention changes its course over the run.
+
+Intervals: the mean curve of every resample is partitioned anew, and the percentiles of each boundary are taken.
+Where 95 % is asked, they cover the boundary of the population's mean curve 94 to 97 % of the time if it is known to
+two steps and samples turn each at its own step; 95 to 99 % if it is known to one, as steps are whole; and up to
+100 % if noise is large and independent between start steps (simulated, 200 to 500 studies of 20 to 100 samples
+each). Adding the sampling error to the fit instead of to the curve gives intervals two thirds as wide, which may
+cover as little as 83 %.
+
+The score of k segments over K start steps is BIC with known noise level,
+
+``cost(k) / noise**2 + penalty * (k * c + k - 1) * log(K)``,
+
+where c is the number of coefficients of a segment, 2 or 1, and k - 1 counts the boundaries. ``noise`` is the
+standard error of the mean curve, its square averaged over start steps: a phase counts if it explains more than
+sampling error would. It is at least 1e-6 of the largest value. A mean curve is rounded where a line model has
+corners, so very many samples may show further, short phases there; ``segments=3`` keeps to the paper's.
+
+Sources: Auger & Lawrence 1989, doi:10.1007/BF02458835 (the algorithm); Bai & Perron 1998, doi:10.2307/2998540
+(segmented regression); Yao 1988, doi:10.1016/0167-7152(88)90118-6 (the criterion).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +30,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from causalunet.analysis.curves import BOUND, BOUNDS, curve
-from causalunet.analysis.redundancy import canonical_order, check_resampling, resampling_weights
+from causalunet.analysis.resampling import canonical_order, check_resampling, resampling_weights
 from causalunet.dims import SAMPLE
 from causalunet.errors import SpecError
 
@@ -41,7 +61,7 @@ def phases(
     """Phases of a run: change points of an effect curve over start steps, with intervals (the paper's figure 4).
 
     The mean curve is cut into the segments whose least-squares lines (or levels) leave the smallest sum of squares,
-    found exactly by dynamic programming. Neighbouring segments need not meet.
+    found exactly by dynamic programming. Neighbouring segments need not meet. The module's text has score and intervals.
 
     Parameters
     ----------
@@ -51,7 +71,7 @@ def phases(
     model : {"linear", "constant"}
         Course within a phase. Plateau, ramp, plateau are three linear segments.
     segments : int, optional
-        Number of phases. By default that of the smallest score (see Notes).
+        Number of phases. By default that of the smallest score.
     penalty : float
         Factor on the price of a further phase; larger values find fewer.
     shortest : int, optional
@@ -82,31 +102,6 @@ def phases(
         finite, as PSNR is not for identical images; also as for `curve`.
     StoreError
         As for `curve`.
-
-    Notes
-    -----
-    Intervals: the mean curve of every resample is partitioned anew, and the percentiles of each boundary are taken.
-    Where 95 % is asked, they cover the boundary of the population's mean curve 94 to 97 % of the time if it is known to
-    two steps and samples turn each at its own step; 95 to 99 % if it is known to one, as steps are whole; and up to
-    100 % if noise is large and independent between start steps (simulated, 200 to 500 studies of 20 to 100 samples
-    each). Adding the sampling error to the fit instead of to the curve gives intervals two thirds as wide, which may
-    cover as little as 83 %.
-
-    The score of k segments over K start steps is BIC with known noise level,
-
-    ``cost(k) / noise**2 + penalty * (k * c + k - 1) * log(K)``,
-
-    where c is the number of coefficients of a segment, 2 or 1, and k - 1 counts the boundaries. ``noise`` is the
-    standard error of the mean curve, its square averaged over start steps: a phase counts if it explains more than
-    sampling error would. It is at least 1e-6 of the largest value. A mean curve is rounded where a line model has
-    corners, so very many samples may show further, short phases there; ``segments=3`` keeps to the paper's.
-
-    Sources: Auger & Lawrence 1989, doi:10.1007/BF02458835 (the algorithm); Bai & Perron 1998, doi:10.2307/2998540
-    (segmented regression); Yao 1988, doi:10.1016/0167-7152(88)90118-6 (the criterion).
-
-    Examples
-    --------
-    >>> phases(results, kind="skip_steps", length=5)  # doctest: +SKIP
     """
     length = _shortest(model, shortest)
     _check_options(segments, penalty, probability, resamples)
@@ -117,29 +112,17 @@ def phases(
     noise = _noise(values)
     score = _score(cost, noise, penalty, model, len(start))
     count = segments or int(score.argmin()) + 1
-    attrs = {name: data[variable].attrs[name] for name in ("long_name", "units") if name in data[variable].attrs}
-    described = _described(start, mean, breaks_of(previous, count), model, attrs)
     drawn = _resampled_breaks(start, values, model, count, length, resamples=resamples, seed=seed)
-    tail = (1 - probability) / 2
-    bounds = np.quantile(start[drawn], [tail, 1 - tail], axis=0, method="inverted_cdf").T
-    kind = {"interval_kind": "bootstrap percentile", "probability": probability}
-    return xr.Dataset(
-        {
-            "interval": (("boundary", BOUND), bounds, {**kind, "resamples": resamples, "seed": seed, "units": "step"}),
-            **described,
-            "mean": ("start", mean, attrs),
-            "cost": ("segments", cost, {"long_name": "residual sum of squares"}),
-            "score": ("segments", score, {"long_name": "score of the number of phases", "units": "1"}),
-        },
-        coords={
-            **data.drop_dims(SAMPLE).coords,
-            "boundary": described["first"][1][1:],
-            BOUND: list(BOUNDS),
-            "phase": list(_NAMES) if count == len(_NAMES) else [f"phase {place + 1}" for place in range(count)],
-            "segments": np.arange(1, len(cost) + 1),
-        },
-        attrs={"variable": variable, "model": model, "samples": values.shape[1], "penalty": penalty, "noise": noise},
-    )
+    tails = [(1 - probability) / 2, (1 + probability) / 2]
+    bounds = np.quantile(start[drawn], tails, axis=0, method="inverted_cdf").T
+    kind = {"interval_kind": "bootstrap percentile", "probability": probability, "resamples": resamples, "seed": seed}
+    named = {name: data[variable].attrs[name] for name in ("long_name", "units") if name in data[variable].attrs}
+    found = _described(start, mean, breaks_of(previous, count), model, named)
+    found["interval"] = (("boundary", BOUND), bounds, {**kind, "units": "step"})
+    found["mean"] = ("start", mean, named)
+    found |= {"cost": ("segments", cost), "score": ("segments", score, {"units": "1"})}
+    attrs = {"variable": variable, "model": model, "samples": values.shape[1], "penalty": penalty, "noise": noise}
+    return _labelled(found, count, data.drop_dims(SAMPLE)).assign_attrs(attrs)
 
 
 def segment_costs(start: NDArray[Any], curves: NDArray[np.float64], model: Model) -> NDArray[np.float64]:
@@ -237,6 +220,17 @@ def _noise(values: NDArray[np.float64]) -> float:
 def _score(cost: NDArray[np.float64], noise: float, penalty: float, model: Model, points: int) -> NDArray[np.float64]:
     count = np.arange(1, len(cost) + 1)
     return cost / (noise**2 or 1) + penalty * (count * _COEFFICIENTS[model] + count - 1) * math.log(points)
+
+
+def _labelled(found: dict[str, Any], count: int, data: xr.Dataset) -> xr.Dataset:
+    """Put labels on boundaries, phases and numbers of segments, beside those of the curve."""
+    coords = {
+        "boundary": found["first"][1][1:],
+        BOUND: list(BOUNDS),
+        "phase": list(_NAMES) if count == len(_NAMES) else [f"phase {place + 1}" for place in range(count)],
+        "segments": np.arange(1, len(found["cost"][1]) + 1),
+    }
+    return xr.Dataset(found, coords={**data.coords, **coords})
 
 
 def _resampled_breaks(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,20 +13,13 @@ from numpy.typing import NDArray
 
 from causalunet.analysis.criteria import Criterion, first_passing, frontier
 from causalunet.analysis.curves import BOUND, BOUNDS, curve
+from causalunet.analysis.resampling import canonical_order, check_resampling, resampling_weights
 from causalunet.analysis.selection import check_variable, complete_samples, intervention_columns, select_interventions
-from causalunet.analysis.sweeps import _text
+from causalunet.analysis.sweeps import describe
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
 
-__all__ = [
-    "CANDIDATE",
-    "canonical_order",
-    "check_resampling",
-    "first_redundant_step",
-    "longest_window",
-    "relaxation_needed",
-    "resampling_weights",
-]
+__all__ = ["first_redundant_step", "longest_window", "relaxation_needed"]
 
 CANDIDATE = "candidate"
 """Dimension of what was tested, from easy to hard."""
@@ -262,54 +255,6 @@ def relaxation_needed(
     return _answers(question, chosen, groups, selection).rename(length="cut")
 
 
-def canonical_order(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Samples sorted by their values, so that a seeded bootstrap does not depend on the order they came in.
-
-    Parameters
-    ----------
-    values : ndarray, (cell, sample)
-
-    Returns
-    -------
-    ndarray, (cell, sample)
-        Samples stay whole.
-    """
-    # Contiguous, because the rounding of sums depends on the order in memory too.
-    return np.ascontiguousarray(values[:, np.lexsort(values[::-1])])
-
-
-def check_resampling(probability: float, resamples: int) -> None:
-    """Raise `SpecError` unless these can describe a bootstrap interval."""
-    if not 0 < probability < 1:
-        raise SpecError(f"probability={probability!r} is not between 0 and 1; give for instance 0.95.")
-    if resamples < 1:
-        raise SpecError(f"{resamples} bootstrap resamples asked; give at least 1, and better some thousands.")
-
-
-def resampling_weights(samples: int, cells: int, *, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Draw bootstrap resamples as weights, part by part so that memory stays bounded.
-
-    Parameters
-    ----------
-    samples : int
-    cells : int
-        Numbers that the caller makes of every resample.
-    resamples, seed : int
-
-    Yields
-    ------
-    ndarray of float64, (resample, sample)
-        How often each sample is drawn; every row sums to ``samples``. The rows of all parts together do not depend on
-        how they are divided.
-    """
-    rng = np.random.default_rng(seed)
-    part = max(1, _MOST_VALUES // max(samples, cells))
-    for done in range(0, resamples, part):
-        drawn = rng.integers(samples, size=(min(part, resamples - done), samples))
-        drawn += samples * np.arange(len(drawn))[:, None]
-        yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
-
-
 def _criterion(criterion: Criterion | None, threshold: float | None) -> Criterion:
     if criterion is None:
         return Criterion() if threshold is None else Criterion(threshold=threshold)
@@ -351,7 +296,7 @@ def _with_no_relaxation(
     chosen: xr.Dataset, groups: Mapping[tuple[Any, ...], NDArray[np.int64]]
 ) -> dict[tuple[Any, ...], NDArray[np.int64]]:
     """Add to the groups of several cuts the single window that is as long, if there is one."""
-    words = np.array([_text(json.loads(str(spec))) for spec in chosen["spec"].values])
+    words = np.array([describe(json.loads(str(spec))) for spec in chosen["spec"].values])
     joined = {}
     for (*others, length, cuts), positions in groups.items():
         if cuts > 1:

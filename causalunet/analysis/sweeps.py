@@ -13,7 +13,7 @@ from causalunet.analysis.selection import intervention_columns, outcomes
 from causalunet.dims import INTERVENTION
 from causalunet.errors import StoreError
 
-__all__ = ["named_selections", "sweeps"]
+__all__ = ["describe", "named_selections", "sweeps"]
 
 _SHAPE = ("length", "cuts", "relax")
 
@@ -39,7 +39,7 @@ def sweeps(results: xr.DataTree) -> dict[str, dict[str, Any]]:
         if content["name"] != "null":
             shape = tuple((name, int(columns[name][position])) for name in _SHAPE)
             key = json.dumps(_shifted(content, int(columns["start"][position])), sort_keys=True)
-            groups.setdefault((_text(content), shape, key), []).append(position)
+            groups.setdefault((describe(content), shape, key), []).append(position)
     names = _names([(text, dict(shape)) for text, shape, _ in groups])
     labels = dataset[INTERVENTION].values
     return {
@@ -89,11 +89,11 @@ def _shifted(spec: Any, start: int) -> Any:
     return [_shifted(entry, start) for entry in spec] if isinstance(spec, list) else spec
 
 
-def _text(spec: Mapping[str, Any]) -> str:
+def describe(spec: Mapping[str, Any]) -> str:
     """Kind and content of a specification, without its windows."""
     configuration = spec["configuration"]
     if "parts" in configuration:
-        return " + ".join(_text(part) for part in configuration["parts"])
+        return " + ".join(describe(part) for part in configuration["parts"])
     words = [str(spec["name"])]
     for name, value in configuration.items():
         if name == "fill":

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from causalunet.analysis.families import mean_above, simultaneous_band
+from causalunet.analysis.bands import mean_above, simultaneous_band
 from causalunet.analysis.intervals import bootstrap_mean, wilson_share
 from causalunet.analysis.paired import effect_size_interval, sign_flip
 

@@ -16,8 +16,8 @@ from scipy.optimize import brentq
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from causalunet.analysis.bands import mean_above, simultaneous_band
 from causalunet.analysis.effects import effects
-from causalunet.analysis.families import mean_above, simultaneous_band
 from causalunet.design import AblateBlock, AblateSkip, SkipSteps, Window, sweep
 from causalunet.errors import SpecError, StoreError
 from tests.analysis.altered import altered

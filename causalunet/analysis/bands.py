@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalunet.analysis.intervals import check_bootstrap, varies
-from causalunet.analysis.redundancy import canonical_order, resampling_weights
+from causalunet.analysis.resampling import canonical_order, resampling_weights
 from causalunet.errors import SpecError
 
 __all__ = ["mean_above", "simultaneous_band"]

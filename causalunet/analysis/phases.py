@@ -61,7 +61,7 @@ def phases(
     """Phases of a run: change points of an effect curve over start steps, with intervals (the paper's figure 4).
 
     The mean curve is cut into the segments whose least-squares lines (or levels) leave the smallest sum of squares,
-    found exactly by dynamic programming. Neighbouring segments need not meet. The module's text has score and intervals.
+    found exactly by dynamic programming. Neighbouring segments need not meet. Score, intervals: see the module.
 
     Parameters
     ----------

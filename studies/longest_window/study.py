@@ -14,7 +14,7 @@ import xarray as xr
 from rich.console import Console
 
 import causalunet as cu
-from causalunet.scenes import draw_scenes
+from causalunet.scenes import FACTORS, draw_scenes
 from causalunet.script import Folder, run_script
 
 DEPTHS = (4, 6, 8, 12)
@@ -69,6 +69,17 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
             f"bottom {depth} from step {start}: longest window with mean SSIM >= {THRESHOLD}: {told}", highlight=False
         )
     selections = cu.report.series_along(results, "length")
+    for name, selection in selections.items():
+        curve = cu.analysis.mean_curve(results, by="length", **selection)["mean"]
+        changed = cu.analysis.factor_changes(results, by="length", **selection)["share"]
+        middle = int(curve["length"].values[len(curve) // 2 - 1])
+        shares = ", ".join(f"{factor} {float(changed.sel(length=middle, factor=factor)):.0%}" for factor in FACTORS)
+        console.print(
+            f"{name}: mean SSIM {float(curve[0]):.2f} after {int(curve['length'][0])} steps, "
+            f"{float(curve[-1]):.2f} after {int(curve['length'][-1])}; after {middle} steps a change of {shares}",
+            highlight=False,
+            soft_wrap=True,
+        )
     cu.report.save(cu.report.plot_trend(results, selections, by="length"), folder.figures / "figure-9.png")
     deepest = list(selections.values())[-1]
     cu.report.save(cu.report.plot_grid(results, deepest, by="length"), folder.figures / "figure-20.png")

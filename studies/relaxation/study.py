@@ -72,6 +72,14 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
             soft_wrap=True,
         )
     selections = cu.report.series_along(results, "relax")
+    for name, selection in selections.items():
+        curve = cu.analysis.mean_curve(results, by="relax", **selection)["mean"]
+        console.print(
+            f"{name}: mean SSIM {float(curve[0]):.2f} without relaxation, {float(curve[-1]):.2f} with "
+            f"{int(curve['relax'][-1])} steps",
+            highlight=False,
+            soft_wrap=True,
+        )
     cu.report.save(cu.report.plot_trend(results, selections, by="relax"), folder.figures / "figure-10.png")
     deepest = list(selections.values())[-1]
     cu.report.save(cu.report.plot_grid(results, deepest, by="relax"), folder.figures / "figure-21.png")

@@ -18,14 +18,16 @@ def test_every_block_runs_as_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocks = python_blocks((ROOT / "README.md").read_text())
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "readme_example.py"
     source.write_text("\n".join(blocks))
     exec(compile(source.read_text(), source, "exec"), {"__name__": "readme"})
     printed = capsys.readouterr().out
     assert "U-Net calls" in printed
-    assert (tmp_path / "results" / "first.zarr" / "zarr.json").exists()
+    assert "times fewer" in printed
+    for made in ("first.zarr/zarr.json", "search.zarr/zarr.json", "shortcut.json"):
+        assert (tmp_path / "results" / made).exists()
 
 
 def test_the_example_is_about_twelve_lines() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import numpy as np
@@ -23,6 +23,7 @@ def plot_tradeoff(
     data: xr.Dataset,
     *,
     threshold: float | None = 0.8,
+    joined: Collection[str] | None = None,
     marks: Mapping[str, float] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
@@ -32,10 +33,12 @@ def plot_tradeoff(
     ----------
     data : xarray.Dataset
         Along ``method``: ``time``, as a share of the uncut run's; ``ssim``, the mean to the uncut run's images;
-        ``interval``, (method, bound), of that mean; the coordinates ``family`` and ``label``. The attribute
+        ``interval``, (method, bound), of that mean; the coordinates ``family`` and ``label``, which may be empty. The attribute
         ``samples`` and ``interval``'s attributes ``interval_kind`` and ``probability`` are told if they are there.
     threshold : float or None
         Of SSIM, drawn as a line.
+    joined : collection of str, optional
+        Families whose points are joined by a line, because they differ in one number only; by default all.
     marks : mapping of str to float, optional
         Names in the legend to shares of time, such as ``{"27 % less time": 0.73}``, drawn as vertical lines.
     ax : matplotlib Axes, optional
@@ -56,7 +59,8 @@ def plot_tradeoff(
         drawn = own.subplots() if own is not None else cast("Axes", ax)
         families = list(dict.fromkeys(data["family"].values.tolist()))
         for position, family in enumerate(families):
-            _draw_family(drawn, data.isel(method=data["family"].values == family).sortby("time"), position)
+            points = data.isel(method=data["family"].values == family).sortby("time")
+            _draw_family(drawn, points, position, line=joined is None or family in joined)
         if threshold is not None:
             draw_threshold(drawn, threshold)
         for name, share in (marks or {}).items():
@@ -72,8 +76,8 @@ def plot_tradeoff(
     return cast("Figure", drawn.get_figure(root=True))
 
 
-def _draw_family(ax: Axes, points: xr.Dataset, position: int) -> None:
-    appearance = look(position)
+def _draw_family(ax: Axes, points: xr.Dataset, position: int, *, line: bool) -> None:
+    appearance = look(position) if line else look(position)._replace(linestyle="none")
     time, ssim = points["time"].values, points["ssim"].values
     reach = np.abs(points["interval"].transpose("bound", "method").values - ssim)
     name = str(points["family"].values[0])

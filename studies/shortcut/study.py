@@ -110,7 +110,7 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
 def tell(part: xr.DataTree, one: dict[str, Any], name: str, console: Console) -> None:
     """SSIM, mean absolute deviation and changed factors in one line."""
     effect = cu.analysis.effects(part, **one).squeeze("intervention")
-    outcomes = part.children["outcomes"].to_dataset().sel(one).squeeze("intervention")
+    outcomes = part.children["outcomes"].to_dataset().sel(one).squeeze()
     baseline = part.children["baseline"].to_dataset()
     deviation = float(np.abs(outcomes["image"].values - baseline["image"].values).mean())
     changed = float(outcomes["factor_changed"].any("factor").mean())

@@ -132,6 +132,14 @@ def choose(measured: xr.Dataset) -> int:
     return int(np.where(cut, measured["ssim"].values, -np.inf).argmax())
 
 
+def short(label: str, chosen: bool) -> str:
+    """What stands beside a point of the figure: of candidates with cuts only the chosen one is named."""
+    family, _, name = label.partition(": ")
+    if family == "cut and stop":
+        return f"chosen: {name}" if chosen else ""
+    return name
+
+
 def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
     """Table and figure of the trade-off, and the shortcut as a file."""
     measured = measure(results, folder)
@@ -154,7 +162,12 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
         )
     console.print(table)
     marks = {f"{LESS_TIME:.0%} less time, as in the paper": 1 - LESS_TIME}
-    figure = cu.report.plot_tradeoff(measured, threshold=THRESHOLD, marks=marks)
+    drawn = measured.copy()
+    drawn["label"] = (
+        "method",
+        [short(str(label), position == chosen) for position, label in enumerate(drawn["label"].values)],
+    )
+    figure = cu.report.plot_tradeoff(drawn, threshold=THRESHOLD, joined=("stop alone", "fewer steps"), marks=marks)
     cu.report.save(figure, folder.figures / "tradeoff.png")
     label = str(measured["label"].values[chosen])
     model = cu.load_model("shapes")

@@ -206,6 +206,14 @@ def test_tradeoff_draws_families_in_the_order_of_time() -> None:
     assert right > 1
 
 
+def test_tradeoff_joins_only_what_it_is_told_to() -> None:
+    families = list(dict.fromkeys(tradeoff()["family"].values.tolist()))
+    (ax,) = plot_tradeoff(tradeoff(), joined=families[:1]).axes
+    lines = {line.get_label(): line.get_linestyle() for line in ax.lines}
+    assert lines[families[0]] != "None"
+    assert {lines[family] for family in families[1:]} == {"None"}
+
+
 def test_tradeoff_into_axes_and_its_errors() -> None:
     figure = Figure()
     ax = figure.subplots()

@@ -33,8 +33,9 @@ def plot_tradeoff(
     ----------
     data : xarray.Dataset
         Along ``method``: ``time``, as a share of the uncut run's; ``ssim``, the mean to the uncut run's images;
-        ``interval``, (method, bound), of that mean; the coordinates ``family`` and ``label``, which may be empty. The attribute
-        ``samples`` and ``interval``'s attributes ``interval_kind`` and ``probability`` are told if they are there.
+        ``interval``, (method, bound), of that mean; the coordinates ``family`` and ``label``, which may be empty. The
+        attribute ``samples`` and ``interval``'s attributes ``interval_kind`` and ``probability`` are told if they are
+        there.
     threshold : float or None
         Of SSIM, drawn as a line.
     joined : collection of str, optional

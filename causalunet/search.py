@@ -36,7 +36,6 @@ def search_plan(
     *,
     by: Axis,
     criterion: Criterion,
-    stride: int | None,
     memory: int,
     overwrite: bool = False,
     progress: bool = True,
@@ -54,7 +53,7 @@ def search_plan(
     with call_progress(None, progress) as advance:
         branches = Branches(plan, model, path, memory=memory, overwrite=overwrite, advance=advance)
         branches.baseline()
-        searches = [_Search(family, stride) for family in found]
+        searches = [_Search(family) for family in found]
         while asking := [search for search in searches if search.asked is not None]:
             members = sorted({search.member for search in asking})
             values = dict(zip(members, branches.run(members, criterion.variable), strict=True))
@@ -81,11 +80,11 @@ def search_plan(
 class _Search:
     """The bisection of one family, and what was measured on the way."""
 
-    def __init__(self, family: Family, stride: int | None) -> None:
+    def __init__(self, family: Family) -> None:
         self.family = family
         self.values: dict[int, NDArray[np.float64]] = {}
         self.found = -1
-        self._asking: Generator[int, bool, int] = bisection(len(family.members), stride=stride)
+        self._asking: Generator[int, bool, int] = bisection(len(family.members))
         self.asked: int | None = next(self._asking)
 
     @property

@@ -136,7 +136,6 @@ class Study(StudySpec):
         by: Axis = "start",
         threshold: float | None = None,
         criterion: Criterion | None = None,
-        stride: int | None = None,
         model: DiffusionModel | None = None,
         memory: int = _MEMORY,
         overwrite: bool = False,
@@ -146,7 +145,7 @@ class Study(StudySpec):
 
         The interventions are sorted into families that differ only in their start (figure 8 of the paper), only in the
         length of their window (figure 9) or only in the relaxation between their cuts (figure 10). In every family the
-        hardest member is sought that passes a criterion, with every easier one that was asked. Each is run from the
+        hardest member is sought that passes a criterion, see `causalunet.analysis.bisection`. Each is run from the
         stored baseline state where it first differs.
 
         Parameters
@@ -160,9 +159,6 @@ class Study(StudySpec):
             Short for ``Criterion(threshold=...)``; by default 0.8 on mean SSIM.
         criterion : Criterion, optional
             When an intervention is without visible effect.
-        stride : int, optional
-            First ask every so-manieth member from the easy end up to the first that fails. Costs more, and is right
-            also where passing is not monotone; see `causalunet.analysis.bisection`.
         model, memory, overwrite, progress
             As for `run`.
 
@@ -196,7 +192,6 @@ class Study(StudySpec):
             Path(path),
             by=by,
             criterion=criterion,
-            stride=stride,
             memory=memory,
             overwrite=overwrite,
             progress=progress,

@@ -39,8 +39,8 @@ def study(*interventions: cu.design.Intervention, **fields: Any) -> cu.Study:
     return cu.Study(interventions=interventions or INTERVENTIONS, **values)
 
 
-def asked_for(passes: list[bool], stride: int | None) -> tuple[int, list[int]]:
-    asking, asked = bisection(len(passes), stride=stride), []
+def asked_for(passes: list[bool]) -> tuple[int, list[int]]:
+    asking, asked = bisection(len(passes)), []
     index = next(asking)
     while True:
         asked.append(index)
@@ -53,25 +53,23 @@ def asked_for(passes: list[bool], stride: int | None) -> tuple[int, list[int]]:
 @given(st.integers(1, 200), st.data())
 def test_bisection_finds_a_monotone_frontier_with_few_questions(n: int, data: st.DataObject) -> None:
     passing = data.draw(st.integers(0, n))
-    found, asked = asked_for([True] * passing + [False] * (n - passing), None)
+    found, asked = asked_for([True] * passing + [False] * (n - passing))
     assert found == passing - 1
-    assert len(asked) == len(set(asked)) <= np.ceil(np.log2(n + 1))
+    assert len(asked) == len(set(asked)) <= 1 + np.ceil(np.log2(n))
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=60), st.one_of(st.none(), st.integers(1, 9)))
-def test_bisection_ends_at_a_crossing_whatever_passes(passes: list[bool], stride: int | None) -> None:
-    found, asked = asked_for(passes, stride)
+@given(st.lists(st.booleans(), min_size=1, max_size=60))
+def test_bisection_ends_at_a_crossing_whatever_passes(passes: list[bool]) -> None:
+    found, asked = asked_for(passes)
     assert found == -1 or passes[found]
     assert found == len(passes) - 1 or not passes[found + 1]
     assert len(asked) == len(set(asked))
-    if stride == 1:  # every candidate up to the first failure is asked
-        assert found == next((i for i, passed in enumerate(passes) if not passed), len(passes)) - 1
+    assert (found == -1) == (not passes[0])
 
 
-@pytest.mark.parametrize(("candidates", "stride"), [(0, None), (3, 0)])
-def test_nothing_to_ask(candidates: int, stride: int | None) -> None:
-    with pytest.raises(SpecError, match="at least"):
-        next(bisection(candidates, stride=stride))
+def test_nothing_to_ask() -> None:
+    with pytest.raises(SpecError, match="at least one"):
+        next(bisection(0))
 
 
 def test_families_hold_what_differs_in_one_property() -> None:
@@ -120,7 +118,7 @@ def swept(tiny_model: TextToImage, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_search_answers_as_the_whole_sweep_does(
     by: Any, answer: str, criterion: Criterion, swept: xr.DataTree, tiny_model: TextToImage, tmp_path: Path
 ) -> None:
-    found = study().search(tmp_path / "s.zarr", by=by, criterion=criterion, stride=1, model=tiny_model, progress=False)
+    found = study().search(tmp_path / "s.zarr", by=by, criterion=criterion, model=tiny_model, progress=False)
     for name, family in zip(found["family"].values, families(study().interventions, by), strict=True):
         index = brute_force(swept.outcomes.ssim.values[list(family.members)], criterion)
         expected = family.values[index] if index >= 0 else np.nan

@@ -9,18 +9,17 @@ from causalunet.errors import SpecError
 __all__ = ["bisection"]
 
 
-def bisection(candidates: int, *, stride: int | None = None) -> Generator[int, bool, int]:
+def bisection(candidates: int) -> Generator[int, bool, int]:
     """Ask for single candidates until the frontier is found.
+
+    The easiest candidate is asked first: if it fails, no frontier exists, whatever harder ones do. The others are
+    bisected, so that about log2 of them are asked. What is found is a candidate that passes while the next harder one
+    fails; it is the `causalunet.analysis.frontier` if whatever is easier than a passing candidate passes too.
 
     Parameters
     ----------
     candidates : int
         At least 1, ordered from easy to hard.
-    stride : int, optional
-        First ask every so-manieth candidate from the easy end up to the first that fails, then bisect between the last
-        two. Finds the `causalunet.analysis.frontier` also where passing is not monotone, unless all failures lie
-        between two neighbours that pass. By default bisect right away: about log2 of the candidates are asked, which
-        is right if whatever is easier than a passing candidate passes too.
 
     Yields
     ------
@@ -30,7 +29,7 @@ def bisection(candidates: int, *, stride: int | None = None) -> Generator[int, b
     Returns
     -------
     int
-        Index of the hardest candidate that passes, with every easier one asked; -1 if the easiest fails.
+        Index of the candidate found; -1 if the easiest fails.
 
     Examples
     --------
@@ -45,14 +44,9 @@ def bisection(candidates: int, *, stride: int | None = None) -> Generator[int, b
     """
     if candidates < 1:
         raise SpecError("There is no candidate to search among; give at least one.")
-    if stride is not None and stride < 1:
-        raise SpecError(f"stride={stride!r} is not valid; it must be at least 1.")
-    passing, failing = -1, candidates
-    for index in () if stride is None else sorted({*range(stride - 1, candidates, stride), candidates - 1}):
-        if not (yield index):
-            failing = index
-            break
-        passing = index
+    if not (yield 0):
+        return -1
+    passing, failing = 0, candidates
     while failing - passing > 1:
         middle = (passing + failing) // 2
         if (yield middle):

@@ -28,7 +28,6 @@ SPLITS = 8
 """Random halves of the samples that every criterion is asked on, beside all of them."""
 RUN = 0.95
 """The threshold of the search that runs the U-Net."""
-STRIDE = 8
 
 
 def quick(folder: Folder) -> cu.Study:
@@ -64,9 +63,9 @@ def criteria() -> Iterator[Criterion]:
         yield Criterion(threshold=threshold, kind="share", share=0.75)
 
 
-def ask(passes: np.ndarray, stride: int | None) -> tuple[int, list[int]]:
+def ask(passes: np.ndarray) -> tuple[int, list[int]]:
     """Run the bisection on known answers: what it finds, and which it asked for."""
-    asking, asked = bisection(len(passes), stride=stride), []
+    asking, asked = bisection(len(passes)), []
     index = next(asking)
     while True:
         asked.append(index)
@@ -76,7 +75,7 @@ def ask(passes: np.ndarray, stride: int | None) -> tuple[int, list[int]]:
             return done.value, asked
 
 
-def agreement(results: xr.DataTree, study: cu.Study, stride: int | None) -> xr.Dataset:
+def agreement(results: xr.DataTree, study: cu.Study) -> xr.Dataset:
     """How often the bisection finds what the sweep finds, and the share of the sweep's U-Net calls that it takes."""
     found = families(study.interventions, "start")
     ssim = results.children["outcomes"].to_dataset()["ssim"].values
@@ -88,7 +87,7 @@ def agreement(results: xr.DataTree, study: cu.Study, stride: int | None) -> xr.D
         asked_for: set[int] = set()
         for family in found:
             passes = criterion.passes(ssim[list(family.members)][:, group])
-            index, asked = ask(passes, stride)
+            index, asked = ask(passes)
             agree.append(index == frontier(passes))
             asked_for |= {family.members[position] for position in asked}
         calls.append(unet_calls(study, asked_for) / unet_calls(study, itertools.chain(*(one.members for one in found))))
@@ -103,16 +102,14 @@ def unet_calls(study: cu.Study, members: Iterable[int]) -> int:
 def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
     """Agreement on stored outcomes, then a search that runs the U-Net."""
     study = SIZES[folder.size](folder)
-    for stride, words in ((None, "bisection at once"), (STRIDE, f"every {STRIDE}th start first")):
-        found = agreement(results, study, stride)
-        console.print(
-            f"{words}: the sweep's answer in {float(found['agree'].mean()):.1%} of {found.sizes['case']} cases, with "
-            f"{float(found['calls'].mean()):.1%} of its U-Net calls on average, "
-            f"{float(found['calls'].max()):.1%} at most",
-            highlight=False,
-            soft_wrap=True,
-        )
-    searched = study.search(folder.output / f"{folder.size}-search.zarr", threshold=RUN, stride=STRIDE)
+    found = agreement(results, study)
+    console.print(
+        f"Bisection: the sweep's answer in {float(found['agree'].mean()):.1%} of {found.sizes['case']} cases, with "
+        f"{float(found['calls'].mean()):.1%} of its U-Net calls on average, {float(found['calls'].max()):.1%} at most",
+        highlight=False,
+        soft_wrap=True,
+    )
+    searched = study.search(folder.output / f"{folder.size}-search.zarr", threshold=RUN)
     swept = cu.analysis.first_redundant_step(results, threshold=RUN, kind="ablate_block")
     for name, depth, step in zip(*(searched[key].values for key in ("family", "bottom", "step")), strict=True):
         console.print(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["search_plan"]
 
+_READING = "a member that passes while the next harder one fails; the sweep's frontier if passing is monotone"
 _ANSWER = {
     "start": ("step", "earliest start step without visible effect"),
     "length": ("length", "most consecutive steps without visible effect"),
@@ -47,13 +48,14 @@ def search_plan(
     found = families(plan.spec.interventions, by)
     if plan.spec.record.activations or plan.spec.record.summary:
         raise SpecError("A search records no activations; leave out record=, or run the study.")
+    criterion.passes(np.ones(plan.samples))  # too few samples for it are told here, before anything runs
+    searches = [_Search(family) for family in found]
     from causalunet.execute.branches import Branches
     from causalunet.execute.run import call_progress
 
     with call_progress(None, progress) as advance:
         branches = Branches(plan, model, path, memory=memory, overwrite=overwrite, advance=advance)
         branches.baseline()
-        searches = [_Search(family) for family in found]
         while asking := [search for search in searches if search.asked is not None]:
             members = sorted({search.member for search in asking})
             values = dict(zip(members, branches.run(members, criterion.variable), strict=True))
@@ -125,5 +127,5 @@ def _dataset(searches: Sequence[_Search], by: Axis, criterion: Criterion, counts
             "statistic": (("family", "candidate"), statistic, {"long_name": str(criterion)}),
         },
         coords={"family": [search.family.name for search in searches], **common},
-        attrs={"criterion": str(criterion), "by": by, **counts},
+        attrs={"criterion": str(criterion), "by": by, "reading": _READING, **counts},
     )

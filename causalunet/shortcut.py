@@ -46,7 +46,7 @@ class Shortcut:
     fingerprint : str
         Of the weights that it was found on; empty to fit any.
     evidence : mapping
-        What it was derived from, such as the digests of studies and thresholds; of plain JSON types, kept as it is.
+        What it was derived from, such as digests of studies and thresholds; of plain JSON types, kept as it is.
 
     Raises
     ------
@@ -126,7 +126,7 @@ class Shortcut:
         from causalunet.execute.generate import generate
 
         return generate(
-            tuple(prompts),
+            listed(prompts),
             None if seeds is None else tuple(seeds),
             model=loaded,
             sampler=self.sampler,
@@ -242,6 +242,11 @@ class Shortcut:
         return cls.from_json(value)
 
 
+def listed(prompts: Iterable[str]) -> tuple[str, ...]:
+    """Prompts as a tuple; one alone is a list of one."""
+    return (prompts,) if isinstance(prompts, str) else tuple(prompts)
+
+
 def time_shortcut(
     shortcut: Shortcut,
     prompts: Iterable[str],
@@ -279,7 +284,8 @@ def time_shortcut(
         ratio within a repeat; ``spread`` (arm, bound), quartiles of the same; ``flops_saved`` and ``kernels_saved``
         (arm,), shares of the uncut run's FLOPs and of its operations on tensors; ``unet_calls`` (arm,) per sample.
         Scalars ``saved_by_steps``, the share saved by the skipped steps alone, and ``saved_by_cuts``, what the cuts add
-        to it. The attributes name batch size, device, threads and baseline.
+        to it. The attributes name batch size, samples in one U-Net call (fewer, if ``memory`` holds no more), device,
+        threads and baseline.
 
     Raises
     ------
@@ -288,7 +294,8 @@ def time_shortcut(
 
     Notes
     -----
-    Kernels are counted as operations that PyTorch dispatches, views left out, with the same batch.
+    Kernels are the operations of the U-Net calls that PyTorch dispatches, views left out, counted on up to two samples;
+    their number does not depend on the batch.
     """
     loaded = shortcut.load(model)
     from causalunet.execute.timing import shortcut_arms, time_arms
@@ -297,7 +304,7 @@ def time_shortcut(
         shortcut_arms(shortcut.intervention),
         loaded,
         shortcut.sampler,
-        tuple(prompts),
+        listed(prompts),
         None if seeds is None else tuple(seeds),
         repeats=repeats,
         traced=traced,
@@ -347,7 +354,7 @@ def time_interventions(
         {"uncut": None, **interventions},
         loaded,
         sampler or DDPM(),
-        tuple(prompts),
+        listed(prompts),
         None if seeds is None else tuple(seeds),
         repeats=repeats,
         traced=traced,

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from causalunet.analysis.criteria import Criterion
+from causalunet.analysis.criteria import Criterion, chosen_criterion
 from causalunet.design.families import Axis, families
 from causalunet.design.study import StudySpec
-from causalunet.errors import MissingExtraError, SpecError
+from causalunet.errors import MissingExtraError
 from causalunet.plan import Plan, make_plan
 from causalunet.results.store import open_results
 from causalunet.schedule import Schedule
@@ -177,10 +177,7 @@ class Study(StudySpec):
         StoreError, FiringError
             As for `run`.
         """
-        if criterion is not None and threshold is not None:
-            raise SpecError(f"Both a criterion ({criterion}) and threshold={threshold!r} were given; give one of them.")
-        if criterion is None:
-            criterion = Criterion() if threshold is None else Criterion(threshold=threshold)
+        criterion = chosen_criterion(criterion, threshold)
         families(self.interventions, by)
         model = model if model is not None else load_registered(self.model)
         plan = self.plan(model, calibrate=False)

@@ -89,6 +89,23 @@ def test_families_hold_what_differs_in_one_property() -> None:
     assert relaxed.common["start"] == 8
 
 
+def test_families_do_not_mix_numbers_of_cuts_or_parts_of_compositions() -> None:
+    cuts = [
+        cu.AblateBlock(bottom=2, window=cu.cut_relax_cut(40, cut=cut, relax=relax, cuts=n))
+        for cut, n in ((10, 2), (5, 4))
+        for relax in (4, 2, 0)
+        if relax or n == 2
+    ]
+    assert [(one.values, one.common.get("cuts")) for one in families(cuts, "relax")] == [((4, 2, 0), None)] * 2
+    mixed = [
+        cu.AblateBlock(bottom=2, window=cu.Window(40, a)) + cu.SkipSteps(cu.Window(17, b))
+        for a in (5, 9)
+        for b in (5, 9)
+    ]
+    with pytest.raises(SpecError, match="no family along 'length'"):
+        families(mixed, "length")
+
+
 def test_families_with_one_name_are_told_apart() -> None:
     edits = [cu.Edit(name, cu.Window(start, 1)) for name in ("up.1", "skip.0") for start in (5, 3)]
     assert [family.name for family in families(edits, "start")] == [
@@ -173,6 +190,13 @@ def test_a_run_after_a_search_completes_the_store(swept: xr.DataTree, tiny_model
     np.testing.assert_allclose(results.outcomes.ssim, swept.outcomes.ssim, atol=1e-5)
 
 
+def test_a_search_leaves_complete_samples_complete(tiny_model: TextToImage, tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    study().run(path, model=tiny_model, progress=False)
+    study().search(path, threshold=0.9, model=tiny_model, progress=False)
+    assert (cu.open_results(path).baseline.status == 1).all()
+
+
 def test_search_says_what_it_saved(tiny_model: TextToImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = study().search(tmp_path / "s.zarr", threshold=0.9, model=tiny_model)
     printed = capsys.readouterr().out
@@ -189,6 +213,11 @@ def test_a_search_that_cannot_be(tiny_model: TextToImage, tmp_path: Path) -> Non
         study().search(path, by="depth", model=tiny_model)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="give one of them"):
         study().search(path, threshold=0.9, criterion=Criterion(), model=tiny_model)
+    with pytest.raises(SpecError, match=r"criterion=0\.9 is not a Criterion; .* give threshold=0\.9"):
+        study().search(path, criterion=0.9, model=tiny_model)  # type: ignore[arg-type]
+    single = study(prompts=("a red circle",))
+    with pytest.raises(SpecError, match="needs at least 2"):
+        single.search(path, criterion=Criterion(kind="lower"), model=tiny_model)
     with pytest.raises(SpecError, match="records no activations"):
         study(record=cu.Record(activations=("mid",))).search(path, model=tiny_model)
     assert not path.exists()

@@ -172,5 +172,5 @@ def test_any_interventions_timed(clock: Clock, tiny_model: TextToImage) -> None:
     assert timed["arm"].values.tolist() == ["uncut", "stop", "cut"]
     assert timed.attrs["calls"] == "traced by nnsight"
     assert (timed["seconds"] > 0).all()
-    with pytest.raises(SpecError, match="0 repeats asked"):
+    with pytest.raises(SpecError, match="repeats=0 asked"):
         time_interventions({"stop": STOP}, PROMPTS, model=tiny_model, sampler=cu.DDPM(steps=STEPS), repeats=0)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from causalunet.analysis.intervals import bootstrap_mean
 from causalunet.errors import SpecError
 
-__all__ = ["Criterion", "Kind", "first_passing", "frontier"]
+__all__ = ["Criterion", "Kind", "chosen_criterion", "first_passing", "frontier"]
 
 Kind = Literal["mean", "lower", "share"]
 """What of the samples is held against the threshold."""
@@ -149,6 +149,17 @@ class Criterion:
                 f"{wrong} of {array.size} values of {self.variable} are NaN or minus infinity. "
                 "Leave them out, for instance by selecting the samples that were run."
             )
+
+
+def chosen_criterion(criterion: Criterion | None, threshold: float | None) -> Criterion:
+    """The criterion given, or that of a threshold on mean SSIM; 0.8 by default."""
+    if criterion is None:
+        return Criterion() if threshold is None else Criterion(threshold=threshold)
+    if not isinstance(criterion, Criterion):
+        raise SpecError(f"criterion={criterion!r} is not a Criterion; for a number give threshold={criterion!r}.")
+    if threshold is not None:
+        raise SpecError(f"Both a criterion ({criterion}) and threshold={threshold!r} were given; give one of them.")
+    return criterion
 
 
 def frontier(passes: ArrayLike) -> Any:

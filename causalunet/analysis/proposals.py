@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import xarray as xr
 
-from causalunet.analysis.criteria import first_passing, frontier
+from causalunet.analysis.criteria import Criterion, first_passing, frontier
 from causalunet.analysis.estimates import estimate_quality
 from causalunet.design.interventions import AblateBlock, Intervention, SkipSteps
 from causalunet.design.windows import Window, Windows
@@ -31,11 +31,19 @@ def stopping_step(results: xr.DataTree, *, threshold: float = 0.8, lasting: bool
     -------
     int or None
         The last step to call; None if no step reaches the threshold.
+
+    Raises
+    ------
+    SpecError
+        The threshold is not one of SSIM.
+    StoreError
+        As for `estimate_quality`.
     """
-    mean = estimate_quality(results)["ssim"].mean("sample")
-    rising = (mean.sortby("step") >= threshold).values  # from late to early steps
+    Criterion(threshold=threshold)
+    mean = estimate_quality(results)["ssim"].mean("sample").sortby("step")
+    rising = (mean >= threshold).values  # from late to early steps
     index = frontier(rising) if lasting else first_passing(rising)
-    return None if index < 0 else int(mean.sortby("step")["step"].values[index])
+    return None if index < 0 else int(mean["step"].values[index])
 
 
 def propose_shortcuts(relaxation: xr.Dataset, stops: dict[str, int], *, steps: int) -> dict[str, Intervention]:
@@ -65,7 +73,10 @@ def propose_shortcuts(relaxation: xr.Dataset, stops: dict[str, int], *, steps: i
     -----
     The strategy of the paper's figure 11, with its numbers taken from the data.
     """
-    wrong = {name: stop for name, stop in stops.items() if not 1 <= stop < steps}
+    missing = [name for name in ("bottom", "start", "cut", "relax") if name not in relaxation]
+    if missing:
+        raise SpecError(f"Shortcuts are proposed from what relaxation_needed(...) gives; {', '.join(missing)} missing.")
+    wrong = {name: stop for name, stop in stops.items() if not isinstance(stop, int) or not 1 <= stop < steps}
     if wrong:
         raise SpecError(f"Runs of {steps} steps can stop at 1 ... {steps - 1}; asked: {wrong}.")
     groups = zip(

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from causalunet.analysis.criteria import Criterion, first_passing, frontier
+from causalunet.analysis.criteria import Criterion, chosen_criterion, first_passing, frontier
 from causalunet.analysis.curves import BOUND, BOUNDS, curve
 from causalunet.analysis.resampling import canonical_order, check_resampling, resampling_weights
 from causalunet.analysis.selection import check_variable, complete_samples, intervention_columns, select_interventions
@@ -137,7 +137,7 @@ def first_redundant_step(
     question = _Question(
         axis=_START,
         names=_names(by),
-        criterion=_criterion(criterion, threshold),
+        criterion=chosen_criterion(criterion, threshold),
         lasting=lasting,
         probability=probability,
         resamples=resamples,
@@ -183,7 +183,7 @@ def longest_window(
     question = _Question(
         axis=_LENGTH,
         names=_names(by),
-        criterion=_criterion(criterion, threshold),
+        criterion=chosen_criterion(criterion, threshold),
         probability=probability,
         resamples=resamples,
         seed=seed,
@@ -240,7 +240,7 @@ def relaxation_needed(
     question = _Question(
         axis=_RELAX,
         names=(*_names(by), *_SHAPE),
-        criterion=_criterion(criterion, threshold),
+        criterion=chosen_criterion(criterion, threshold),
         probability=probability,
         resamples=resamples,
         seed=seed,
@@ -253,14 +253,6 @@ def relaxation_needed(
             "cut_relax_cut(start, cut=5, relax=r) for r = 0, 2, ..., 20."
         )
     return _answers(question, chosen, groups, selection).rename(length="cut")
-
-
-def _criterion(criterion: Criterion | None, threshold: float | None) -> Criterion:
-    if criterion is None:
-        return Criterion() if threshold is None else Criterion(threshold=threshold)
-    if threshold is not None:
-        raise SpecError(f"Both a criterion ({criterion}) and threshold={threshold!r} were given; give one of them.")
-    return criterion
 
 
 def _names(by: str | Sequence[str]) -> tuple[str, ...]:

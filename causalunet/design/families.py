@@ -23,7 +23,8 @@ _COMMON = ("top", "bottom", "start", "length", "cuts", "relax")
 class Family:
     """Interventions that differ along one axis, from easy to hard.
 
-    Early starts, long windows and short relaxations are hard: more of the image is at stake.
+    Early starts, long windows and short relaxations count as hard: more of the image is at stake. That need not hold:
+    top skip connections matter most at the end of a run.
 
     Parameters
     ----------
@@ -49,8 +50,9 @@ def families(interventions: Sequence[Intervention], by: Axis) -> tuple[Family, .
     ----------
     interventions : sequence of Intervention
     by : {"start", "length", "relax"}
-        "start" takes any window or windows, moved as a whole; "length" single windows with one start; "relax" windows
-        made by `cut_relax_cut` with one start and one total length of the cuts.
+        "start" takes any windows, moved as a whole. "length" and "relax" take interventions with one field ``window``:
+        single windows of one start; and windows made by `cut_relax_cut` of one start, length and number of cuts, with
+        the single window as long as all cuts together for a relaxation of 0.
 
     Returns
     -------
@@ -66,9 +68,11 @@ def families(interventions: Sequence[Intervention], by: Axis) -> tuple[Family, .
         raise SpecError(f"Interventions are not searched by {by!r}; by any of {', '.join(get_args(Axis))}.")
     groups: dict[str, list[int]] = {}
     for index, item in enumerate(interventions):
-        if item.kind != "null":
+        if item.kind != "null" and (by == "start" or item.kind != "composition"):
             key = _without(item.to_json(), by, max(item.steps))
             groups.setdefault(json.dumps(key, sort_keys=True), []).append(index)
+    if by == "relax":
+        groups = _with_joined_cuts(groups)
     found = tuple(_family(interventions, members, by) for members in groups.values() if len(members) > 1)
     if not found:
         raise SpecError(
@@ -112,4 +116,24 @@ def _shape(windows: list[list[int]], by: Axis, start: int) -> Any:
         return [[start - begin, length] for begin, length in windows]
     if by == "length":
         return [first] if len(windows) == 1 else windows
-    return [first, sum(length for _, length in windows)]
+    lengths = {length for _, length in windows}
+    return [first, *lengths, len(windows)] if len(lengths) == 1 else windows
+
+
+def _with_joined_cuts(groups: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Add to the families of several cuts the single window that is as long as all of them, a relaxation of 0."""
+    joined = {}
+    for key, members in groups.items():
+        spec = json.loads(key)
+        first, length, cuts = _cuts(spec)
+        if cuts > 1:
+            spec["configuration"]["window"] = [first, length * cuts, 1]
+            joined[key] = [*members, *groups.get(json.dumps(spec, sort_keys=True), [])]
+    return joined
+
+
+def _cuts(spec: Any) -> tuple[int, int, int]:
+    """Start, length and number of cuts; a number of 0 where the cuts are not alike."""
+    window = spec["configuration"].get("window", [[]])
+    first, length, cuts = window if all(isinstance(entry, int) for entry in window) else (0, 0, 0)
+    return first, length, cuts

@@ -92,7 +92,7 @@ def generate(
     sampler = sampler or DDPM()
     spec = StudySpec(
         name="generate",
-        prompts=tuple(prompts),
+        prompts=prompts if isinstance(prompts, tuple) else (prompts,) if isinstance(prompts, str) else tuple(prompts),
         seeds=None if seeds is None else tuple(seeds),
         sampler=sampler,
         interventions=(intervention or Null(window=Window(1, 1)),),

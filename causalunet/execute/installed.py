@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from causalunet.design.anatomy import Anatomy
 from causalunet.errors import SpecError
 from causalunet.execute.allocator import keep_freed_memory
-from causalunet.execute.visits import CallResult, Visit, fill_edge, filled, lay_out_visits, stand_in
+from causalunet.execute.visits import CallResult, Visit, check_call, fill_edge, filled, lay_out_visits, stand_in
 from causalunet.plan import Action
 
 __all__ = ["InstalledUNet"]
@@ -39,6 +39,7 @@ class InstalledUNet:
         self._undo: list[Callable[[], None]] = []
         self._like: Tensor | None = None
         self._cond_rows = 0
+        self._fired: Counter[str] = Counter()
 
     def __call__(
         self, action: Action, arguments: tuple[Tensor, ...], cond_rows: int, record: tuple[str, ...] = ()
@@ -60,6 +61,8 @@ class InstalledUNet:
         ------
         SpecError
             Something is to be recorded, which only a traced U-Net does.
+        FiringError
+            An edit did not fire exactly once.
         """
         if record:
             raise SpecError(
@@ -70,11 +73,13 @@ class InstalledUNet:
             for visit in lay_out_visits(self._anatomy, action, ()):
                 self._install(visit)
             self._installed = action
-        self._like, self._cond_rows = arguments[0], cond_rows
+        self._like, self._cond_rows, self._fired = arguments[0], cond_rows, Counter()
         try:
-            return CallResult(self._unet(*arguments), {}, Counter())
+            output = self._unet(*arguments)
         finally:
             self._like = None
+        check_call(action, self._fired)
+        return CallResult(output, {}, self._fired)
 
     def remove(self) -> None:
         """Leave every module as it was."""
@@ -101,18 +106,29 @@ class InstalledUNet:
             handle = module.register_forward_pre_hook(lambda _, given: self._edge(visit, given))
             self._undo.append(handle.remove)
         if visit.output_fills:
-            after = module.register_forward_hook(
-                lambda _, given, output: filled(output, visit.output_fills, self._cond_rows)
-            )
+            after = module.register_forward_hook(lambda _, given, output: self._output(visit, output))
             self._undo.append(after.remove)
 
     def _stand_in(self, visit: Visit) -> Tensor:
+        like = self._now()
+        self._fired.update([visit.component.name] if visit.output_fills else [])
+        return stand_in(visit, like.shape[0], like)
+
+    def _edge(self, visit: Visit, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        self._now()
+        self._fired[visit.edge] += 1
+        value, *rest = given
+        return (fill_edge(visit, value, self._cond_rows), *rest)
+
+    def _output(self, visit: Visit, output: Tensor) -> Tensor:
+        self._now()
+        self._fired[visit.component.name] += 1
+        return filled(output, visit.output_fills, self._cond_rows)
+
+    def _now(self) -> Tensor:
+        """The input of the call under way."""
         if self._like is None:
             raise SpecError(
                 "The U-Net was called past its InstalledUNet while cuts are installed; call remove() first."
             )
-        return stand_in(visit, self._like.shape[0], self._like)
-
-    def _edge(self, visit: Visit, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        value, *rest = given
-        return (fill_edge(visit, value, self._cond_rows), *rest)
+        return self._like

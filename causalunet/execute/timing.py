@@ -16,6 +16,7 @@ from causalunet.design.interventions import Composition, Intervention, Null
 from causalunet.design.study import DDPM, StudySpec
 from causalunet.design.windows import Window
 from causalunet.errors import SpecError
+from causalunet.execute.batches import micro_batch_size
 from causalunet.execute.generate import generate
 from causalunet.execute.installed import InstalledUNet
 from causalunet.models.base import DiffusionModel
@@ -54,8 +55,8 @@ def time_arms(
     xarray.Dataset
         Along ``arm``, as for `causalunet.time_shortcut`.
     """
-    if repeats < 1:
-        raise SpecError(f"{repeats} repeats asked; give at least 1.")
+    if not isinstance(repeats, int) or repeats < 1:
+        raise SpecError(f"repeats={repeats!r} asked; give an integer of at least 1.")
     plans = {name: _plan(arm, model, sampler, prompts, seeds) for name, arm in arms.items()}
     names, samples = list(arms), next(iter(plans.values())).samples
     kernels = np.array(_kernels(plans, model, min(samples, _COUNTED)))
@@ -95,6 +96,7 @@ def time_arms(
         coords={"arm": names, "repeat": np.arange(repeats), "bound": ["lower", "upper"]},
         attrs={
             "samples": samples,
+            "samples_per_call": min(samples, micro_batch_size(model.anatomy, memory, sampler.rows_per_sample)),
             "steps": sampler.steps,
             "guidance_scale": sampler.guidance_scale,
             "rows_per_sample": sampler.rows_per_sample,

@@ -15,9 +15,8 @@ from nnsight import NNsight
 from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy
-from causalunet.errors import FiringError
 from causalunet.execute.allocator import keep_freed_memory
-from causalunet.execute.visits import CallResult, Visit, fill_edge, filled, lay_out_visits, stand_in
+from causalunet.execute.visits import CallResult, Visit, check_call, fill_edge, filled, lay_out_visits, stand_in
 from causalunet.plan import Action
 
 __all__ = ["TracedUNet"]
@@ -75,12 +74,7 @@ class TracedUNet:
             for visit in visits:
                 self._visit(visit, rows, cond_rows, arguments[0], journal)
             output = nnsight.save(self._model.output)
-        declared = Counter({fill.component: 1 for fill in action.fills})
-        if journal.fired != declared:
-            raise FiringError(
-                f"Edits declared {dict(declared)} but fired {dict(journal.fired)}. The result would not be that of the "
-                "intervention, so the run stops; please report the model and the intervention."
-            )
+        check_call(action, journal.fired)
         return CallResult(output, journal.activations, journal.fired)
 
     def _visits(self, action: Action, record: tuple[str, ...]) -> tuple[Visit, ...]:

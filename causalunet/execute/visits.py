@@ -13,10 +13,10 @@ from torch import Tensor
 from causalunet.design.anatomy import Anatomy, Component
 from causalunet.design.fills import Fill, Identity, Scale, Zero
 from causalunet.design.interventions import Branch
-from causalunet.errors import SpecError
+from causalunet.errors import FiringError, SpecError
 from causalunet.plan import Action
 
-__all__ = ["CallResult", "UNetCaller", "Visit", "fill_edge", "filled", "lay_out_visits", "stand_in"]
+__all__ = ["CallResult", "UNetCaller", "Visit", "check_call", "fill_edge", "filled", "lay_out_visits", "stand_in"]
 
 _FILLS: dict[type[Fill], Callable[[Any, Tensor], Tensor]] = {
     Zero: lambda fill, value: torch.zeros_like(value),
@@ -77,6 +77,16 @@ class Visit:
     edge_fills: tuple[tuple[Fill, Branch], ...] = ()
     output_fills: tuple[tuple[Fill, Branch], ...] = ()
     record: bool = False
+
+
+def check_call(action: Action, fired: Counter[str]) -> None:
+    """Raise `FiringError` unless every edit of a call fired exactly once."""
+    declared = Counter({fill.component: 1 for fill in action.fills})
+    if fired != declared:
+        raise FiringError(
+            f"Edits declared {dict(declared)} but fired {dict(fired)}. The result would not be that of the "
+            "intervention, so the run stops; please report the model and the intervention."
+        )
 
 
 def stand_in(visit: Visit, rows: int, like: Tensor) -> Tensor:

@@ -110,8 +110,10 @@ class StudyWriter:
         return np.isin(self._arrays["baseline/status"][:], (COMPLETE, BASELINE_ONLY))
 
     def complete_baseline(self, samples: slice) -> None:
-        """Mark the baseline of a block of samples as stored, and nothing more."""
-        self._arrays["baseline/status"][samples] = BASELINE_ONLY
+        """Mark the baseline of a block of samples as stored; samples that are complete stay so."""
+        status = self._arrays["baseline/status"]
+        known = np.asarray(status[samples])
+        status[samples] = np.where(known == COMPLETE, COMPLETE, BASELINE_ONLY)
 
     def cells_stored(self) -> NDArray[np.bool_]:
         """Which cells are complete, (intervention, sample)."""

@@ -88,9 +88,14 @@ def test_modules_are_as_they_were_afterwards(tiny_model: TextToImage, call: tupl
     skip = action_of(tiny_model, cu.AblateSkip(top=2, window=cu.Window(3, 1)))
     before, forwards = tiny_model.unet(*call), own_forwards(tiny_model)
     with InstalledUNet(tiny_model.unet, tiny_model.anatomy) as unet:
-        changed = [unet(action, call, 2).output for action in (cut, skip, Action(), cut)]
-        with pytest.raises(SpecError, match="called past its InstalledUNet"):
-            tiny_model.unet(*call)
+        changed = []
+        for action in (cut, skip, Action(), cut):
+            result = unet(action, call, 2)
+            assert result.fired == {fill.component: 1 for fill in action.fills}
+            changed.append(result.output)
+            if action.fills:
+                with pytest.raises(SpecError, match="called past its InstalledUNet"):
+                    tiny_model.unet(*call)
     assert not torch.equal(changed[0], before)
     assert not torch.equal(changed[1], before)
     assert torch.equal(changed[2], before)

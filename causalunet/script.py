@@ -83,7 +83,7 @@ def run_script(
     script : path
         The script's own ``__file__``; results go to the folder ``results`` beside it.
     description : str
-        Shown by ``--help``.
+        Shown by ``--help``; its first line is the question on the study's page, ``report.html`` among the figures.
     sizes : mapping of str to callable
         What makes the study, by the name of its option; the first is the default.
     draw : callable
@@ -99,7 +99,13 @@ def run_script(
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     chosen = parser.add_mutually_exclusive_group()
     for name, make in sizes.items():
-        chosen.add_argument(f"--{name}", action="store_const", const=name, dest="size", help=_first_line(make))
+        chosen.add_argument(
+            f"--{name}",
+            action="store_const",
+            const=name,
+            dest="size",
+            help=_first_line(make.__doc__).replace("%", "%%"),
+        )
     parser.add_argument("--output", type=Path, default=here / "results", help="folder for store and figures")
     parser.add_argument("--overwrite", action="store_true", help="replace results of another version of the study")
     options = parser.parse_args(arguments)
@@ -110,6 +116,7 @@ def run_script(
         console.print(str(study.plan()), highlight=False, soft_wrap=True)
         results = study.run(folder.store, overwrite=options.overwrite)
         draw(results, folder, console)
+        _write_page(results, folder, _first_line(description))
     except KeyboardInterrupt:
         console.print("Interrupted. Samples that were finished are stored; the same command goes on after them.")
         sys.exit(130)
@@ -119,5 +126,12 @@ def run_script(
     console.print(f"Results: {folder.store}   figures: {folder.figures}", highlight=False, soft_wrap=True)
 
 
-def _first_line(make: Callable[..., object]) -> str:
-    return (make.__doc__ or "").strip().partition("\n")[0].replace("%", "%%")
+def _write_page(results: xr.DataTree, folder: Folder, question: str) -> None:
+    from causalunet.report import report
+
+    folder.figures.mkdir(parents=True, exist_ok=True)
+    report(results, folder.figures / "report.html", question=question, force=True)
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]

@@ -59,6 +59,7 @@ def test_a_script_plans_runs_and_draws(tmp_path: Path, capsys: pytest.CaptureFix
     assert samples == 1
     assert folder.store == script.parent / "results" / "quick.zarr"
     assert folder.store.is_dir()
+    assert "A study." in (folder.figures / "report.html").read_text()
     assert str(folder.store) in printed.replace("\n", "")
 
 

@@ -11,6 +11,7 @@ the factors that change, and time.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from causalunet.script import Folder, run_script
 THRESHOLD = 0.8
 FRESH = {"quick": 8, "medium": 24, "full": 100}
 HARDER = {"quick": 2, "medium": 6, "full": 10}
+SHORTCUT = "shortcut"
 TIMED = 4
 """Samples in the batch that is timed."""
 
@@ -44,29 +46,35 @@ def full(folder: Folder) -> cu.Study:
 
 
 def make_study(folder: Folder) -> cu.Study:
-    """The shortcut, and a run of evenly spaced steps that costs as much."""
-    shortcut = chosen(folder)
+    """The two shortcuts, stopping alone where the first stops, and as many evenly spaced steps as take its time."""
+    short = chosen(folder, "shortcut")
     harder = [scene for scene in draw_scenes(HARDER[folder.size], seed=3, only_held_out=True) for _ in range(2)]
+    found = {
+        SHORTCUT: short.intervention,
+        "cut-relax-cut": chosen(folder, "cut-relax-cut").intervention,
+        "stop alone": cu.SkipSteps(next(e.window for e in short.intervention.edits() if e.component == "unet")),
+        "fewer steps": as_slow(short),
+    }
+    distinct = {item.digest: (name, item) for name, item in reversed(found.items())}
     return cu.Study(
         name=f"shortcut, {folder.size}",
         prompts=tuple(scene.prompt for scene in (*draw_scenes(FRESH[folder.size], seed=2), *harder)),
-        sampler=shortcut.sampler,
-        interventions=(shortcut.intervention, as_costly(shortcut)),
+        sampler=short.sampler,
+        interventions=tuple(replace(item, label=name) for name, item in reversed(distinct.values())),
     )
 
 
-def chosen(folder: Folder) -> cu.Shortcut:
-    """The shortcut of the study tradeoff."""
+def chosen(folder: Folder, name: str) -> cu.Shortcut:
+    """A shortcut of the study tradeoff."""
     folder.earlier("tradeoff")
-    return cu.Shortcut.open(
-        folder.output.parent.parent / "tradeoff" / folder.output.name / f"{folder.size}-shortcut.json"
-    )
+    output = folder.output.parent.parent / "tradeoff" / folder.output.name
+    return cu.Shortcut.open(output / f"{folder.size}-{name}.json")
 
 
-def as_costly(shortcut: cu.Shortcut) -> cu.SkipSteps:
-    """Fewer steps, as many as the shortcut's FLOPs pay for."""
-    cost = shortcut.cost()
-    return cu.analysis.fewer_steps(shortcut.sampler.steps, max(2, round(cost["flops_share"] * shortcut.sampler.steps)))
+def as_slow(shortcut: cu.Shortcut) -> cu.SkipSteps:
+    """Fewer steps, as many as take the time that the shortcut was measured to take."""
+    steps = shortcut.sampler.steps
+    return cu.analysis.fewer_steps(steps, min(max(2, round(shortcut.evidence["time_share"] * steps)), steps - 1))
 
 
 def parts(results: xr.DataTree, folder: Folder) -> dict[str, xr.DataTree]:
@@ -77,11 +85,12 @@ def parts(results: xr.DataTree, folder: Folder) -> dict[str, xr.DataTree]:
 
 def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
     """Figures 11 to 14 and 22, and what the shortcut costs and saves."""
-    shortcut = chosen(folder)
-    picked = {"intervention": shortcut.intervention.label}
+    shortcut = chosen(folder, "shortcut")
+    picked = {"intervention": SHORTCUT}
+    labels = [str(label) for label in results.children["outcomes"].to_dataset()["intervention"].values]
     for name, part in parts(results, folder).items():
-        for one, told in ((picked, "shortcut"), ({"kind": "skip_steps"}, "fewer steps at equal FLOPs")):
-            tell(part, one, f"{name} prompts, {told}", console)
+        for label in labels[:-1]:  # the last is the null intervention
+            tell(part, {"intervention": label}, f"{name} prompts, {label}", console)
     prompts = [str(prompt) for prompt in results.children["baseline"].to_dataset()["prompt"].values[:TIMED]]
     timed = cu.time_shortcut(shortcut, prompts, repeats=5)
     saved, (low, high) = (timed[name].sel(arm="shortcut").values for name in ("saved", "spread"))
@@ -98,6 +107,7 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
     split = parts(results, folder)
     figures = {
         "figure-11": cu.report.plot_plan(results, picked),
+        "figure-11-cut-relax-cut": cu.report.plot_plan(results, {"intervention": labels[1]}),
         "figure-12": cu.report.plot_pairs(split["fresh"], picked, best=5, worst=5),
         "figure-13": cu.report.plot_histogram(split["fresh"], picked, threshold=THRESHOLD),
         "figure-14": cu.report.plot_pairs(split["harder"], picked, best=2, worst=2),

@@ -78,7 +78,8 @@ def tell(results: xr.DataTree, kinds: dict[str, dict[str, Any]], length: int, co
         low, high = redundant["interval"].sel(bottom=depth).values
         console.print(
             f"AblateBlock, bottom {depth}: first start with mean SSIM >= {THRESHOLD}: "
-            f"{float(redundant['step'].sel(bottom=depth)):.0f} [{low:.0f}, {high:.0f}]",
+            f"{float(redundant['step'].sel(bottom=depth)):.0f} [{low:.0f}, {high:.0f}]"
+            + (", the first tested" if redundant["at_edge"].sel(bottom=depth) else ""),
             highlight=False,
             markup=False,
         )
@@ -89,7 +90,7 @@ def tell(results: xr.DataTree, kinds: dict[str, dict[str, Any]], length: int, co
 
 
 def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
-    """Figures of the paper, numbered as there, and the report."""
+    """Figures of the paper, numbered as there."""
     length = LENGTH[folder.size]
     kinds = {name: {**selection, "length": length} for name, selection in KINDS.items()}
     tell(results, kinds, length, console)
@@ -116,8 +117,6 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
     }
     for name, figure in figures.items():
         cu.report.save(figure, folder.figures / f"{name}.png")
-    question = "When does the U-Net need whole steps, its top skip connections, its bottom decoder blocks?"
-    cu.report.report(results, folder.figures / "report.html", question=question, force=True)
 
 
 if __name__ == "__main__":

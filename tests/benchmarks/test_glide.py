@@ -14,11 +14,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import causalunet as cu
 from causalunet.design import Zero
 from causalunet.execute import TracedUNet
 from causalunet.execute.timing import count_kernels
 from causalunet.models.glide import Glide
 from causalunet.plan import Action, PlacedFill
+from causalunet.prompts import imagenet
 from causalunet.schedule import cosine_alpha_bar
 from tests.models.full_size import TOKENIZE, random_glide
 
@@ -78,3 +80,29 @@ def test_time_saved_by_cutting_the_bottom(model: Glide, samples: int, capsys: py
         )
         print(f"baseline: the uncut traced call, text cached, median {np.median(times['uncut']):.3f} s")
         print("bottom  time saved        quartiles  FLOPs  kernels\n" + "\n".join(lines))
+
+
+@pytest.mark.skipif(not CUDA, reason="a whole run of 100 steps takes an hour on a CPU; this one needs a GPU")
+@pytest.mark.parametrize("samples", BATCHES)
+def test_time_saved_by_figure_11(
+    model: Glide, samples: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strategy = cu.Shortcut(
+        name="figure 11",
+        intervention=cu.AblateBlock(bottom=8, window=cu.cut_relax_cut(75, cut=12, relax=10, cuts=3))
+        + cu.SkipSteps(cu.Window(17, 17)),
+        sampler=cu.DDPM(steps=100, guidance_scale=3.0),
+        model="glide",
+    )
+    timed = cu.time_shortcut(strategy, imagenet(samples), model=model, repeats=5, memory=1 << 36)
+    assert timed.attrs["samples_per_call"] == samples
+    lines = []
+    for arm in timed["arm"].values:
+        one = timed.sel(arm=arm)
+        low, high = one["spread"].values
+        shares = f"{float(one['flops_saved']):>6.1%}  {float(one['kernels_saved']):>7.1%}"
+        lines.append(f"{arm:>8}  {float(one['saved']):>10.1%}  {f'{low:.1%} - {high:.1%}':>15}  {shares}")
+    with capsys.disabled():
+        print(f"\nGLIDE base, 100 steps, batch of {samples}, float32, {timed.attrs['device']}, plain calls, 5 repeats")
+        print(f"baseline: {timed.attrs['baseline']}, median {float(timed['seconds'][0].median()):.2f} s")
+        print("     arm  time saved        quartiles   FLOPs  kernels\n" + "\n".join(lines))

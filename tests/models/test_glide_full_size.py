@@ -71,3 +71,19 @@ def test_skipping_dead_blocks_changes_no_bit(model: Glide, bottom: int) -> None:
         zeroed = model.unet(*arguments)
     assert cut.std() > 1e-3
     assert torch.equal(cut, zeroed)
+
+
+def test_a_shortcut_is_applied_with_and_without_tracing(model: Glide) -> None:
+    shortcut = cu.Shortcut(
+        name="cut, relax, cut, stop",
+        intervention=cu.AblateBlock(bottom=8, window=cu.cut_relax_cut(5, cut=1, relax=1))
+        + cu.SkipSteps(cu.Window(1, 1)),
+        sampler=cu.DDPM(steps=5, guidance_scale=3.0),
+        model="glide",
+        fingerprint=model.fingerprint,
+    )
+    live = model.anatomy.live_flops(model.anatomy.dead({"up.7"}))
+    assert shortcut.cost(model)["flops_share"] == (2 * model.anatomy.flops + 2 * live) / (5 * model.anatomy.flops)
+    plain, traced = (shortcut.apply(PROMPTS, model=model, traced=traced) for traced in (False, True))
+    assert plain.shape == (1, 3, 64, 64)
+    np.testing.assert_array_equal(plain, traced)

@@ -141,7 +141,7 @@ def short(label: str, chosen: bool) -> str:
     """What stands beside a point of the figure: of candidates with cuts only the chosen one is named."""
     family, _, name = label.partition(": ")
     if family == "cut and stop":
-        return f"chosen: {name}" if chosen else ""
+        return "chosen" if chosen else ""
     return name
 
 

@@ -4,7 +4,7 @@ From the first redundant start of each depth, cut for as long as the study longe
 relax, cut again.
 
     python studies/relaxation/study.py --quick     # two minutes on two cores, after longest_window --quick
-    python studies/relaxation/study.py --medium    # ten minutes, after longest_window --medium
+    python studies/relaxation/study.py --medium    # a quarter of an hour, after longest_window --medium
     python studies/relaxation/study.py --full      # the paper's grid; prints its time before it starts
 """
 

@@ -66,7 +66,9 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
     ):
         told = "none" if np.isnan(length) else f"{length:.0f} [{low:.0f}, {high:.0f}]"
         console.print(
-            f"bottom {depth} from step {start}: longest window with mean SSIM >= {THRESHOLD}: {told}", highlight=False
+            f"bottom {depth} from step {start}: longest window with mean SSIM >= {THRESHOLD}: {told}",
+            highlight=False,
+            markup=False,
         )
     selections = cu.report.series_along(results, "length")
     for name, selection in selections.items():
@@ -78,6 +80,7 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
             f"{name}: mean SSIM {float(curve[0]):.2f} after {int(curve['length'][0])} steps, "
             f"{float(curve[-1]):.2f} after {int(curve['length'][-1])}; after {middle} steps a change of {shares}",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
     cu.report.save(cu.report.plot_trend(results, selections, by="length"), folder.figures / "figure-9.png")

@@ -69,6 +69,7 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
             f"bottom {depth} cut for {cut} steps from step {start}, twice: relaxation needed for mean SSIM >= "
             f"{THRESHOLD}: {told}",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
     selections = cu.report.series_along(results, "relax")
@@ -78,6 +79,7 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
             f"{name}: mean SSIM {float(curve[0]):.2f} without relaxation, {float(curve[-1]):.2f} with "
             f"{int(curve['relax'][-1])} steps",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
     cu.report.save(cu.report.plot_trend(results, selections, by="relax"), folder.figures / "figure-10.png")

@@ -84,9 +84,7 @@ def test_time_saved_by_cutting_the_bottom(model: Glide, samples: int, capsys: py
 
 @pytest.mark.skipif(not CUDA, reason="a whole run of 100 steps takes an hour on a CPU; this one needs a GPU")
 @pytest.mark.parametrize("samples", BATCHES)
-def test_time_saved_by_figure_11(
-    model: Glide, samples: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_time_saved_by_figure_11(model: Glide, samples: int, capsys: pytest.CaptureFixture[str]) -> None:
     strategy = cu.Shortcut(
         name="figure 11",
         intervention=cu.AblateBlock(bottom=8, window=cu.cut_relax_cut(75, cut=12, relax=10, cuts=3))

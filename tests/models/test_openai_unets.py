@@ -221,7 +221,10 @@ def test_it_is_a_model(case: Case) -> None:
         model.read_factors(np.zeros((1, 3, SIZE, SIZE), np.float32))
     encoded = model.encode([*case.prompts, ""])
     assert {len(part) for part in encoded} == {3}
-    study = cu.Study(name="priced", prompts=case.prompts, interventions=[cu.SkipSteps(cu.Window(9, 1))])
+    sampler = cu.DDPM(guidance_scale=case.scale)
+    study = cu.Study(
+        name="priced", prompts=case.prompts, sampler=sampler, interventions=[cu.SkipSteps(cu.Window(9, 1))]
+    )
     assert study.plan(model, memory=1).unet_calls > 0
 
 

@@ -137,12 +137,12 @@ def number_of_cuts(item: cu.design.Intervention) -> int:
     return max((len(edit.window.parts) for edit in item.edits() if edit.component != "unet"), default=0)
 
 
-def short(label: str, chosen: bool) -> str:
-    """What stands beside a point of the figure: of candidates with cuts only the chosen one is named."""
-    family, _, name = label.partition(": ")
-    if family == "cut and stop":
-        return "chosen" if chosen else ""
-    return name
+def as_drawn(measured: xr.Dataset, chosen: int) -> xr.Dataset:
+    """The shortcut is a family of its own in the figure; of the other candidates with cuts none is named."""
+    labels = [str(label).partition(": ") for label in measured["label"].values]
+    families = ["the shortcut" if place == chosen else family for place, (family, _, _) in enumerate(labels)]
+    names = ["" if family == "cut and stop" else name for family, _, name in labels]
+    return measured.assign_coords(family=("method", families), label=("method", names))
 
 
 def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
@@ -157,11 +157,7 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
         if not sure:
             console.print(f"No candidate for {name} is surely above {THRESHOLD}; the most alike stands in.")
         save(folder, name, items[labels[position]], measured.isel(method=position))
-    drawn = measured.copy()
-    drawn["label"] = (
-        "method",
-        [short(label, position == picks["shortcut"][0]) for position, label in enumerate(labels)],
-    )
+    drawn = as_drawn(measured, picks["shortcut"][0])
     marks = {f"{LESS_TIME:.0%} less time, as in the paper": 1 - LESS_TIME}
     figure = cu.report.plot_tradeoff(drawn, threshold=THRESHOLD, joined=("stop alone", "fewer steps"), marks=marks)
     cu.report.save(figure, folder.figures / "tradeoff.png")

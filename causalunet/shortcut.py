@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.interventions import Intervention
-from causalunet.design.study import DDPM, StudySpec
+from causalunet.design.study import DDPM, StudySpec, listed
 from causalunet.errors import ModelError, SpecError
 from causalunet.plan import BASELINE, make_plan
 from causalunet.schedule import Schedule
@@ -240,11 +240,6 @@ class Shortcut:
         except (ValueError, RecursionError) as error:
             raise SpecError(f"{path} is not a shortcut: it cannot be read as JSON ({error}).") from error
         return cls.from_json(value)
-
-
-def listed(prompts: Iterable[str]) -> tuple[str, ...]:
-    """Prompts as a tuple; one alone is a list of one."""
-    return (prompts,) if isinstance(prompts, str) else tuple(prompts)
 
 
 def time_shortcut(

@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import xarray as xr
 
-from causalunet.analysis.criteria import Criterion, first_passing, frontier
-from causalunet.analysis.estimates import estimate_quality
+from causalunet.analysis.criteria import Criterion
+from causalunet.analysis.curves import first_reached
+from causalunet.analysis.estimates import estimate_quality, first_staying
 from causalunet.design.interventions import AblateBlock, Intervention, SkipSteps
 from causalunet.design.windows import Window, Windows
 from causalunet.errors import SpecError
@@ -40,10 +41,8 @@ def stopping_step(results: xr.DataTree, *, threshold: float = 0.8, lasting: bool
         As for `estimate_quality`.
     """
     Criterion(threshold=threshold)
-    mean = estimate_quality(results)["ssim"].mean("sample").sortby("step")
-    rising = (mean >= threshold).values  # from late to early steps
-    index = frontier(rising) if lasting else first_passing(rising)
-    return None if index < 0 else int(mean["step"].values[index])
+    mean = estimate_quality(results)["ssim"].mean("sample")
+    return (first_staying if lasting else first_reached)(mean, threshold)
 
 
 def propose_shortcuts(relaxation: xr.Dataset, stops: dict[str, int], *, steps: int) -> dict[str, Intervention]:

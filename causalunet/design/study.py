@@ -15,7 +15,7 @@ from causalunet.design.interventions import Edit, Intervention, Null
 from causalunet.design.windows import Window
 from causalunet.errors import PromptError, SpecError
 
-__all__ = ["DDPM", "Record", "Sample", "StudySpec"]
+__all__ = ["DDPM", "Record", "Sample", "StudySpec", "listed"]
 
 
 _SEED_LIMIT = 2**63
@@ -29,6 +29,11 @@ def _several(owner: str, name: str, value: Any, kind: type) -> tuple[Any, ...]:
     if not isinstance(value, Iterable):
         raise SpecError(f"{owner} got {name}={value!r}; give a list.")
     return tuple(value)
+
+
+def listed(prompts: Iterable[str]) -> tuple[str, ...]:
+    """Prompts as a tuple; one alone is a list of one."""
+    return _several("The run", "prompts", prompts, str)
 
 
 def _integers(values: Any) -> tuple[int, ...]:

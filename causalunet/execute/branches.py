@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from causalunet.execute.batches import micro_batch_size
+from causalunet.execute.images import KeptImages
 from causalunet.execute.lockstep import Block, check_fired, run_block
 from causalunet.execute.outcomes import baseline_values, outcome_values
 from causalunet.execute.run import blocks, open_writer
@@ -106,7 +107,7 @@ class Branches:
     def _run(self, part: Plan, block: Block, samples: slice) -> None:
         starts = {call.state for call in part.calls if call.state < 0}
         states = {state: self._stored_state(-state, samples) for state in starts} or None
-        observer = _Images(self._model, self._store_prediction(samples))
+        observer = KeptImages(self._model, self._store_prediction(samples))
         fired = run_block(
             self._model,
             self._unet,
@@ -140,30 +141,8 @@ class Branches:
                 self._writer.write(f"baseline/{name}", (samples,), value)
             self._writer.complete_baseline(samples)
             return
-        baseline = self._writer.read("baseline/image", (samples,))
+        names = ("image", "factor_code") if self._model.factors else ("image",)
+        baseline = {name: self._writer.read(f"baseline/{name}", (samples,)) for name in names}
         for name, value in outcome_values(self._model, images[None], baseline).items():
             self._writer.write(f"outcomes/{name}", (run, samples), value[0])
         self._writer.complete_cells(run, samples)
-
-
-class _Images:
-    """Observer that keeps images, and hands every prediction on."""
-
-    def __init__(self, model: DiffusionModel, predicted: Callable[[Call, Tensor, Tensor], None]) -> None:
-        self._model, self._predicted = model, predicted
-        self.images: dict[int, NDArray[np.float32]] = {}
-
-    def wants(self, call: Call) -> tuple[str, ...]:
-        """Nothing is recorded."""
-        return ()
-
-    def activations(self, call: Call, rows: slice, values: dict[str, Tensor]) -> None:
-        """Nothing is recorded."""
-
-    def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:
-        """Hand on state and estimate."""
-        self._predicted(call, x, x0)
-
-    def finished(self, run: int, x0: Tensor) -> None:
-        """Keep a run's image."""
-        self.images[run] = self._model.decode(x0)

@@ -7,45 +7,23 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from causalunet.design.interventions import Intervention, Null
-from causalunet.design.study import DDPM, StudySpec
+from causalunet.design.study import DDPM, StudySpec, listed
 from causalunet.design.windows import Window
 from causalunet.execute.batches import micro_batch_size
+from causalunet.execute.images import KeptImages
 from causalunet.execute.installed import InstalledUNet
 from causalunet.execute.lockstep import Block, run_block
 from causalunet.execute.trace import TracedUNet
 from causalunet.execute.visits import UNetCaller
 from causalunet.models.base import DiffusionModel, check_guidance, load_model
-from causalunet.plan import BASELINE, Call, make_plan
+from causalunet.plan import BASELINE, make_plan
 from causalunet.schedule import Schedule
 
 __all__ = ["generate"]
 
 _BLOCK = 50  # samples whose states are held at once
-
-
-class _Images:
-    """Observer that keeps the final images only."""
-
-    def __init__(self, model: DiffusionModel) -> None:
-        self._model = model
-        self.images: list[NDArray[np.float32]] = []
-
-    def wants(self, call: Call) -> tuple[str, ...]:
-        """Nothing is recorded."""
-        return ()
-
-    def activations(self, call: Call, rows: slice, values: dict[str, Tensor]) -> None:
-        """Nothing is recorded."""
-
-    def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:
-        """Nothing is recorded."""
-
-    def finished(self, run: int, x0: Tensor) -> None:
-        """Keep the images of a block."""
-        self.images.append(self._model.decode(x0))
 
 
 def generate(
@@ -92,7 +70,7 @@ def generate(
     sampler = sampler or DDPM()
     spec = StudySpec(
         name="generate",
-        prompts=prompts if isinstance(prompts, tuple) else (prompts,) if isinstance(prompts, str) else tuple(prompts),
+        prompts=listed(prompts),
         seeds=None if seeds is None else tuple(seeds),
         sampler=sampler,
         interventions=(intervention or Null(window=Window(1, 1)),),
@@ -103,13 +81,15 @@ def generate(
     run = BASELINE if intervention is None else 0
     plan = make_plan(spec, loaded.anatomy, schedule, loaded.image_shape, runs=(run,))
     micro_batch = micro_batch_size(loaded.anatomy, memory, sampler.rows_per_sample)
-    observer, samples = _Images(loaded), spec.samples
+    samples, images = spec.samples, []
     with _caller(loaded, traced=traced) as unet:
         for start in range(0, len(samples), _BLOCK):
             part = samples[start : start + _BLOCK]
             block = Block(start, tuple(item.prompt for item in part), tuple(item.seed for item in part))
-            run_block(loaded, unet, plan, block, micro_batch=micro_batch, observer=observer, advance=advance)
-    return np.concatenate(observer.images)
+            kept = KeptImages(loaded)
+            run_block(loaded, unet, plan, block, micro_batch=micro_batch, observer=kept, advance=advance)
+            images.append(kept.images[run])
+    return np.concatenate(images)
 
 
 def _caller(model: DiffusionModel, *, traced: bool) -> AbstractContextManager[UNetCaller]:

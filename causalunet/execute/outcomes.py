@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def baseline_values(model: DiffusionModel, images: NDArray[np.float32]) -> dict[
 
 
 def outcome_values(
-    model: DiffusionModel, images: NDArray[np.float32], baseline: NDArray[np.float32]
+    model: DiffusionModel, images: NDArray[np.float32], baseline: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
     """Stored variables of intervened images.
 
@@ -41,15 +42,16 @@ def outcome_values(
     ----------
     model : DiffusionModel
     images : ndarray, (intervention, sample, channel, y, x)
-    baseline : ndarray, (sample, channel, y, x)
+    baseline : mapping
+        Of `baseline_values`: ``image`` and, if the model reads factors, ``factor_code``.
 
     Returns
     -------
     dict
         Name to values, (intervention, sample, ...).
     """
-    error = metrics.mse(images, baseline)
-    reference = metrics.moments(baseline)
+    error = metrics.mse(images, baseline["image"])
+    reference = metrics.moments(baseline["image"])
     values: dict[str, NDArray[Any]] = {
         "image": images,
         "ssim": np.stack([metrics.ssim(metrics.moments(image), reference) for image in images]),
@@ -57,8 +59,11 @@ def outcome_values(
         "mse": error,
     }
     if model.factors:
-        code, _ = model.read_factors(baseline)
         flat = images.reshape(-1, *images.shape[2:])
         read, certainty = (part.reshape(*images.shape[:2], -1) for part in model.read_factors(flat))
-        values |= {"factor_code": read, "factor_probability": certainty, "factor_changed": read != code}
+        values |= {
+            "factor_code": read,
+            "factor_probability": certainty,
+            "factor_changed": read != baseline["factor_code"],
+        }
     return values

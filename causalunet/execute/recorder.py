@@ -88,9 +88,10 @@ class Recorder:
         order = range(len(self._plan.spec.interventions))
         baseline = self._images[BASELINE]
         images = np.stack([self._images[run] for run in order])
-        for name, value in baseline_values(self._model, baseline).items():
+        of_baseline = baseline_values(self._model, baseline)
+        for name, value in of_baseline.items():
             self._writer.write(f"baseline/{name}", (self._samples,), value)
-        for name, value in outcome_values(self._model, images, baseline).items():
+        for name, value in outcome_values(self._model, images, of_baseline).items():
             self._writer.write(f"outcomes/{name}", (slice(None), self._samples), value)
         for name, distance in self._distance.items():
             self._writer.write(f"trajectory/{name}_distance", (slice(None), self._samples), distance)

@@ -1,0 +1,50 @@
+"""An observer that keeps images, for runs of which nothing else is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from causalunet.models.base import DiffusionModel
+from causalunet.plan import Call
+
+__all__ = ["KeptImages"]
+
+
+class KeptImages:
+    """Observer of one block that keeps the image of every run.
+
+    Parameters
+    ----------
+    model : DiffusionModel
+    predicted : callable, optional
+        Told call, x_t and the estimate of x_0 at every U-Net call.
+
+    Attributes
+    ----------
+    images : dict of int to ndarray of float32, (sample, channel, y, x)
+        By run.
+    """
+
+    def __init__(self, model: DiffusionModel, predicted: Callable[[Call, Tensor, Tensor], None] | None = None) -> None:
+        self._model, self._predicted = model, predicted
+        self.images: dict[int, NDArray[np.float32]] = {}
+
+    def wants(self, call: Call) -> tuple[str, ...]:
+        """Nothing is recorded."""
+        return ()
+
+    def activations(self, call: Call, rows: slice, values: dict[str, Tensor]) -> None:
+        """Nothing is recorded."""
+
+    def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:
+        """Hand on state and estimate."""
+        if self._predicted is not None:
+            self._predicted(call, x, x0)
+
+    def finished(self, run: int, x0: Tensor) -> None:
+        """Keep a run's image."""
+        self.images[run] = self._model.decode(x0)

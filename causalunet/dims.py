@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["CHANNEL", "COMPONENT", "DIMS", "INTERVENTION", "SAMPLE", "STEP", "X", "Y"]
+__all__ = ["CHANNEL", "COMPONENT", "DIMS", "INTERVENTION", "PLACE", "SAMPLE", "STEP", "X", "Y"]
 
 SAMPLE = "sample"
 STEP = "step"
 COMPONENT = "component"
 INTERVENTION = "intervention"
+PLACE = "place"
 CHANNEL = "channel"
 Y = "y"
 X = "x"
@@ -18,6 +19,7 @@ DIMS: dict[str, str] = {
     SAMPLE: "unit of analysis: one prompt with one seed",
     STEP: "denoising step T ... 1, descending as the run goes; the call at step t maps x_t to x_(t-1)",
     COMPONENT: "block of the U-Net in execution order: down.i, mid, up.i",
+    PLACE: "where an edit applies: a block, a skip connection (skip.i), or unet for a step that is skipped",
     CHANNEL: "image or activation channel",
     Y: "row, from the top, in pixels of the component's resolution",
     X: "column, from the left, in pixels of the component's resolution",

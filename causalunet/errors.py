@@ -4,19 +4,28 @@ from __future__ import annotations
 
 __all__ = [
     "CausalUNetError",
+    "CausalUNetWarning",
     "CheckpointError",
     "ComponentError",
+    "DamageError",
     "FiringError",
+    "MemoryExhaustedError",
     "MissingExtraError",
     "ModelError",
     "PromptError",
     "SpecError",
+    "StorageError",
     "StoreError",
+    "WriteConflictError",
 ]
 
 
 class CausalUNetError(Exception):
     """Root of every error that causalunet raises on purpose."""
+
+
+class CausalUNetWarning(UserWarning):
+    """Something went wrong that did not stop the run; the message says what and where it is marked."""
 
 
 class SpecError(CausalUNetError, ValueError):
@@ -41,6 +50,22 @@ class CheckpointError(CausalUNetError, ValueError):
 
 class StoreError(CausalUNetError, ValueError):
     """A path is not a results store, or holds another study."""
+
+
+class DamageError(StoreError):
+    """A results store holds bytes that it should not, or lacks some that it should hold."""
+
+
+class StorageError(StoreError):
+    """Storage refused to take or to give bytes: disk full, no permission, no network. What was committed stays."""
+
+
+class WriteConflictError(StoreError):
+    """Another process wrote the same part of a store; its values stay."""
+
+
+class MemoryExhaustedError(CausalUNetError, MemoryError):
+    """Not even one sample of a U-Net call fits into memory."""
 
 
 class FiringError(CausalUNetError, RuntimeError):

@@ -17,10 +17,13 @@ from causalunet.design.interventions import Branch, Edit
 from causalunet.design.study import StudySpec
 from causalunet.schedule import Schedule
 
-__all__ = ["BASELINE", "Action", "Call", "Fork", "PlacedFill", "Plan", "make_plan"]
+__all__ = ["BASELINE", "GROUP", "Action", "Call", "Fork", "PlacedFill", "Plan", "make_plan"]
 
 BASELINE = -1
 """Index of the run without intervention; interventions count from 0."""
+
+GROUP = 128
+"""Interventions that go through a block of samples together, and are stored together when they are done."""
 
 
 class PlacedFill(NamedTuple):
@@ -76,17 +79,20 @@ class Call:
     state : int
         Number of the state x_t that goes in; 0 is the initial noise.
     forks : tuple of Fork
+    replays : tuple of int
+        Runs whose call is made again from a stored state, to look at it; they go nowhere from here.
     """
 
     step: int
     action: Action
     state: int
     forks: tuple[Fork, ...]
+    replays: tuple[int, ...] = ()
 
     @property
     def runs(self) -> tuple[int, ...]:
         """Every run that this call serves."""
-        return tuple(run for fork in self.forks for run in fork.runs)
+        return (*self.replays, *(run for fork in self.forks for run in fork.runs))
 
 
 @dataclass(frozen=True)
@@ -172,18 +178,21 @@ class Plan:
         kept = len(record.steps) if record.steps is not None else steps
         recorded, summed = (self.anatomy.select(patterns) for patterns in (record.activations, record.summary))
         activation = np.dtype(record.dtype).itemsize * sum(math.prod(self.anatomy.by_name[n].shape) for n in recorded)
+        places = len({edit.component for item in self.spec.interventions for edit in item.edits()})
         per_sample = {
-            "baseline": image * (1 + 2 * steps) + 1,
+            "baseline": image * (1 + 3 * steps) + 1,
             "outcomes": interventions * (image + 3 * 8 + 1),
             "trajectory": interventions * steps * 2 * 4,
-            "activations": kept * (1 + intervened) * activation,
-            "activation_summary": kept * len(summed) * 4 * (3 + 4 * intervened),
+            "activations": kept * (1 + intervened) * activation + (1 + intervened) * len(recorded),
+            "activation_summary": len(summed) * (kept * 4 * (3 + 4 * intervened) + 1 + intervened),
+            "audit": interventions * steps * places + 2 * 4 + 2 * 8,
         }
         once = {
             "outcomes": interventions * 2 * 8,
             "trajectory": interventions * steps,
             "activations": kept * intervened * len(recorded),
             "activation_summary": kept * intervened * len(summed),
+            "audit": interventions * steps * places,
         }
         return {group: self.samples * size + once.get(group, 0) for group, size in per_sample.items()}
 
@@ -228,6 +237,7 @@ def make_plan(
     *,
     runs: Iterable[int] | None = None,
     forked: bool = False,
+    replay: Iterable[int] = (),
 ) -> Plan:
     """Lay out the tree of runs.
 
@@ -245,6 +255,8 @@ def make_plan(
     forked : bool
         Let every run start where it first differs from the baseline, at step s, from the baseline's x_s: a state with
         the number -s, which whoever runs the plan provides.
+    replay : iterable of int
+        Steps at which the baseline's call is made again, from states numbered likewise.
 
     Returns
     -------
@@ -262,13 +274,14 @@ def make_plan(
             anatomy.check(spec.interventions[run])
     anatomy.select((*spec.record.activations, *spec.record.summary))
     programs = {run: _program(edits[run], anatomy, schedule.steps) for run in chosen}
-    starts = dict.fromkeys(programs, (schedule.steps, 0))
-    if forked:
-        baseline = _program((), anatomy, schedule.steps)
-        for run, program in programs.items():
-            step = next((step for step in baseline if program.get(step) != baseline[step]), schedule.steps)
-            starts[run] = (step, -step)
-    return Plan(spec, anatomy, schedule, image_shape, tuple(_grow_tree(programs, schedule.steps, starts)))
+    baseline = _program((), anatomy, schedule.steps)
+    leaves = {
+        run: next((step for step in baseline if program.get(step) != baseline[step]), schedule.steps)
+        for run, program in programs.items()
+    }
+    starts = {run: (step, -step) if forked else (schedule.steps, 0) for run, step in leaves.items()}
+    calls = _grow_tree(programs, schedule.steps, starts, {} if forked else leaves, frozenset(replay))
+    return Plan(spec, anatomy, schedule, image_shape, tuple(calls))
 
 
 _Program = dict[int, tuple[Action, int]]
@@ -298,10 +311,17 @@ def _action(edits: Iterable[Edit], anatomy: Anatomy) -> Action:
     return Action(fills, anatomy.dead(severed_places(present)) if present else frozenset())
 
 
-def _grow_tree(programs: dict[int, _Program], steps: int, starts: dict[int, tuple[int, int]]) -> Iterable[Call]:
+def _grow_tree(
+    programs: dict[int, _Program],
+    steps: int,
+    starts: dict[int, tuple[int, int]],
+    leaves: dict[int, int],
+    replay: frozenset[int],
+) -> Iterable[Call]:
     """Merge equal prefixes: runs with the same state and action share a call; with the same target also the draw.
 
-    ``starts`` has the step and the state at which each run begins.
+    ``starts`` has the step and the state at which each run begins, ``leaves`` the step from which on it shares calls
+    with its group only: groups go through a block one after another.
     """
     state_of = {run: state for run, (_, state) in starts.items()}
     waiting: dict[int, list[int]] = defaultdict(list)
@@ -309,18 +329,22 @@ def _grow_tree(programs: dict[int, _Program], steps: int, starts: dict[int, tupl
         waiting[step].append(run)
     next_state = 1
     for step in range(steps, 0, -1):
-        shared: dict[tuple[int, Action], dict[int, list[int]]] = {}
+        shared: dict[tuple[int, int, Action], dict[int, list[int]]] = {}
+        if step in replay:
+            shared[0, -step, Action()] = {}
         for run in sorted(waiting.pop(step, [])):
             action, target = programs[run][step]
-            shared.setdefault((state_of[run], action), {}).setdefault(target, []).append(run)
-        for (state, action), targets in shared.items():
+            group = run // GROUP if run != BASELINE and step <= leaves.get(run, 0) else 0
+            shared.setdefault((group, state_of[run], action), {}).setdefault(target, []).append(run)
+        for (_, state, action), targets in shared.items():
             forks = []
             for target, runs in targets.items():
                 forks.append(Fork(target, next_state, tuple(runs)))
                 state_of.update(dict.fromkeys(runs, next_state))
                 waiting[target].extend(runs)
                 next_state += 1
-            yield Call(step, action, state, tuple(forks))
+            replays = (BASELINE,) if step in replay and state == -step and not action.fills else ()
+            yield Call(step, action, state, tuple(forks), replays)
 
 
 def _duration(seconds: float) -> str:

@@ -33,12 +33,13 @@ _ANSWER = {
 def search_plan(
     plan: Plan,
     model: DiffusionModel,
-    path: Path,
+    path: str | Path,
     *,
     by: Axis,
     criterion: Criterion,
     memory: int,
     overwrite: bool = False,
+    source: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Find the frontier of every family of a study's interventions.
@@ -52,9 +53,11 @@ def search_plan(
     searches = [_Search(family) for family in found]
     from causalunet.execute.branches import Branches
     from causalunet.execute.run import call_progress
+    from causalunet.execute.runner import Runner
 
-    with call_progress(None, progress) as advance:
-        branches = Branches(plan, model, path, memory=memory, overwrite=overwrite, advance=advance)
+    with call_progress(None, progress) as (advance, say):
+        runner = Runner(plan, model, path, memory=memory, overwrite=overwrite, source=source, advance=advance, say=say)
+        branches = Branches(runner, plan, model, memory)
         branches.baseline()
         while asking := [search for search in searches if search.asked is not None]:
             members = sorted({search.member for search in asking})
@@ -65,7 +68,7 @@ def search_plan(
     every = make_plan(plan.spec, plan.anatomy, plan.schedule, plan.image_shape, runs=(BASELINE, *members)).unet_calls
     counts = {
         "unet_calls": branches.unet_calls,
-        "unet_calls_run": branches.unet_calls_run,
+        "unet_calls_run": runner.unet_calls_run,
         "unet_calls_sweep": every,
     }
     if progress:

@@ -13,7 +13,8 @@ from causalunet.design.families import Axis, families
 from causalunet.design.study import StudySpec
 from causalunet.errors import MissingExtraError
 from causalunet.plan import Plan, make_plan
-from causalunet.results.store import open_results
+from causalunet.provenance import calling_source
+from causalunet.results.store import Results, open_results
 from causalunet.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -92,41 +93,64 @@ class Study(StudySpec):
         model: DiffusionModel | None = None,
         memory: int = _MEMORY,
         overwrite: bool = False,
+        retry_failed: bool = False,
         progress: bool = True,
-    ) -> xr.DataTree:
+    ) -> Results:
         """Run the study into a results store and open it.
 
         Parameters
         ----------
-        path : path
-            Folder of the store. Blocks of samples that it already holds are not run again, so an interrupted run goes
-            on by the same call.
+        path : path or str
+            Folder of the store, or its address (``s3://bucket/prefix``, ``gs://bucket/prefix``). What it already holds
+            is not run again, so an interrupted run goes on by the same call. Interventions, samples and recorded
+            components that the study has and the store has not extend it, from the stored baseline. Several processes
+            may run one study into one store.
         model : DiffusionModel, optional
             Instead of the registered one.
         memory : int
             Budget in bytes for the activations of a call, and again for the states of a block of samples.
         overwrite : bool
-            Replace a store that holds another study.
+            Replace a store that holds another study; the old results stay in its history.
+        retry_failed : bool
+            Run cells again that are marked as failed.
         progress : bool
             Show a progress bar.
 
         Returns
         -------
-        xarray.DataTree
+        Results
             As from `open_results`.
 
         Raises
         ------
         StoreError
-            The path holds something else than this study.
+            The path holds something else than this study; the differences are named.
+        StorageError, WriteConflictError
+            The store could not be written. What was committed stays, and the same call goes on after it.
         FiringError
             An intervention did not fire as often as declared.
+        MemoryExhaustedError
+            Not even one sample of a U-Net call fits into memory.
+
+        Warns
+        -----
+        CausalUNetWarning
+            Cells failed; they are marked, and the rest was run.
         """
         model = model if model is not None else load_registered(self.model)
         plan = self.plan(model, calibrate=False)
         from causalunet.execute.run import run_plan
 
-        run_plan(plan, model, Path(path), memory=memory, overwrite=overwrite, progress=progress)
+        run_plan(
+            plan,
+            model,
+            path,
+            memory=memory,
+            overwrite=overwrite,
+            retry_failed=retry_failed,
+            source=calling_source(),
+            progress=progress,
+        )
         return open_results(path)
 
     def search(
@@ -186,11 +210,12 @@ class Study(StudySpec):
         return search_plan(
             plan,
             model,
-            Path(path),
+            path,
             by=by,
             criterion=criterion,
             memory=memory,
             overwrite=overwrite,
+            source=calling_source(),
             progress=progress,
         )
 

@@ -3,14 +3,61 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+
+import torch
 
 from causalunet.design.anatomy import Anatomy
-from causalunet.plan import Plan
+from causalunet.errors import MemoryExhaustedError
+from causalunet.plan import GROUP, Plan
 
-__all__ = ["micro_batch_size", "samples_per_block"]
+__all__ = ["MicroBatch", "micro_batch_size", "out_of_memory", "samples_per_block"]
 
 _TENSORS_PER_BLOCK = 8  # outputs, normalised copies and convolution workspace alive around one block
 _MOST_ROWS = 64  # a CPU gains nothing beyond, and a progress bar should move
+
+
+@dataclass
+class MicroBatch:
+    """Samples per U-Net call; less once memory ran out.
+
+    Parameters
+    ----------
+    samples : int
+    """
+
+    samples: int
+
+    def halve(self, error: BaseException) -> None:
+        """Go on with half as many.
+
+        Raises
+        ------
+        MemoryExhaustedError
+            There was only one.
+        """
+        if self.samples == 1:
+            raise MemoryExhaustedError(
+                "Not even one sample of a U-Net call fits into memory. Free some, or run on a machine with more; what "
+                "was committed stays, and the same command goes on after it."
+            ) from error
+        self.samples = (self.samples + 1) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, says that memory ran out."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        text = str(error)
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            return True
+        if isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def micro_batch_size(anatomy: Anatomy, budget: int, rows_per_sample: int) -> int:
@@ -38,9 +85,9 @@ def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:
     budget with every live state and prediction.
     """
     image = 4 * math.prod(plan.image_shape)
-    widest = max(sum(map(len, groups.values())) for groups in plan.by_step.values())
-    runs = 1 + len(plan.spec.interventions)
-    fit = budget // (image * (4 * widest + 2 * runs))
-    mean_calls = len(plan.calls) / plan.schedule.steps
+    runs = 1 + min(len(plan.spec.interventions), GROUP)
+    widest = min(runs, max(sum(map(len, groups.values())) for groups in plan.by_step.values()))
+    fit = budget // (image * (4 * widest + 2 * runs + 3 * plan.schedule.steps))
+    mean_calls = min(len(plan.calls) / plan.schedule.steps, runs)
     filled = math.ceil(micro_batch / mean_calls)
     return max(1, min(plan.samples, fit, filled))

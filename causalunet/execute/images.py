@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,9 @@ class KeptImages:
         return ()
 
     def activations(self, call: Call, rows: slice, values: dict[str, Tensor]) -> None:
+        """Nothing is recorded."""
+
+    def fired(self, call: Call, rows: slice, places: Mapping[str, int]) -> None:
         """Nothing is recorded."""
 
     def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:

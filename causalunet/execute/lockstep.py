@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from causalunet.errors import FiringError
-from causalunet.execute.visits import UNetCaller
+from causalunet.execute.batches import MicroBatch, out_of_memory
+from causalunet.execute.visits import CallResult, UNetCaller
 from causalunet.models.base import DiffusionModel
 from causalunet.noise import initial_noise, step_noise
 from causalunet.plan import Action, Call, Plan
@@ -48,6 +49,10 @@ class Observer(Protocol):
         """Conditional-branch activations of some samples of a call."""
         ...
 
+    def fired(self, call: Call, rows: slice, places: Mapping[str, int]) -> None:
+        """How often each edited place was replaced for some samples of a call."""
+        ...
+
     def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:
         """What a call predicted for every sample of the block; the baseline's call comes first at each step."""
         ...
@@ -78,7 +83,7 @@ class _Walk:
     unet: UNetCaller
     plan: Plan
     block: Block
-    micro_batch: int
+    micro_batch: MicroBatch
     observer: Observer
     advance: Callable[[int], None] | None
     context: _Context
@@ -88,34 +93,44 @@ class _Walk:
         """U-Net predictions for all samples of all calls of one action, (call * sample, channel, y, x)."""
         x = torch.cat([states[call.state] for call in calls])
         samples = torch.arange(len(self.block.seeds), device=x.device).repeat(len(calls))
-        parts = [self._micro_batch(step, action, calls, x, samples, rows) for rows in self._slices(len(x))]
+        parts: list[Prediction] = []
+        start = 0
+        while start < len(x):
+            rows = slice(start, min(start + self.micro_batch.samples, len(x)))
+            pieces = _pieces(calls, len(self.block.seeds), rows)
+            try:
+                traced = self._call(step, action, pieces, x[rows], samples[rows])
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                self.micro_batch.halve(error)
+                continue
+            self._tell(step, traced, pieces, rows.stop - start)
+            parts.append(guide(traced.output, self.plan.spec.sampler.guidance_scale))
+            start = rows.stop
         return Prediction(torch.cat([part.eps for part in parts]), torch.cat([part.fraction for part in parts]))
 
-    def _slices(self, rows: int) -> Iterator[slice]:
-        return (slice(start, min(start + self.micro_batch, rows)) for start in range(0, rows, self.micro_batch))
-
-    def _micro_batch(
-        self, step: int, action: Action, calls: Sequence[Call], x: Tensor, samples: Tensor, rows: slice
-    ) -> Prediction:
-        scale = self.plan.spec.sampler.guidance_scale
-        guided = scale != 1.0
-        batch = x[rows]
-        n = len(batch)
+    def _call(self, step: int, action: Action, pieces: _Pieces, batch: Tensor, samples: Tensor) -> CallResult:
+        guided = self.plan.spec.sampler.guidance_scale != 1.0
         doubled = torch.cat([batch, batch]) if guided else batch
-        timesteps = torch.full((len(doubled),), float(self.plan.schedule.timestep(step)), device=x.device)
-        pieces = _pieces(calls, len(self.block.seeds), rows)
+        timesteps = torch.full((len(doubled),), float(self.plan.schedule.timestep(step)), device=batch.device)
         wanted = tuple(dict.fromkeys(name for call, _, _ in pieces for name in self.observer.wants(call)))
-        traced = self.unet(action, (doubled, timesteps, *self.context.rows(samples[rows], guided)), n, wanted)
+        return self.unet(action, (doubled, timesteps, *self.context.rows(samples, guided)), len(batch), wanted)
+
+    def _tell(self, step: int, traced: CallResult, pieces: _Pieces, n: int) -> None:
         for place, times in traced.fired.items():
             self.fired[place, step] += times * n
         for call, of_call, of_batch in pieces:
+            self.observer.fired(call, of_call, traced.fired)
             names = self.observer.wants(call)
             values = {name: traced.activations[name][of_batch] for name in names if name in traced.activations}
             if values:
                 self.observer.activations(call, of_call, values)
         if self.advance is not None:
             self.advance(n)
-        return guide(traced.output, scale)
+
+
+_Pieces = list[tuple[Call, slice, slice]]
 
 
 def run_block(
@@ -124,7 +139,7 @@ def run_block(
     plan: Plan,
     block: Block,
     *,
-    micro_batch: int,
+    micro_batch: int | MicroBatch,
     observer: Observer,
     states: Mapping[int, Tensor] | None = None,
     advance: Callable[[int], None] | None = None,
@@ -138,8 +153,8 @@ def run_block(
         Of that model, such as a `TracedUNet`.
     plan : Plan
     block : Block
-    micro_batch : int
-        Samples per U-Net call; guidance doubles the rows.
+    micro_batch : int or MicroBatch
+        Samples per U-Net call; guidance doubles the rows. Halved when memory runs out.
     observer : Observer
     states : mapping, optional
         Number to state, (sample, channel, y, x), of the states that the plan starts from; by default the initial noise
@@ -155,7 +170,8 @@ def run_block(
     with torch.inference_mode():
         device = next(model.unet.parameters()).device
         context = _Context(_encode_once(model, block.prompts), model.encode([""]))
-        walk = _Walk(model, unet, plan, block, micro_batch, observer, advance, context)
+        size = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch(micro_batch)
+        walk = _Walk(model, unet, plan, block, size, observer, advance, context)
         given = states if states is not None else {0: torch.from_numpy(initial_noise(block.seeds, plan.image_shape))}
         alive = {number: state.to(device) for number, state in given.items()}
         for step, groups in plan.by_step.items():
@@ -205,6 +221,8 @@ def _step(walk: _Walk, step: int, groups: dict[Action, list[Call]], states: dict
             x = states[call.state]
             x0 = estimate_x0(x, eps[rows], alpha_bar, clip=walk.model.clip)
             walk.observer.predicted(call, x, x0, eps[rows])
+            if not call.forks:
+                continue
             if noise is None:
                 noise = torch.from_numpy(step_noise(walk.block.seeds, step, plan.image_shape)).to(x.device)
             for fork in call.forks:
@@ -224,7 +242,7 @@ def _encode_once(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor,
     return tuple(part[rows.to(part.device)] for part in model.encode(distinct))
 
 
-def _pieces(calls: Sequence[Call], n: int, rows: slice) -> list[tuple[Call, slice, slice]]:
+def _pieces(calls: Sequence[Call], n: int, rows: slice) -> _Pieces:
     """Which samples of which calls lie in some rows: (call, samples of the call, rows of the batch)."""
     pieces = []
     for index in range(rows.start // n, (rows.stop - 1) // n + 1):

@@ -1,115 +1,232 @@
-"""What is kept of a block of samples: handed to the store as it comes, outcomes at the end."""
+"""What is kept of a part of a study: handed to the store as it comes, outcomes at the end."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from causalunet.execute.lockstep import Block
 from causalunet.execute.outcomes import baseline_values, outcome_values
+from causalunet.execute.parts import Part
 from causalunet.execute.summaries import Summaries
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import BASELINE, Call, Plan
 from causalunet.results.layout import Layout
-from causalunet.results.store import StudyWriter
+from causalunet.results.schema import COMPLETE, FAILED
+from causalunet.results.writer import StudyWriter
 
 __all__ = ["Recorder"]
 
+_TRAJECTORY = ("x_t", "x0_hat", "eps")
+
 
 class Recorder:
-    """Observer of one block that writes into a results store.
+    """Observer of one part that writes into a results store.
 
     Parameters
     ----------
     model : DiffusionModel
     plan : Plan
+        Of the part.
     layout : Layout
+        Of the whole store.
     writer : StudyWriter
+    part : Part
     block : Block
+        The part's samples.
+
+    Attributes
+    ----------
+    failed : dict of (int, int) to str
+        Reason by run and position of the sample in the part.
+    baseline : dict of str to ndarray, (sample, step, channel, y, x)
+        The baseline's trajectory: that of this part, or the stored one that it starts from.
     """
 
-    def __init__(self, model: DiffusionModel, plan: Plan, layout: Layout, writer: StudyWriter, block: Block) -> None:
-        self._model, self._plan, self._writer = model, plan, writer
-        self._start, self._n = block.start, len(block.seeds)
-        self._samples = slice(block.start, block.start + len(block.seeds))
-        record, anatomy = plan.spec.record, plan.anatomy
-        shape = (len(plan.spec.interventions), self._n, plan.schedule.steps)
-        self._full = anatomy.select(record.activations)
-        self._summaries = Summaries(plan, layout, anatomy.select(record.summary), self._n)
-        self._component_ran = {name: np.zeros((shape[0], len(layout.recorded_steps)), bool) for name in self._full}
-        self._wanted = anatomy.select((*record.activations, *record.summary))
-        self._of_all = record.of == "all"
+    def __init__(
+        self, model: DiffusionModel, plan: Plan, layout: Layout, writer: StudyWriter, part: Part, block: Block
+    ) -> None:
+        self._model, self._plan, self._writer, self._part = model, plan, writer, part
+        self._n, self._samples = len(block.seeds), part.samples
+        self._row = {run: row for row, run in enumerate(part.interventions)}
+        self._places = {name: index for index, name in enumerate(layout.grid.places)}
+        self._full = layout.grid.activations
         self._recorded = {step: position for position, step in enumerate(layout.recorded_steps)}
-        self._distance = {name: np.full(shape, np.nan, np.float32) for name in ("x0", "eps")}
-        self._ran = np.zeros((shape[0], shape[2]), dtype=bool)
-        self._reference: tuple[Tensor, ...] = ()
+        self._summaries = Summaries(layout, part, self._n)
+        steps = plan.schedule.steps
+        shape = (len(self._row), self._n, steps)
+        self._distance = {name: np.full(shape, np.nan, np.float32) for name in ("x0_hat", "eps")}
+        self._fired = np.zeros((*shape, len(self._places)), np.uint8)
+        trajectory = (self._n, steps, *plan.image_shape)
+        self.baseline = {
+            name: writer.read(f"baseline/{name}", (part.samples,)) if part.forked else np.empty(trajectory, np.float32)
+            for name in _TRAJECTORY
+        }
+        self._reference: dict[str, Tensor] = {}
+        self._reference_step = 0
         self._baseline_activations: dict[str, Tensor] = {}
+        self._kept: dict[str, Tensor] = {}
         self._images: dict[int, NDArray[np.float32]] = {}
+        self.failed: dict[tuple[int, int], str] = {}
+
+    def states(self) -> dict[int, Tensor] | None:
+        """States that the part starts from, by their number in its plan."""
+        if not self._part.forked:
+            return None
+        numbers = {call.state for call in self._plan.calls if call.state < 0}
+        return {number: torch.from_numpy(self.baseline["x_t"][:, self._position(-number)]) for number in numbers}
 
     def wants(self, call: Call) -> tuple[str, ...]:
-        """All recorded components of the baseline's calls, and of other calls if the study records all."""
-        if call.step not in self._recorded or not (self._of_all or BASELINE in call.runs):
+        """Components that are recorded of the baseline's calls, and of the other runs."""
+        if call.step not in self._recorded:
             return ()
-        return self._wanted
+        # Others are compared with the baseline's activations, so its calls give what theirs do.
+        of_baseline = (*self._part.baseline_components, *self._part.components) if BASELINE in call.runs else ()
+        others = self._part.components if any(run != BASELINE for run in call.runs) else ()
+        return tuple(dict.fromkeys((*of_baseline, *others)))
 
     def activations(self, call: Call, rows: slice, values: dict[str, Tensor]) -> None:
-        """Store activations, and their summaries, of some samples of a call."""
-        position = self._recorded[call.step]
-        samples = slice(self._start + rows.start, self._start + rows.stop)
+        """Store activations, and their summaries, once those of all samples of a call are there."""
         for name, value in values.items():
-            conditional = value.float()
-            if BASELINE in call.runs:
-                kept = self._baseline_activations.setdefault(name, conditional.new_zeros(self._n, *value.shape[1:]))
-                kept[rows] = conditional
-            if name in self._full:
-                self._store_full(name, call, samples, position, conditional.cpu().numpy())
-            self._summaries.add(name, call.runs, rows, position, conditional, self._baseline_activations[name][rows])
+            if rows.start == 0:
+                self._kept[name] = value.new_zeros(self._n, *value.shape[1:], dtype=torch.float32)
+            self._kept[name][rows] = value.float()
+            if rows.stop == self._n:
+                self._store_activation(name, call, self._kept.pop(name))
+
+    def fired(self, call: Call, rows: slice, places: Mapping[str, int]) -> None:
+        """Count the edits of every run that shares the call."""
+        position = self._position(call.step)
+        for place, times in places.items():
+            for run in call.runs:
+                if run != BASELINE:
+                    self._fired[self._row[run], rows, position, self._places[place]] += times
 
     def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:
-        """Store the baseline's trajectory; keep the distance of every other run to it."""
-        position = self._plan.schedule.steps - call.step
-        if BASELINE in call.runs:
-            self._reference = (x0, eps)
-            self._writer.write("baseline/x_t", (self._samples, position), x.cpu().numpy())
-            self._writer.write("baseline/x0_hat", (self._samples, position), x0.cpu().numpy())
-        runs = [run for run in call.runs if run != BASELINE]
-        self._ran[runs, position] = True
-        for name, value, reference in zip(("x0", "eps"), (x0, eps), self._reference, strict=True):
-            distance = (value - reference).square().mean(dim=(1, 2, 3)).sqrt().cpu().numpy()
-            self._distance[name][runs, :, position] = distance
+        """Keep the baseline's trajectory, and the distance of every other run to it."""
+        position = self._position(call.step)
+        self._check_finite(call, eps)
+        if BASELINE in call.runs and not self._part.forked:
+            for name, value in zip(_TRAJECTORY, (x, x0, eps), strict=True):
+                self.baseline[name][:, position] = value.cpu().numpy()
+        if self._reference_step != call.step:
+            self._reference = {
+                name: torch.from_numpy(self.baseline[name][:, position]).to(x) for name in ("x0_hat", "eps")
+            }
+            self._reference_step = call.step
+        rows = [self._row[run] for run in call.runs if run != BASELINE]
+        for name, value in (("x0_hat", x0), ("eps", eps)) if rows else ():
+            distance = (value - self._reference[name]).square().mean(dim=(1, 2, 3)).sqrt().cpu().numpy()
+            self._distance[name][rows, :, position] = distance
+        for fork in call.forks:
+            for run in fork.runs if "unet" in self._places else ():
+                skipped = [self._position(step) for step in range(fork.target + 1, call.step)]
+                if skipped and run != BASELINE:
+                    self._fired[self._row[run]][:, skipped, self._places["unet"]] += 1
 
     def finished(self, run: int, x0: Tensor) -> None:
         """Keep a run's image."""
         self._images[run] = self._model.decode(x0)
 
-    def write_outcomes(self) -> None:
-        """Compare all images with the baseline's and mark the block complete."""
-        order = range(len(self._plan.spec.interventions))
-        baseline = self._images[BASELINE]
-        images = np.stack([self._images[run] for run in order])
-        of_baseline = baseline_values(self._model, baseline)
-        for name, value in of_baseline.items():
-            self._writer.write(f"baseline/{name}", (self._samples,), value)
-        for name, value in outcome_values(self._model, images, of_baseline).items():
-            self._writer.write(f"outcomes/{name}", (slice(None), self._samples), value)
-        for name, distance in self._distance.items():
-            self._writer.write(f"trajectory/{name}_distance", (slice(None), self._samples), distance)
-        self._writer.write("trajectory/ran", (), self._ran)
-        if self._of_all:
-            for name, ran in self._component_ran.items():
-                self._writer.write(f"activations/{name}/ran", (), ran)
-        for name, summary in self._summaries.finished(self._of_all):
-            per_sample = name.startswith("baseline_")
-            place = (self._samples,) if per_sample else () if name == "ran" else (slice(None), self._samples)
-            self._writer.write(f"activation_summary/{name}", place, summary)
-        self._writer.complete(self._samples)
+    def write(self) -> None:
+        """Compare all images with the baseline's and hand everything to the store; it counts once committed."""
+        self._spread_failures()
+        if not self._part.forked:
+            self._write_baseline()
+        if self._part.outcomes and self._row:
+            self._write_outcomes()
+        for path, positions, values in self._summaries.finished():
+            self._writer.write(path, positions, values)
 
-    def _store_full(self, name: str, call: Call, samples: slice, position: int, value: NDArray[np.float32]) -> None:
-        group = f"activations/{name}"
-        for run in call.runs:
+    def _position(self, step: int) -> int:
+        return self._plan.schedule.steps - step
+
+    def _check_finite(self, call: Call, eps: Tensor) -> None:
+        finite = torch.isfinite(eps).flatten(1).all(dim=1)
+        if bool(finite.all()):
+            return
+        for sample in torch.nonzero(~finite).flatten().tolist():
+            for run in call.runs:
+                self.failed.setdefault((run, sample), f"the U-Net's prediction at step {call.step} is not finite")
+
+    def _spread_failures(self) -> None:
+        """Without a baseline nothing can be said of a sample's other runs."""
+        for (run, sample), reason in list(self.failed.items()):
             if run == BASELINE:
-                self._writer.write(f"{group}/baseline", (samples, position), value)
-            elif self._of_all:
-                self._writer.write(f"{group}/intervened", (run, samples, position), value)
-                self._component_ran[name][run, position] = True
+                for other in self._row:
+                    self.failed[other, sample] = f"baseline: {reason}"
+
+    def _failures(self, runs: tuple[int, ...]) -> NDArray[np.bool_]:
+        return np.array([[(run, sample) in self.failed for sample in range(self._n)] for run in runs], dtype=bool)
+
+    def _write_baseline(self) -> None:
+        failed = self._failures((BASELINE,))[0]
+        values = baseline_values(self._model, _blank(self._images[BASELINE], failed))
+        self._images[BASELINE] = values["image"]
+        for name, value in values.items():
+            self._writer.write(f"baseline/{name}", (self._samples,), _hidden(value, failed))
+        for name, value in self.baseline.items():
+            self._writer.write(f"baseline/{name}", (self._samples,), value)
+        self._writer.write("baseline/status", (self._samples,), np.where(failed, FAILED, COMPLETE))
+        for sample in np.flatnonzero(failed).tolist():
+            # The sample's cells of other parts cannot be run either.
+            at = slice(self._samples.start + sample, self._samples.start + sample + 1)
+            count = len(self._plan.spec.interventions)
+            reason = f"baseline: {self.failed[BASELINE, sample]}"
+            self._writer.write("outcomes/status", (slice(None), at), np.full((count, 1), FAILED))
+            self._writer.write("outcomes/failure", (slice(None), at), np.full((count, 1), reason, dtype=object))
+
+    def _write_outcomes(self) -> None:
+        runs = self._part.interventions
+        failed = self._failures(runs)
+        images = np.stack([_blank(self._images[run], failed[row]) for run, row in self._row.items()])
+        names = ("image", "factor_code") if self._model.factors else ("image",)
+        baseline = {name: self._writer.read(f"baseline/{name}", (self._samples,)) for name in names}
+        if BASELINE in self._images:
+            baseline["image"] = self._images[BASELINE]
+        values = outcome_values(self._model, images, baseline)
+        self._writer.write_cells("outcomes/status", runs, self._samples, np.where(failed, FAILED, COMPLETE))
+        reasons = np.array([[self.failed.get((run, n), "") for n in range(self._n)] for run in runs], dtype=object)
+        self._writer.write_cells("outcomes/failure", runs, self._samples, reasons)
+        for name, value in values.items():
+            self._writer.write_cells(f"outcomes/{name}", runs, self._samples, _hidden(value, failed))
+        for name, distance in zip(("x0", "eps"), self._distance.values(), strict=True):
+            self._writer.write_cells(f"trajectory/{name}_distance", runs, self._samples, distance)
+        self._writer.write_cells("audit/fired", runs, self._samples, self._fired)
+        nulls = [row for run, row in self._row.items() if self._plan.spec.interventions[run].kind == "null"]
+        if nulls:
+            difference = np.abs(values["image"][nulls] - baseline["image"]).max(axis=(0, 2, 3, 4))
+            self._writer.write("audit/null_difference", (self._samples,), difference)
+
+    def _store_activation(self, name: str, call: Call, value: Tensor) -> None:
+        position, part = self._recorded[call.step], self._part
+        others = tuple(run for run in call.runs if run != BASELINE) if name in part.components else ()
+        if BASELINE in call.runs:
+            self._baseline_activations[name] = value
+        baseline = BASELINE in call.runs and name in part.baseline_components
+        if name in self._full:
+            numbers = value.cpu().numpy()
+            if baseline:
+                self._writer.write(f"activations/{name}/baseline", (self._samples, position), numbers)
+            for run in others:
+                self._writer.write(f"activations/{name}/intervened", (run, self._samples, position), numbers)
+        runs = (*((BASELINE,) if baseline else ()), *others)
+        self._summaries.add(name, runs, position, value, self._baseline_activations[name])
+
+
+def _blank(images: NDArray[np.float32], failed: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Put grey in place of images that are not finite, so that metrics of the others can be computed."""
+    return np.where(failed[:, None, None, None], np.float32(0.5), images) if failed.any() else images
+
+
+def _hidden(values: NDArray, failed: NDArray[np.bool_]) -> NDArray:
+    """Leave no number where a cell failed."""
+    if not failed.any():
+        return values
+    kept = values.copy()
+    kept[failed] = np.nan if values.dtype.kind == "f" else 0
+    return kept

@@ -1,4 +1,4 @@
-"""Mean, SD, norm and cosine of activations, collected over one block of samples."""
+"""Mean, SD, norm and cosine of activations, collected over one part of a study."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from causalunet.plan import BASELINE, Plan
+from causalunet.execute.parts import Part
+from causalunet.plan import BASELINE
 from causalunet.results.layout import Layout
+from causalunet.results.schema import COMPLETE
+from causalunet.results.writer import consecutive
 
 __all__ = ["Summaries"]
 
@@ -23,28 +26,28 @@ class Summaries:
 
     Parameters
     ----------
-    plan : Plan
     layout : Layout
-    components : tuple of str
-        Which components are summarised.
+    part : Part
     samples : int
-        In the block.
+        In the part.
     """
 
-    def __init__(self, plan: Plan, layout: Layout, components: tuple[str, ...], samples: int) -> None:
-        self._column = {name: column for column, name in enumerate(components)}
-        runs = len(plan.spec.interventions) + 1  # the baseline has index -1, which is the last row
-        sizes = (runs, samples, len(layout.recorded_steps), len(components))
-        self._values = {name: np.full(sizes, np.nan, np.float32) for name in _NAMES} if components else {}
-        self._ran = np.zeros((sizes[0], *sizes[2:]), dtype=bool)
+    def __init__(self, layout: Layout, part: Part, samples: int) -> None:
+        self._part, self._layout = part, layout
+        recorded = {*part.baseline_components, *part.components}
+        columns = [column for column, name in enumerate(layout.grid.summary) if name in recorded]
+        self._column = {layout.grid.summary[column]: place for place, column in enumerate(columns)}
+        self._columns = columns
+        # The baseline comes last.
+        self._row = {**{run: row for row, run in enumerate(part.interventions)}, BASELINE: len(part.interventions)}
+        sizes = (len(self._row), samples, len(layout.recorded_steps), len(columns))
+        self._values = {name: np.full(sizes, np.nan, np.float32) for name in _NAMES} if columns else {}
 
-    def add(
-        self, name: str, runs: tuple[int, ...], rows: slice, position: int, value: Tensor, reference: Tensor
-    ) -> None:
-        """Summarise a block's output of some samples, (sample, channel, y, x), for every run that shares the call."""
-        if name not in self._column:
+    def add(self, name: str, runs: tuple[int, ...], position: int, value: Tensor, reference: Tensor) -> None:
+        """Summarise a block's output, (sample, channel, y, x), for every run that shares the call."""
+        if name not in self._column or not runs:
             return
-        flat, column, chosen = value.flatten(1), self._column[name], list(runs)
+        flat, column, chosen = value.flatten(1), self._column[name], [self._row[run] for run in runs]
         numbers = {
             "mean": flat.mean(dim=1),
             "sd": flat.std(dim=1, correction=0),
@@ -52,21 +55,36 @@ class Summaries:
             "cosine": torch.cosine_similarity(flat, reference.flatten(1), dim=1),
         }
         for key, number in numbers.items():
-            self._values[key][chosen, rows, position, column] = number.cpu().numpy()
-        self._ran[chosen, position, column] = True
+            self._values[key][chosen, :, position, column] = number.cpu().numpy()
 
-    def finished(self, of_all: bool) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Variables of ``activation_summary`` with their values for the block.
+    def finished(self) -> Iterator[tuple[str, tuple[Any, ...], NDArray[Any]]]:
+        """What is to be written: path, index and values; also which activations are now stored."""
+        part, samples, n = self._part, self._part.samples, self._part.samples.stop - self._part.samples.start
+        for here, columns in self._stretches(part.baseline_components):
+            for key in _NAMES[:3] if self._values else ():
+                values = self._values[key][self._row[BASELINE]][..., here]
+                yield f"activation_summary/baseline_{key}", (samples, slice(None), columns), values
+            done = np.full((n, columns.stop - columns.start), COMPLETE)
+            yield "activation_summary/baseline_status", (samples, columns), done
+        for here, columns in self._stretches(part.components):
+            for rows, runs in consecutive(part.interventions):
+                for key, of_key in self._values.items():
+                    yield f"activation_summary/{key}", (runs, samples, slice(None), columns), of_key[rows][..., here]
+                done = np.full((runs.stop - runs.start, n, columns.stop - columns.start), COMPLETE)
+                yield "activation_summary/status", (runs, samples, columns), done
+        yield from self._stored_activations()
 
-        Parameters
-        ----------
-        of_all : bool
-            Whether runs other than the baseline were recorded.
-        """
-        for key, values in self._values.items():
-            if of_all:
-                yield key, values[:BASELINE]
-            if key != "cosine":
-                yield f"baseline_{key}", values[BASELINE]
-        if of_all and self._values:
-            yield "ran", self._ran[:BASELINE]
+    def _stretches(self, components: tuple[str, ...]) -> Iterator[tuple[slice, slice]]:
+        """Where neighbouring summarised components stand: in the values here, and in the store."""
+        places = [self._column[name] for name in self._layout.grid.summary if name in components]
+        for rows, columns in consecutive(self._columns[place] for place in places):
+            yield slice(places[rows.start], places[rows.stop - 1] + 1), columns
+
+    def _stored_activations(self) -> Iterator[tuple[str, tuple[Any, ...], NDArray[Any]]]:
+        part, samples = self._part, self._part.samples
+        for name in self._layout.grid.activations:
+            if name in part.baseline_components:
+                yield f"activations/{name}/baseline_status", (samples,), np.array(COMPLETE)
+            if name in part.components:
+                for _, runs in consecutive(part.interventions):
+                    yield f"activations/{name}/status", (runs, samples), np.array(COMPLETE)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, SAMPLE, STEP, X, Y
-from causalunet.plan import Plan
+from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
+from causalunet.plan import GROUP, Plan
+from causalunet.results.grid import Grid
 from causalunet.results.schema import FACTOR, VARIABLES, Variable
 
 __all__ = ["Coordinate", "Layout", "StoredArray"]
 
-_STEPWISE = ("x_t", "x0_hat")
+_MOST_BYTES = 8_000_000
+"""Of a chunk, unless a single entry along its leading axes takes more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +57,23 @@ class Layout:
     Parameters
     ----------
     plan : Plan
+        Of a study whose interventions stand in the order of the grid.
     factors : dict
         Factor name to its values; empty for models without a factor reader.
     block : int
-        Samples per chunk: a block of samples is written whole.
+        Samples per chunk: one process at a time works on a block of samples.
+    grid : Grid, optional
+        What stands where; by default all in the order of the study.
     """
 
     plan: Plan
     factors: dict[str, tuple[str, ...]]
     block: int
+    grid: Grid = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.grid is None:
+            object.__setattr__(self, "grid", Grid.of(self.plan.spec, self.plan.anatomy))
 
     @property
     def recorded_steps(self) -> tuple[int, ...]:
@@ -72,9 +83,7 @@ class Layout:
 
     def arrays(self) -> list[StoredArray]:
         """Every array of the store."""
-        record, anatomy = self.plan.spec.record, self.plan.anatomy
-        activations = anatomy.select(record.activations)
-        summary = anatomy.select(record.summary)
+        record, grid = self.plan.spec.record, self.grid
         arrays: list[StoredArray] = []
         for variable in VARIABLES:
             if FACTOR in variable.dims and not self.factors:
@@ -82,18 +91,48 @@ class Layout:
             if record.of == "baseline" and variable.group.startswith("activation") and INTERVENTION in variable.dims:
                 continue
             if variable.group == "activations/*":
-                arrays += [self._array(f"activations/{name}", variable, name) for name in activations]
-            elif variable.group != "activation_summary" or summary:
+                arrays += [self._array(f"activations/{name}", variable, name) for name in grid.activations]
+            elif variable.group != "activation_summary" or grid.summary:
                 arrays.append(self._array(variable.group, variable))
         return arrays
 
-    def costs(self) -> dict[str, list[int]]:
-        """What is known of every run before it runs, by path."""
-        plan, runs = self.plan, range(len(self.plan.spec.interventions))
-        return {
-            "outcomes/unet_calls": [plan.calls_by_run[run] for run in runs],
-            "outcomes/flops": [plan.flops_by_run[run] for run in runs],
+    def known(self) -> dict[str, NDArray[Any]]:
+        """What is known of every run before it runs, by path: its costs, what runs at which step, what is edited."""
+        plan, grid, runs = self.plan, self.grid, range(len(self.grid.interventions))
+        ran = np.zeros((len(runs), plan.schedule.steps), bool)
+        alive = {name: np.zeros((len(runs), len(self.recorded_steps)), bool) for name in self.recorded_components}
+        recorded = {step: position for position, step in enumerate(self.recorded_steps)}
+        for call in plan.calls:
+            chosen = [run for run in call.runs if run >= 0]
+            ran[chosen, plan.schedule.steps - call.step] = True
+            if call.step in recorded:
+                for name in alive.keys() - call.action.dead:
+                    alive[name][chosen, recorded[call.step]] = True
+        values = {
+            "outcomes/unet_calls": np.array([plan.calls_by_run[run] for run in runs]),
+            "outcomes/flops": np.array([plan.flops_by_run[run] for run in runs]),
+            "trajectory/ran": ran,
+            "audit/declared": self._declared(),
         }
+        if plan.spec.record.of == "all":
+            values |= {f"activations/{name}/ran": alive[name] for name in grid.activations}
+            if grid.summary:
+                values["activation_summary/ran"] = np.stack([alive[name] for name in grid.summary], axis=-1)
+        return values
+
+    @property
+    def recorded_components(self) -> tuple[str, ...]:
+        """Components of which anything is recorded."""
+        return tuple(dict.fromkeys((*self.grid.activations, *self.grid.summary)))
+
+    def _declared(self) -> NDArray[np.uint8]:
+        """How often each intervention's edits are to apply, (intervention, step, place)."""
+        places, steps = {name: index for index, name in enumerate(self.grid.places)}, self.plan.schedule.steps
+        declared = np.zeros((len(self.grid.interventions), steps, len(places)), np.uint8)
+        for row, item in enumerate(self.grid.interventions):
+            for edit in item.edits():
+                declared[row, [steps - step for step in edit.window], places[edit.component]] = 1
+        return declared
 
     def coordinates(self, group: str) -> list[Coordinate]:
         """Coordinates of a group's dimensions."""
@@ -108,6 +147,8 @@ class Layout:
             made += self._interventions()
         if COMPONENT in dims:
             made += self._components()
+        if PLACE in dims:
+            made.append(Coordinate(PLACE, PLACE, np.array(self.grid.places, dtype=object)))
         if FACTOR in dims:
             made.append(Coordinate(FACTOR, FACTOR, np.array(list(self.factors), dtype=object)))
         return made
@@ -115,29 +156,44 @@ class Layout:
     def _array(self, group: str, variable: Variable, component: str | None = None) -> StoredArray:
         channels, height, width = self.plan.anatomy.by_name[component].shape if component else self.plan.image_shape
         sizes = {
-            INTERVENTION: len(self.plan.spec.interventions),
-            SAMPLE: self.plan.samples,
+            INTERVENTION: len(self.grid.interventions),
+            SAMPLE: len(self.grid.samples),
             STEP: len(self.recorded_steps) if group.startswith("activation") else self.plan.schedule.steps,
-            COMPONENT: len(self.plan.anatomy.select(self.plan.spec.record.summary)),
+            COMPONENT: len(self.grid.summary),
+            PLACE: len(self.grid.places),
             FACTOR: len(self.factors),
             CHANNEL: channels,
             Y: height,
             X: width,
         }
-        stepwise = variable.name in _STEPWISE or component is not None
-        whole = {INTERVENTION: 1 if Y in variable.dims else sizes[INTERVENTION], SAMPLE: self.block}
-        chunks = {**sizes, **whole, STEP: 1 if stepwise else sizes[STEP]}
         floating = component is not None and variable.dtype.startswith("float")
+        dtype = self.plan.spec.record.dtype if floating else variable.dtype
+        shape = tuple(sizes[dim] for dim in variable.dims)
         return StoredArray(
             path=f"{group}/{variable.name}",
             variable=variable,
-            shape=tuple(sizes[dim] for dim in variable.dims),
-            chunks=tuple(min(chunks[dim], max(sizes[dim], 1)) for dim in variable.dims),
-            dtype=self.plan.spec.record.dtype if floating else variable.dtype,
+            shape=shape,
+            chunks=self._chunks(variable.dims, shape, dtype, streamed=component is not None),
+            dtype=dtype,
         )
 
+    def _chunks(self, dims: tuple[str, ...], shape: tuple[int, ...], dtype: str, *, streamed: bool) -> tuple[int, ...]:
+        """A block of samples and a group of interventions, or as much of them as keeps a chunk small.
+
+        Whole outputs of components are written step by step and run by run as they come.
+        """
+        largest = {SAMPLE: self.block, INTERVENTION: 1 if streamed else GROUP, STEP: 1 if streamed else max(shape)}
+        chunks = [min(size, largest.get(dim, size)) for dim, size in zip(dims, shape, strict=True)]
+        itemsize = 8 if dtype == "str" else np.dtype(dtype).itemsize
+        for dim in (INTERVENTION, STEP):
+            if dim in dims:
+                place = dims.index(dim)
+                rest = itemsize * math.prod(chunks) // chunks[place]
+                chunks[place] = max(1, min(chunks[place], _MOST_BYTES // max(rest, 1)))
+        return tuple(chunks)
+
     def _samples(self) -> list[Coordinate]:
-        samples = self.plan.spec.samples
+        samples = self.grid.samples
         return [
             Coordinate(SAMPLE, SAMPLE, np.arange(len(samples))),
             Coordinate("prompt", SAMPLE, np.array([sample.prompt for sample in samples], dtype=object)),
@@ -154,7 +210,7 @@ class Layout:
         ]
 
     def _interventions(self) -> list[Coordinate]:
-        items = self.plan.spec.interventions
+        items = self.grid.interventions
         rows = [item.coordinates() for item in items]
         made = [Coordinate(INTERVENTION, INTERVENTION, np.array([row["label"] for row in rows], dtype=object))]
         for name in rows[0]:
@@ -166,7 +222,7 @@ class Layout:
 
     def _components(self) -> list[Coordinate]:
         anatomy = self.plan.anatomy
-        chosen = [anatomy.by_name[name] for name in anatomy.select(self.plan.spec.record.summary)]
+        chosen = [anatomy.by_name[name] for name in self.grid.summary]
         text = {COMPONENT: [item.name for item in chosen], "role": [item.role for item in chosen]}
         numbers = {
             "level": [item.level for item in chosen],

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, SAMPLE, STEP, X, Y
+from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
 
-__all__ = ["FACTOR", "FORMAT", "FORMAT_VERSION", "VARIABLES", "Variable"]
+__all__ = ["COMPLETE", "FACTOR", "FAILED", "FORMAT", "FORMAT_VERSION", "MISSING", "VARIABLES", "Variable"]
 
 FORMAT = "causalunet-results"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FACTOR = "factor"
 """Dimension of what a model's factor reader tells apart, such as colour and shape."""
+
+MISSING, COMPLETE, FAILED = 0, 1, 2
+"""Values of every ``status``. A cell that failed has its reason in ``outcomes/failure`` and no numbers."""
+
+_STATUS = "0 not run yet, 1 complete, 2 failed"
 
 _IMAGE = (CHANNEL, Y, X)
 
@@ -27,7 +32,7 @@ class Variable:
     name : str
     dims : tuple of str
     dtype : str
-        NumPy type; that of activations is the study's choice.
+        NumPy type, or "str" for text of any length; that of activations is the study's choice.
     meaning : str
     units : str
         "1" for a pure number.
@@ -47,15 +52,10 @@ def _variables() -> tuple[Variable, ...]:
         ("image", (*unit, *_IMAGE), "float32", "image of the run without intervention", "[0, 1]"),
         ("x_t", (*unit, STEP, *_IMAGE), "float32", "noisy image that goes into the call at the step", "1"),
         ("x0_hat", (*unit, STEP, *_IMAGE), "float32", "estimate of x_0 made at the step", "1"),
+        ("eps", (*unit, STEP, *_IMAGE), "float32", "noise predicted at the step, after guidance", "1"),
         ("factor_code", (*unit, FACTOR), "int8", "most probable value of each factor, as an index", "1"),
         ("factor_probability", (*unit, FACTOR), "float32", "probability of that value", "1"),
-        (
-            "status",
-            unit,
-            "int8",
-            "1 where the sample is complete, 2 where its baseline is, else 0",
-            "1",
-        ),
+        ("status", unit, "int8", f"of the run without intervention: {_STATUS}", "1"),
     ]
     outcomes = [
         ("image", (*cell, *_IMAGE), "float32", "image of the intervened run", "[0, 1]"),
@@ -67,7 +67,8 @@ def _variables() -> tuple[Variable, ...]:
         ("factor_changed", (*cell, FACTOR), "bool", "whether another value is read than in the baseline image", "1"),
         ("unet_calls", (INTERVENTION,), "int64", "U-Net calls of the run on its own, per sample", "1"),
         ("flops", (INTERVENTION,), "int64", "floating-point operations of the run on its own, per sample", "FLOP"),
-        ("status", cell, "int8", "1 where the cell is complete, 0 where it was not run yet", "1"),
+        ("status", cell, "int8", f"of the cell: {_STATUS}", "1"),
+        ("failure", cell, "str", "why the cell failed; empty for others", "1"),
     ]
     trajectory = [
         ("x0_distance", (*cell, STEP), "float32", "RMS difference of x0_hat to the baseline's at the step", "1"),
@@ -78,6 +79,8 @@ def _variables() -> tuple[Variable, ...]:
         ("baseline", (*unit, STEP, *_IMAGE), "float16", "block output in the baseline run, conditional branch", "1"),
         ("intervened", (*cell, STEP, *_IMAGE), "float16", "block output in the run, conditional branch", "1"),
         ("ran", (INTERVENTION, STEP), "bool", "whether the block ran at the step", "1"),
+        ("baseline_status", unit, "int8", "1 where the baseline's output is stored", "1"),
+        ("status", cell, "int8", "1 where the run's output is stored", "1"),
     ]
     inner = (*cell, STEP, COMPONENT)
     summary = [
@@ -89,6 +92,16 @@ def _variables() -> tuple[Variable, ...]:
         ("baseline_mean", inner[1:], "float32", "mean in the baseline run", "1"),
         ("baseline_sd", inner[1:], "float32", "standard deviation in the baseline run", "1"),
         ("baseline_norm", inner[1:], "float32", "Euclidean norm in the baseline run", "1"),
+        ("baseline_status", (*unit, COMPONENT), "int8", "1 where the baseline's summary is stored", "1"),
+        ("status", (*cell, COMPONENT), "int8", "1 where the run's summary is stored", "1"),
+    ]
+    audit = [
+        ("fired", (*cell, STEP, PLACE), "uint8", "how often the edit at the place was seen to apply at the step", "1"),
+        ("declared", (INTERVENTION, STEP, PLACE), "uint8", "how often it is declared to apply", "1"),
+        ("null_difference", unit, "float32", "largest difference of a null run's image to the baseline's", "[0, 1]"),
+        ("drift", unit, "float32", "largest difference of eps between an untraced call and the stored baseline", "1"),
+        ("unet_calls", unit, "int64", "U-Net calls that the sample took so far", "1"),
+        ("seconds", unit, "float64", "wall-clock time that the sample took so far", "s"),
     ]
     groups = {
         "baseline": baseline,
@@ -96,6 +109,7 @@ def _variables() -> tuple[Variable, ...]:
         "trajectory": trajectory,
         "activations/*": activations,
         "activation_summary": summary,
+        "audit": audit,
     }
     return tuple(
         Variable(group=group, name=name, dims=dims, dtype=dtype, meaning=meaning, units=units)

@@ -1,235 +1,232 @@
-"""Writing a results store while a study runs, and opening one."""
+"""Opening stored results, and what can be done with them as a whole."""
 
 from __future__ import annotations
 
-import datetime
-import json
-import shutil
-import tempfile
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import xarray as xr
 import zarr
-from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec
+from zarr.abc.store import Store
 
 from causalunet.dims import INTERVENTION
 from causalunet.errors import StoreError
+from causalunet.results.faults import faults_told
 from causalunet.results.index import InterventionIndex
-from causalunet.results.layout import Layout
-from causalunet.results.schema import FORMAT, FORMAT_VERSION
+from causalunet.results.location import Location
+from causalunet.results.repository import Commit, Repository
+from causalunet.results.stored import check_arrays, check_attributes
 
-__all__ = ["StudyWriter", "open_results"]
+if TYPE_CHECKING:
+    from causalunet.results.verify import Verification
 
-COMPLETE = 1
-"""Value of ``status`` in cells that were written whole."""
-BASELINE_ONLY = 2
-"""Value of a sample's ``status`` where its baseline is stored, but not all of its interventions."""
+__all__ = ["Results", "open_results"]
+
+_ADVICE = "Give the path of a folder that study.run(...) wrote."
 
 
-class StudyWriter:
-    """Writes blocks of samples into a results store; a block counts only once its status is written, last.
-
-    Use `create` or `resume`.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where results were opened, and as of which commit.
 
     Parameters
     ----------
-    root : zarr.Group
-        Of a store whose arrays exist.
+    location : Location
+    store : zarr Store
+    commit : str
+        Empty for an export, which has no history.
     """
 
-    def __init__(self, root: zarr.Group) -> None:
-        self._root = root
-        self._arrays = {path: item for path, item in root.members(max_depth=None) if isinstance(item, zarr.Array)}
+    location: Location
+    store: Store
+    commit: str
 
-    @classmethod
-    def create(cls, path: Path, layout: Layout, provenance: dict[str, Any]) -> StudyWriter:
-        """Lay out every array and write every coordinate.
+
+class Results(xr.DataTree):  # type: ignore[no-untyped-call]
+    """Stored results of a study: an `xarray.DataTree`, read lazily, that knows its store.
+
+    Made by `open_results`. What xarray makes of it (selections, means) are plain trees and datasets.
+    """
+
+    __slots__ = ("_source",)
+
+    _source: Source | None
+
+    def verify(self, *, quiet: bool = False) -> Verification:
+        """Read every chunk and check all that can be checked; print the table.
+
+        Checked are checksums, missing chunks, completeness against the study's grid, finiteness of what is marked as
+        complete, whether every edit fired as declared, the noise floor of the null intervention, and drift.
 
         Parameters
         ----------
-        path : Path
-            Must not exist.
-        layout : Layout
-        provenance : dict
-            JSON attributes of the root.
-        """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Made beside its place and then renamed: cut off half-way, it leaves nothing at the path.
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            _lay_out(zarr.create_group(store=str(made), zarr_format=3), layout, provenance)
-            made.rename(path)
-        return cls.resume(path)
+        quiet : bool
+            Print nothing.
 
-    @classmethod
-    def resume(cls, path: Path) -> StudyWriter:
-        """Go on with a store that exists."""
-        _check_marker(path)
-        return cls(zarr.open_group(str(path), mode="r+", zarr_format=3))
+        Returns
+        -------
+        Verification
+            True if all is well; ``exit_code`` is for scripts.
+        """
+        from causalunet.results.verify import verify_store
+
+        verification = verify_store(self.source.store, self.source.location)
+        if not quiet:
+            verification.print()
+        return verification
+
+    def export(self, path: str | Path) -> Path:
+        """Write plain zarr v3, sharded and with checksums, that `xarray.open_datatree` opens without this package.
+
+        Parameters
+        ----------
+        path : path
+            Folder that does not exist yet.
+
+        Raises
+        ------
+        StoreError
+            The folder exists, or a chunk is damaged; then nothing is left at the path.
+        """
+        from causalunet.results.export import export_store
+
+        return export_store(self.source.store, self.source.location, Path(path))
+
+    def tag(self, name: str) -> None:
+        """Name this state for good, so that ``open_results(path, at=name)`` opens it for ever.
+
+        Parameters
+        ----------
+        name : str
+            Such as "paper-v1".
+
+        Raises
+        ------
+        StoreError
+            The name is taken or not usable, or these results are an export.
+        """
+        if not name or "/" in name or not name.isprintable():
+            raise StoreError(f"{name!r} cannot be a tag; give a short name without slashes, such as 'paper-v1'.")
+        self._repository().tag(name, self.source.commit)
+
+    def history(self) -> list[Commit]:
+        """Every commit, newest first, with what it added."""
+        return self._repository().history()
 
     @property
-    def block(self) -> int:
-        """Samples per block."""
-        return int(str(self._root.attrs["block"]))
+    def source(self) -> Source:
+        """Where these results were opened."""
+        found = getattr(self, "_source", None)
+        if found is None:
+            raise StoreError("This tree was made from results, it is not a store. Call this on what open_results gave.")
+        return found
 
-    def write(self, path: str, index: tuple[Any, ...], values: NDArray[Any]) -> None:
-        """Write part of an array.
-
-        Parameters
-        ----------
-        path : str
-            ``group/name``.
-        index : tuple
-            Integers and slices along the array's leading dimensions.
-        values : ndarray
-        """
-        self._arrays[path][index] = values
-
-    def has(self, path: str) -> bool:
-        """Whether the store holds an array."""
-        return path in self._arrays
-
-    def completed(self) -> NDArray[np.bool_]:
-        """Which samples are complete, (sample,)."""
-        return np.asarray(self._arrays["baseline/status"][:]) == COMPLETE
-
-    def complete(self, samples: slice) -> None:
-        """Mark a block of samples as written whole."""
-        self._arrays["outcomes/status"][:, samples] = COMPLETE
-        self._arrays["baseline/status"][samples] = COMPLETE
-
-    def read(self, path: str, index: tuple[Any, ...]) -> NDArray[Any]:
-        """Read part of an array; arguments as for `write`."""
-        return np.asarray(self._arrays[path][index])
-
-    def baseline_stored(self) -> NDArray[np.bool_]:
-        """Which samples have their baseline stored, (sample,)."""
-        return np.isin(self._arrays["baseline/status"][:], (COMPLETE, BASELINE_ONLY))
-
-    def complete_baseline(self, samples: slice) -> None:
-        """Mark the baseline of a block of samples as stored; samples that are complete stay so."""
-        status = self._arrays["baseline/status"]
-        known = np.asarray(status[samples])
-        status[samples] = np.where(known == COMPLETE, COMPLETE, BASELINE_ONLY)
-
-    def cells_stored(self) -> NDArray[np.bool_]:
-        """Which cells are complete, (intervention, sample)."""
-        return np.asarray(self._arrays["outcomes/status"][:]) == COMPLETE
-
-    def complete_cells(self, intervention: int, samples: slice) -> None:
-        """Mark the cells of one intervention as written whole."""
-        self._arrays["outcomes/status"][intervention, samples] = COMPLETE
-
-    def finish(self, attributes: dict[str, Any]) -> None:
-        """Add attributes to the root, such as timings."""
-        self._root.attrs.update(attributes)
-
-
-def _lay_out(root: zarr.Group, layout: Layout, provenance: dict[str, Any]) -> None:
-    """Make every array and write what is known before anything runs; the marker comes last."""
-    now, costs = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), layout.costs()
-    for array in layout.arrays():
-        created = root.create_array(
-            array.path,
-            shape=array.shape,
-            chunks=array.chunks,
-            dtype=array.dtype,
-            compressors=[Crc32cCodec()],
-            fill_value=np.nan if array.dtype.startswith("float") else 0,
-            dimension_names=array.variable.dims,
-            attributes={"long_name": array.variable.meaning, "units": array.variable.units},
-            config={"write_empty_chunks": True},
-        )
-        if array.path in costs:
-            created[:] = np.array(costs[array.path])
-    for group in sorted({array.path.rsplit("/", 1)[0] for array in layout.arrays()}):
-        coordinates = layout.coordinates(group)
-        # xarray's convention: named here, they are coordinates for any reader, not only for open_results.
-        names = " ".join(item.name for item in coordinates if item.name != item.dim)
-        root[group].attrs.update({"created_at": now, "coordinates": names})
-        for item in coordinates:
-            text = item.values.dtype == object
-            coordinate = root.create_array(
-                f"{group}/{item.name}",
-                shape=item.values.shape,
-                chunks=(max(len(item.values), 1),),
-                dtype=str if text else item.values.dtype,
-                compressors=[Crc32cCodec()],
-                dimension_names=(item.dim,),
-                config={"write_empty_chunks": True},
+    def _repository(self) -> Repository:
+        if not self.source.commit:
+            raise StoreError(
+                f"{self.source.location} is an export: it has no history and no tags. Open the store it was made of."
             )
-            coordinate[:] = item.values.astype(str) if text else item.values
-    root.attrs.update(
-        {"format": FORMAT, "format_version": FORMAT_VERSION, "created_at": now, "block": layout.block, **provenance}
-    )
+        return Repository.open(self.source.location)
 
 
-def open_results(path: str | Path) -> xr.DataTree:
-    """Open a results store lazily; needs no torch.
+def open_results(path: str | Path, *, at: str | None = None) -> Results:
+    """Open stored results lazily; needs no torch.
+
+    What is seen is what was committed when they were opened, also while a run goes on writing.
 
     Parameters
     ----------
-    path : path
-        Folder that a study was run into.
+    path : path or str
+        Folder or address (``s3://bucket/prefix``, ``gs://bucket/prefix``) that a study was run into, or folder of an
+        export.
+    at : str, optional
+        Tag or commit to open instead of the newest.
 
     Returns
     -------
-    xarray.DataTree
-        Groups ``baseline``, ``outcomes``, ``trajectory`` and, if recorded, ``activations/<component>`` and
-        ``activation_summary``. Interventions are selected by any of their coordinates.
+    Results
+        An `xarray.DataTree` with the groups ``baseline``, ``outcomes``, ``trajectory``, ``audit`` and, if recorded,
+        ``activations/<component>`` and ``activation_summary``. Interventions are selected by any of their coordinates.
 
     Raises
     ------
     StoreError
-        There is nothing at the path, or not a results store.
+        There is nothing at the path, not a results store, or no such tag.
+    DamageError
+        The store is damaged, or was made by something else.
 
     Examples
     --------
     >>> results = open_results("results/phases.zarr")  # doctest: +SKIP
     >>> results.outcomes.ssim.sel(kind="ablate_block", bottom=2).mean("sample")  # doctest: +SKIP
     """
-    path = Path(path)
-    _check_marker(path)
-    tree = xr.open_datatree(path, engine="zarr", chunks=None, consolidated=False, zarr_format=3)
-    return tree.map_over_datasets(_with_index)
+    location = Location.parse(path)
+    source = _export_source(location, at) if _is_export(location) else _live_source(location, at)
+    with faults_told(location, "opening"):
+        root = zarr.open_group(source.store, mode="r", zarr_format=3)
+        check_attributes(dict(root.attrs), location)
+        check_arrays(root, location)
+        tree = xr.open_datatree(source.store, engine="zarr", chunks=None, consolidated=False, zarr_format=3)  # type: ignore[arg-type]
+        results = Results.from_dict({node.path: _with_index(node.to_dataset(inherit=False)) for node in tree.subtree})
+    results._source = source
+    return results
 
 
-def remove_store(path: Path) -> None:
-    """Delete a results store, and nothing that is not one."""
-    _check_marker(path)
-    shutil.rmtree(path)
-
-
-def store_attributes(path: Path) -> dict[str, Any]:
-    """Attributes of a results store's root."""
-    _check_marker(path)
-    return dict(zarr.open_group(str(path), mode="r", zarr_format=3).attrs)
-
-
-def _check_marker(path: Path) -> None:
-    marker = path / "zarr.json"
-    if not path.exists():
-        raise StoreError(f"There is nothing at {path}. Run a study with study.run({str(path)!r}) first.")
-    advice = "Give the path of a folder that study.run(...) wrote."
-    if not marker.is_file():
-        found = "a folder without zarr.json" if path.is_dir() else "a file"
-        raise StoreError(f"{path} is not a results store: it is {found}. {advice}")
+def store_exists(path: str | Path) -> bool:
+    """Whether results can be opened at a path or address."""
+    location = Location.parse(path)
+    if location.folder is not None and not location.folder.is_dir():
+        return False
     try:
-        attributes = json.loads(marker.read_text()).get("attributes", {})
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise StoreError(f"{path} is not a results store: its zarr.json cannot be read ({error}). {advice}") from error
-    if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
-        raise StoreError(
-            f"{path} is a zarr store, but not one of causalunet's results, or its creation was cut off. {advice}"
-        )
-    if attributes.get("format_version") != FORMAT_VERSION:
-        raise StoreError(
-            f"{path} has format version {attributes.get('format_version')}; this causalunet reads {FORMAT_VERSION}. "
-            "Open it with the version of causalunet that wrote it."
-        )
+        return _is_export(location) or Repository.exists(location)
+    except StoreError:
+        return False
+
+
+def _is_export(location: Location) -> bool:
+    return location.folder is not None and (location.folder / "zarr.json").is_file()
+
+
+def _export_source(location: Location, at: str | None) -> Source:
+    if at is not None:
+        raise StoreError(f"{location} is an export: it has no history, so nothing can be opened at {at!r}.")
+    folder = location.folder
+    if folder is None:
+        raise StoreError(f"{location} is not a folder. {_ADVICE}")
+    _refuse_links(folder)
+    with faults_told(location, "opening"):
+        return Source(location, zarr.storage.LocalStore(folder, read_only=True), "")
+
+
+def _live_source(location: Location, at: str | None) -> Source:
+    folder = location.folder
+    if folder is not None and not folder.exists():
+        raise StoreError(f"There is nothing at {folder}. Run a study with study.run({str(folder)!r}) first.")
+    if folder is not None and folder.is_dir():
+        _refuse_links(folder)
+    if not Repository.exists(location):
+        found = "nothing of causalunet's is there" if folder is None else "it has neither refs nor zarr.json"
+        raise StoreError(f"{location} is not a results store: {found}. {_ADVICE}")
+    repository = Repository.open(location)
+    store = repository.readable(at)
+    return Source(location, store, store.session.snapshot_id)  # type: ignore[attr-defined]
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse stores that lead elsewhere: links are followed by every reader, and devices never end."""
+    pending = [os.fspath(folder)]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif not entry.is_file(follow_symlinks=False):
+                    raise StoreError(
+                        f"{folder} holds {os.path.relpath(entry.path, folder)}, which is a link or a device. Results "
+                        "are plain files; this store may want to be read as something else, so it is not opened."
+                    )
 
 
 def _with_index(dataset: xr.Dataset) -> xr.Dataset:

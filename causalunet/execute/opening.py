@@ -1,0 +1,192 @@
+"""Opening the store of a plan for writing: made, gone on with, extended, or refused with the difference shown."""
+
+from __future__ import annotations
+
+import json
+import platform
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from causalunet.errors import StoreError
+from causalunet.execute.batches import samples_per_block
+from causalunet.metrics import SSIM_DEFINITION
+from causalunet.models.base import DiffusionModel
+from causalunet.plan import Plan, make_plan
+from causalunet.results.grid import Grid
+from causalunet.results.layout import Layout
+from causalunet.results.location import Location
+from causalunet.results.repository import Repository
+from causalunet.results.stored import check_attributes, stored_grid
+from causalunet.results.writer import StudyWriter
+
+__all__ = ["block_name", "open_writer", "versions"]
+
+_MOST_NAMED = 3
+
+
+def open_writer(
+    plan: Plan,
+    model: DiffusionModel,
+    path: str | Path,
+    *,
+    micro_batch: int,
+    memory: int,
+    overwrite: bool,
+    source: dict[str, Any] | None = None,
+) -> tuple[StudyWriter, Layout]:
+    """Make the store of a plan, go on with the one at the path, or extend it.
+
+    Parameters
+    ----------
+    plan : Plan
+    model : DiffusionModel
+    path : path or str
+        Folder or address.
+    micro_batch, memory : int
+        As for `samples_per_block`.
+    overwrite : bool
+        Replace another study; its results stay in the store's history.
+    source : dict, optional
+        The study's file, see `causalunet.provenance`.
+
+    Raises
+    ------
+    StoreError
+        The store holds another study, something else lies there, or another process is at work on what would change.
+    """
+    location, factors = Location.parse(path), dict(model.factors)
+    asked = Grid.of(plan.spec, plan.anatomy)
+    fresh = Layout(plan, factors, samples_per_block(plan, memory, micro_batch), asked)
+    if not Repository.exists(location):
+        attributes = {**_provenance(model), **_of_study(plan), "sources": [source] if source else []}
+        writer = StudyWriter.create(location, fresh, attributes)
+    else:
+        writer = StudyWriter(Repository.open(location))
+    with writer.repository.exclusive():
+        writer.refresh()
+        attributes = writer.attributes
+        if attributes:
+            check_attributes(attributes, location)
+        elif list(writer.root):
+            raise StoreError(f"{location} is a zarr store, but not one of causalunet's results.")
+        grid = stored_grid(writer.root, location) if attributes else asked
+        different = _differences(plan, model, attributes, asked.lacking(grid)) if attributes else []
+        if not attributes or (different and overwrite):
+            replaced = {**_provenance(model), **_of_study(plan), "sources": [source] if source else []}
+            _change(writer, len(grid.samples), fresh, replaced, "a study laid out", afresh=bool(attributes))
+            return writer, fresh
+        if different:
+            raise StoreError(
+                f"{location} holds another study: {'; '.join(different)}. Run into another path, or replace it with "
+                "overwrite=True."
+            )
+        return writer, _extended(writer, plan, factors, grid, asked, source)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what makes results."""
+    names = ("causalunet", "torch", "nnsight", "numpy", "xarray", "zarr", "icechunk")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def block_name(start: int, block: int) -> str:
+    """Name of the claim on the block of samples that begins at a position."""
+    return f"block-{start // block:06d}"
+
+
+def _extended(
+    writer: StudyWriter, plan: Plan, factors: dict[str, Any], grid: Grid, asked: Grid, source: dict[str, Any] | None
+) -> Layout:
+    """Go on with a store, which grows by what the study has and it has not."""
+    attributes, joined = writer.attributes, grid.extended(asked)
+    spec = joined.aligned(plan.spec)
+    aligned = plan if spec == plan.spec else make_plan(spec, plan.anatomy, plan.schedule, plan.image_shape)
+    layout = Layout(aligned, factors, int(attributes["block"]), joined)
+    sources = list(attributes.get("sources", ()))
+    known = {entry.get("sha256") for entry in sources if isinstance(entry, dict)}
+    if source and source["sha256"] not in known:
+        sources.append(source)
+    if joined != grid:
+        added = {"sources": sources, **_of_study(aligned), "study": plan.spec.to_json(), "digest": plan.spec.digest}
+        _change(writer, len(grid.samples), layout, added, f"grown by {_growth(grid, joined)}")
+    elif len(sources) > len(known):
+        writer.update_attributes({"sources": sources}, "another version of the study's file")
+    return layout
+
+
+def _change(
+    writer: StudyWriter, samples: int, layout: Layout, attributes: dict[str, Any], message: str, *, afresh: bool = False
+) -> None:
+    """Lay out while nobody works on the store."""
+    block = int(writer.attributes.get("block", layout.block))
+    with ExitStack() as claims:
+        for start in range(0, samples, block):
+            if not claims.enter_context(writer.claim(block_name(start, block))):
+                raise StoreError(
+                    f"Another process is running the study in {writer.repository.location}, so it cannot be changed "
+                    "now. Wait until that one has finished, or end it; nothing committed is lost."
+                )
+        writer.lay_out(layout, attributes, message, afresh=afresh)
+
+
+def _growth(grid: Grid, joined: Grid) -> str:
+    grown = {
+        "interventions": len(joined.interventions) - len(grid.interventions),
+        "samples": len(joined.samples) - len(grid.samples),
+        "components": len({*joined.summary, *joined.activations} - {*grid.summary, *grid.activations}),
+    }
+    return ", ".join(f"{count} {name}" for name, count in grown.items() if count)
+
+
+def _differences(plan: Plan, model: DiffusionModel, stored: dict[str, Any], lacking: dict[str, list[str]]) -> list[str]:
+    """Say in which ways a study is not the stored one, nor that one extended."""
+    asked, there = plan.spec.to_json(), stored["study"]
+    different = [
+        f"{name} is {_short(there.get(name))} there and {_short(asked[name])} here"
+        for name in ("name", "model")
+        if asked[name] != there.get(name)
+    ]
+    for part, ours, theirs in (
+        ("sampler", asked["sampler"]["configuration"], there["sampler"]["configuration"]),
+        ("record", {name: asked["record"][name] for name in ("steps", "of", "dtype")}, there["record"]),
+    ):
+        different += [
+            f"{part}.{name} is {_short(theirs.get(name))} there and {_short(value)} here"
+            for name, value in ours.items()
+            if theirs.get(name) != value
+        ]
+    if stored["model_fingerprint"] != model.fingerprint:
+        different.append("the weights of the model differ")
+    for part, missing in lacking.items():
+        more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+        different.append(f"{part}: the study lacks {', '.join(missing[:_MOST_NAMED])}{more}")
+    return different
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _of_study(plan: Plan) -> dict[str, Any]:
+    return {
+        "study": plan.spec.to_json(),
+        "digest": plan.spec.digest,
+        "unet_calls_planned": plan.unet_calls,
+        "unet_calls_naive": plan.naive_calls,
+    }
+
+
+def _provenance(model: DiffusionModel) -> dict[str, Any]:
+    return {
+        "model_fingerprint": model.fingerprint,
+        "model_flops": model.anatomy.flops,
+        "factors": {name: list(values) for name, values in model.factors.items()},
+        "ssim": SSIM_DEFINITION,
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,155 @@
+"""What a store still lacks, cut into parts that are run and committed one by one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalunet.plan import BASELINE, GROUP
+from causalunet.results.layout import Layout
+from causalunet.results.schema import COMPLETE, FAILED, MISSING
+from causalunet.results.writer import StudyWriter
+
+__all__ = ["Part", "Progress"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A rectangle of cells that is run and committed together.
+
+    Parameters
+    ----------
+    samples : slice
+        Positions in the store.
+    runs : tuple of int
+        What is run, ascending; without `BASELINE` from stored baseline states.
+    outcomes : bool
+        Whether outcomes are stored; otherwise the runs are made again for their activations only.
+    baseline_components : tuple of str
+        Components whose baseline activations are stored.
+    components : tuple of str
+        Components whose activations in the other runs are stored.
+    """
+
+    samples: slice
+    runs: tuple[int, ...]
+    outcomes: bool = True
+    baseline_components: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
+
+    @property
+    def forked(self) -> bool:
+        """Whether runs start from stored baseline states."""
+        return BASELINE not in self.runs
+
+    @property
+    def interventions(self) -> tuple[int, ...]:
+        """The runs other than the baseline."""
+        return tuple(run for run in self.runs if run != BASELINE)
+
+    @property
+    def cells(self) -> int:
+        """Number of cells whose outcomes are stored."""
+        return len(self.interventions) * (self.samples.stop - self.samples.start) if self.outcomes else 0
+
+
+class Progress:
+    """What of a study is stored, as of a writer's session.
+
+    Parameters
+    ----------
+    writer : StudyWriter
+    layout : Layout
+    retry_failed : bool
+        Count what failed as missing.
+    """
+
+    def __init__(self, writer: StudyWriter, layout: Layout, *, retry_failed: bool = False) -> None:
+        self._layout = layout
+        self._all_runs = layout.plan.spec.record.of == "all"
+        self._open = (MISSING, FAILED) if retry_failed else (MISSING,)
+        self.baseline = writer.read("baseline/status")
+        self.cells = writer.read("outcomes/status")
+        self._names = layout.recorded_components
+        self._baseline_recorded = self._recorded(writer, "baseline_status", (len(self._names), len(self.baseline)))
+        self._recorded_cells = self._recorded(writer, "status", (len(self._names), *self.cells.shape))
+
+    def missing(self, samples: slice, runs: Iterable[int] | None = None) -> list[Part]:
+        """Parts that complete some samples.
+
+        Parameters
+        ----------
+        samples : slice
+            Positions in the store.
+        runs : iterable of int, optional
+            Interventions that are wanted, beside the baseline; by default all, with everything that is recorded.
+        """
+        chosen = np.zeros(len(self.cells), bool)
+        chosen[slice(None) if runs is None else list(runs)] = True
+        possible = self.baseline != FAILED if FAILED not in self._open else np.ones(len(self.baseline), bool)
+        baseline = np.isin(self.baseline, self._open) & possible
+        cells = np.isin(self.cells, self._open) & possible & chosen[:, None]
+        stored = self.baseline == COMPLETE
+        recorded = ~self._baseline_recorded & stored
+        of_runs = ~self._recorded_cells & stored & (self.cells == COMPLETE) & chosen[:, None] & self._all_runs
+        columns = np.concatenate([baseline[None], cells, recorded, of_runs.reshape(-1, len(baseline))])
+        parts: list[Part] = []
+        for stretch in _alike(columns[:, samples], samples.start):
+            at = stretch.start
+            parts += self._first_time(stretch, bool(baseline[at]), np.flatnonzero(cells[:, at]))
+            if runs is None:
+                parts += self._recorded_later(stretch, recorded[:, at], of_runs[:, :, at])
+        return parts
+
+    def _first_time(self, samples: slice, baseline: bool, pending: NDArray[np.intp]) -> Iterator[Part]:
+        components = self._names if self._all_runs else ()
+        groups: dict[int, list[int]] = {0: []} if baseline else {}
+        for run in pending.tolist():
+            groups.setdefault(run // GROUP, []).append(run)
+        for group, runs in groups.items():
+            if baseline and group == 0:
+                yield Part(samples, (BASELINE, *runs), True, self._names, components)
+            else:
+                yield Part(samples, tuple(runs), True, (), components)
+
+    def _recorded_later(
+        self, samples: slice, baseline: NDArray[np.bool_], of_runs: NDArray[np.bool_]
+    ) -> Iterator[Part]:
+        def named(lacking: Iterable[np.bool_]) -> tuple[str, ...]:
+            return tuple(name for name, lacks in zip(self._names, lacking, strict=True) if lacks)
+
+        groups: dict[int, list[int]] = {}
+        for run in np.flatnonzero(of_runs.any(axis=0)).tolist():
+            groups.setdefault(run // GROUP, []).append(run)
+        of_baseline = named(baseline)
+        if of_baseline and not groups:
+            yield Part(samples, (), False, of_baseline)
+        for runs in groups.values():
+            yield Part(samples, tuple(runs), False, of_baseline, named(of_runs.any(axis=1)))
+            of_baseline = ()
+
+    def _recorded(self, writer: StudyWriter, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Whether all that is recorded of each component is stored, (component, ...)."""
+        done = np.ones(shape, bool)
+        grid = self._layout.grid
+        for row, component in enumerate(self._names):
+            if component in grid.activations and writer.has(f"activations/{component}/{name}"):
+                done[row] &= writer.read(f"activations/{component}/{name}") == COMPLETE
+        if grid.summary and writer.has(f"activation_summary/{name}"):
+            summarised = writer.read(f"activation_summary/{name}") == COMPLETE
+            for column, component in enumerate(grid.summary):
+                done[self._names.index(component)] &= summarised[..., column]
+        return done
+
+
+def _alike(columns: NDArray[np.bool_], start: int) -> Iterator[slice]:
+    """Stretches of neighbouring samples that lack the same; those that lack nothing are left out."""
+    changes = np.flatnonzero((columns[:, 1:] != columns[:, :-1]).any(axis=0)) + 1
+    bounds = [0, *changes.tolist(), columns.shape[1]]
+    for first, last in itertools.pairwise(bounds):
+        if first < last and columns[:, first].any():
+            yield slice(start + first, start + last)

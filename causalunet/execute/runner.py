@@ -1,0 +1,229 @@
+"""Filling a study's store: blocks of samples claimed in turn, parts of them run and committed, nothing run twice."""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from causalunet.errors import CausalUNetWarning, WriteConflictError
+from causalunet.execute.audit import drift
+from causalunet.execute.batches import MicroBatch, micro_batch_size
+from causalunet.execute.lockstep import Block, check_fired, run_block
+from causalunet.execute.opening import block_name, open_writer, versions
+from causalunet.execute.parts import Part, Progress
+from causalunet.execute.recorder import Recorder
+from causalunet.execute.trace import TracedUNet
+from causalunet.models.base import DiffusionModel
+from causalunet.plan import Plan, make_plan
+from causalunet.results.schema import FAILED
+
+__all__ = ["Runner"]
+
+_TRIES = 5
+_MOST_REASONS = 3
+
+
+class Runner:
+    """A study's store, filled by what is asked for.
+
+    Several processes may fill one store: on local disks each block of samples is claimed by one of them, in object
+    stores whoever commits second drops its own values.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the whole study.
+    model : DiffusionModel
+    path : path or str
+        Folder or address of the store: made if absent, gone on with if it holds the same study or a part of it.
+    memory : int
+        Budget in bytes for the activations of a call, and again for the states of a block of samples.
+    overwrite : bool
+        Replace a store that holds another study.
+    retry_failed : bool
+        Run cells again that are marked as failed.
+    source : dict, optional
+        The study's file, see `causalunet.provenance`.
+    advance : callable, optional
+        Told the number of samples after every U-Net call.
+    say : callable, optional
+        Told in words what the run waits for.
+
+    Attributes
+    ----------
+    writer : StudyWriter
+    unet_calls_run : int
+        U-Net calls that were run, over all samples.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: DiffusionModel,
+        path: str | Path,
+        *,
+        memory: int,
+        overwrite: bool = False,
+        retry_failed: bool = False,
+        source: dict[str, Any] | None = None,
+        advance: Callable[[int], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        micro_batch = micro_batch_size(model.anatomy, memory, plan.spec.sampler.rows_per_sample)
+        self.writer, self.layout = open_writer(
+            plan, model, path, micro_batch=micro_batch, memory=memory, overwrite=overwrite, source=source
+        )
+        self.advance, self.say = advance, say
+        self._model, self._plan, self._retry = model, self.layout.plan, retry_failed
+        self._micro_batch = MicroBatch(micro_batch)
+        self._unet = TracedUNet(model.unet, model.anatomy)
+        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self.unet_calls_run = self._conflicts = 0
+
+    def unet_calls_missing(self) -> int:
+        """U-Net calls that completing the study takes, over all samples."""
+        parts = self._progress().missing(slice(0, len(self.layout.grid.samples)))
+        return sum(len(self._part_plan(part).calls) * (part.samples.stop - part.samples.start) for part in parts)
+
+    def fill(self, runs: Iterable[int] | None = None, *, blocks: int = 1) -> None:
+        """See to it that the store holds everything, or the outcomes of some interventions.
+
+        Parameters
+        ----------
+        runs : iterable of int, optional
+            Positions of interventions in the store; none for the baseline alone.
+        blocks : int
+            Blocks of samples that go through the U-Net together.
+
+        Raises
+        ------
+        StorageError, WriteConflictError, FiringError, MemoryExhaustedError
+            What was committed stays.
+        """
+        chosen = None if runs is None else tuple(runs)
+        try:
+            waiting = [samples for samples in self._order(blocks) if self._progress().missing(samples, chosen)]
+            for wait in (False, True):
+                if wait and waiting and self.say:
+                    self.say(f"Waiting for another process that runs {len(waiting)} blocks of this study.")
+                waiting = [samples for samples in waiting if not self._complete(samples, chosen, wait=wait)]
+        except BaseException:
+            self.writer.abandon()
+            raise
+        if self._conflicts:
+            warnings.warn(
+                f"{self._conflicts} parts were committed by another process first; its values stay, those of this one "
+                "were dropped.",
+                CausalUNetWarning,
+                stacklevel=2,
+            )
+
+    def warn_of_failures(self) -> None:
+        """Say how many cells of the study failed, and why."""
+        self.writer.refresh()
+        failed = self.writer.read("outcomes/status") == FAILED
+        if not failed.any():
+            return
+        reasons = Counter(map(str, self.writer.read("outcomes/failure")[failed].tolist()))
+        listed = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(_MOST_REASONS))
+        warnings.warn(
+            f"{int(failed.sum())} of {failed.size} cells failed: {listed}. They are marked in outcomes.status (2) with "
+            "their reason in outcomes.failure; run with retry_failed=True to try them again.",
+            CausalUNetWarning,
+            stacklevel=2,
+        )
+
+    def _progress(self) -> Progress:
+        return Progress(self.writer, self.layout, retry_failed=self._retry)
+
+    def _order(self, blocks: int) -> Iterator[slice]:
+        size, samples = self.layout.block * blocks, len(self.layout.grid.samples)
+        stretches = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
+        if self.writer.repository.location.folder is None:
+            # Without claims, processes had better begin at different places.
+            first = random.SystemRandom().randrange(len(stretches))
+            stretches = [*stretches[first:], *stretches[:first]]
+        yield from stretches
+
+    def _complete(self, samples: slice, runs: tuple[int, ...] | None, *, wait: bool) -> bool:
+        """Run what some blocks lack; False if another process has claimed one of them."""
+        with ExitStack() as claims:
+            for start in range(samples.start, samples.stop, self.layout.block):
+                if not claims.enter_context(self.writer.claim(block_name(start, self.layout.block), wait=wait)):
+                    return False
+            for attempt in range(_TRIES):
+                self.writer.refresh()
+                try:
+                    for part in self._progress().missing(samples, runs):
+                        self._run(part)
+                    return True
+                except WriteConflictError:
+                    self._conflicts += 1
+                    if attempt == _TRIES - 1:
+                        raise
+        return True
+
+    def _part_plan(self, part: Part) -> Plan:
+        replayed = part.forked and bool(part.baseline_components or part.components)
+        key = (part.runs, replayed)
+        if key not in self._plans:
+            plan, replay = self._plan, self.layout.recorded_steps if replayed else ()
+            self._plans[key] = make_plan(
+                plan.spec,
+                plan.anatomy,
+                plan.schedule,
+                plan.image_shape,
+                runs=part.runs,
+                forked=part.forked,
+                replay=replay,
+            )
+        return self._plans[key]
+
+    def _run(self, part: Part) -> None:
+        started, plan = time.perf_counter(), self._part_plan(part)
+        samples = self.layout.grid.samples[part.samples]
+        block = Block(part.samples.start, tuple(s.prompt for s in samples), tuple(s.seed for s in samples))
+        recorder = Recorder(self._model, plan, self.layout, self.writer, part, block)
+        fired = run_block(
+            self._model,
+            self._unet,
+            plan,
+            block,
+            micro_batch=self._micro_batch,
+            observer=recorder,
+            states=recorder.states(),
+            advance=self.advance,
+        )
+        check_fired(plan, fired, len(samples))
+        recorder.write()
+        self._write_drift(part, block, recorder)
+        calls, seconds = len(plan.calls) * len(samples), time.perf_counter() - started
+        for name, added in (("unet_calls", len(plan.calls)), ("seconds", seconds / len(samples))):
+            before = np.nan_to_num(self.writer.read(f"audit/{name}", (part.samples,)))
+            self.writer.write(f"audit/{name}", (part.samples,), before + added)
+        self.writer.commit(
+            f"{part.cells} cells of {len(samples)} samples",
+            {
+                "cells": part.cells,
+                "baselines": 0 if part.forked else len(samples),
+                "failed": len(recorder.failed),
+                "unet_calls": calls,
+                "seconds": round(seconds, 3),
+                "versions": versions(),
+            },
+        )
+        self.unet_calls_run += calls
+
+    def _write_drift(self, part: Part, block: Block, recorder: Recorder) -> None:
+        """One plain call per part, at its first sample and the first step."""
+        x, eps = (recorder.baseline[name][:1, 0] for name in ("x_t", "eps"))
+        found = drift(self._model, self._plan, block.prompts[:1], self._plan.schedule.steps, x, eps)
+        self.writer.write("audit/drift", (slice(part.samples.start, part.samples.start + 1),), found)

@@ -1,0 +1,78 @@
+"""What stands where along a store's axes; a store only ever grows at the end of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from causalunet.design.anatomy import Anatomy
+from causalunet.design.interventions import Intervention
+from causalunet.design.study import Sample, StudySpec
+
+__all__ = ["Grid"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Positions along the axes of a store.
+
+    Parameters
+    ----------
+    interventions : tuple of Intervention
+    samples : tuple of Sample
+    summary : tuple of str
+        Components that are summarised.
+    activations : tuple of str
+        Components whose whole output is stored.
+    """
+
+    interventions: tuple[Intervention, ...]
+    samples: tuple[Sample, ...]
+    summary: tuple[str, ...]
+    activations: tuple[str, ...]
+
+    @classmethod
+    def of(cls, spec: StudySpec, anatomy: Anatomy) -> Grid:
+        """The grid of a study, in its own order."""
+        record = spec.record
+        return cls(spec.interventions, spec.samples, anatomy.select(record.summary), anatomy.select(record.activations))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Every place that some intervention edits, in the order of the interventions."""
+        return tuple(dict.fromkeys(edit.component for item in self.interventions for edit in item.edits()))
+
+    def extended(self, asked: Grid) -> Grid:
+        """The grid with all of another added at the ends of its axes."""
+        known = {item.digest for item in self.interventions}
+        return Grid(
+            (*self.interventions, *(item for item in asked.interventions if item.digest not in known)),
+            _joined(self.samples, asked.samples),
+            _joined(self.summary, asked.summary),
+            _joined(self.activations, asked.activations),
+        )
+
+    def lacking(self, stored: Grid) -> dict[str, list[str]]:
+        """What another grid has and this one lacks, by part of the study.
+
+        Null interventions do not count: studies get one by themselves, as long as their longest window.
+        """
+        known = {item.digest for item in self.interventions}
+        missing = {
+            "interventions": [x.label for x in stored.interventions if x.digest not in known and x.kind != "null"],
+            "samples": [f"{x.prompt!r} with seed {x.seed}" for x in stored.samples if x not in set(self.samples)],
+            "record.summary": [name for name in stored.summary if name not in self.summary],
+            "record.activations": [name for name in stored.activations if name not in self.activations],
+        }
+        return {part: entries for part, entries in missing.items() if entries}
+
+    def aligned(self, spec: StudySpec) -> StudySpec:
+        """A study with its interventions in the order of this grid."""
+        return replace(spec, interventions=self.interventions)
+
+
+def _joined(old: tuple[_T, ...], new: tuple[_T, ...]) -> tuple[_T, ...]:
+    known = set(old)
+    return (*old, *(item for item in new if item not in known))

@@ -1,0 +1,86 @@
+"""Where a results store lies: a folder, or an address in an object store."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from causalunet.errors import StoreError
+
+if TYPE_CHECKING:
+    import icechunk
+
+__all__ = ["Location"]
+
+_ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<bucket>[^/]*)/?(?P<prefix>.*)")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place that can hold a results store.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        On a local disk.
+    scheme, bucket, prefix : str
+        Of an object store otherwise.
+    """
+
+    folder: Path | None
+    scheme: str = ""
+    bucket: str = ""
+    prefix: str = ""
+
+    @classmethod
+    def parse(cls, path: str | Path) -> Location:
+        """Read a path or an address such as ``s3://bucket/prefix``.
+
+        Raises
+        ------
+        StoreError
+            The address is of another kind, lacks a bucket or prefix, or carries credentials.
+        """
+        found = _ADDRESS.fullmatch(str(path))
+        if found is None:
+            if "\0" in str(path) or not str(path):
+                raise StoreError(f"{str(path)!r} is no path. Give a folder, s3://bucket/prefix or gs://bucket/prefix.")
+            return cls(Path(path))
+        scheme, bucket, prefix = found["scheme"].lower(), found["bucket"], found["prefix"].strip("/")
+        if scheme not in ("s3", "gs"):
+            raise StoreError(f"Results cannot be kept at {scheme}:// addresses; give a folder, s3://... or gs://...")
+        if "@" in bucket:
+            raise StoreError(
+                "The address holds credentials, and addresses end up in logs. Give s3://bucket/prefix, and the "
+                "credentials in the environment (such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
+            )
+        if not _BUCKET.fullmatch(bucket) or not prefix or ".." in prefix.split("/"):
+            raise StoreError(f"{path} is not the address of a store; give {scheme}://bucket/prefix.")
+        return cls(None, scheme, bucket, prefix)
+
+    def __str__(self) -> str:
+        """As it was given."""
+        return str(self.folder) if self.folder is not None else f"{self.scheme}://{self.bucket}/{self.prefix}"
+
+    def storage(self) -> icechunk.Storage:
+        """What icechunk reads and writes through; credentials of object stores come from the environment."""
+        import icechunk
+
+        if self.folder is not None:
+            return icechunk.local_filesystem_storage(str(self.folder))
+        if self.scheme == "gs":
+            return icechunk.gcs_storage(bucket=self.bucket, prefix=self.prefix, from_env=True)
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return icechunk.s3_storage(
+            bucket=self.bucket,
+            prefix=self.prefix,
+            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+            endpoint_url=endpoint,
+            allow_http=bool(endpoint and endpoint.startswith("http://")),
+            force_path_style=endpoint is not None,
+            from_env=True,
+        )

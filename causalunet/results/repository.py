@@ -1,0 +1,288 @@
+"""The transactional store under a study's results: opening, committing under a lock, history, tags."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import icechunk
+from filelock import FileLock, Timeout
+from zarr.abc.store import Store
+
+from causalunet.errors import StorageError, StoreError
+from causalunet.results.faults import faults_told
+from causalunet.results.location import Location
+
+__all__ = ["Commit", "Repository"]
+
+_BRANCH = "main"
+_LOCKS = "locks"
+_LOCK_SECONDS = 600.0
+_PARTS = {"chunks", "config.yaml", "manifests", "refs", "snapshots", "transactions", "repo", "overwritten", _LOCKS}
+"""Names that icechunk and this package put into a store's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One step of a store's history.
+
+    Attributes
+    ----------
+    id : str
+    time : datetime
+    message : str
+    added : dict
+        Numbers of what the commit added, such as ``cells``, ``unet_calls`` and ``seconds``, and versions.
+    tags : tuple of str
+    """
+
+    id: str
+    time: datetime.datetime
+    message: str
+    added: dict[str, Any] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+
+
+class Repository:
+    """A results store that takes transactions.
+
+    Use `open` or `create`.
+
+    Parameters
+    ----------
+    location : Location
+    handle : icechunk.Repository
+    """
+
+    def __init__(self, location: Location, handle: icechunk.Repository) -> None:
+        self.location, self._handle = location, handle
+
+    @staticmethod
+    def exists(location: Location) -> bool:
+        """Whether there is a transactional store, or else nothing yet.
+
+        Raises
+        ------
+        StoreError
+            There is something else at the location.
+        """
+        folder = location.folder
+        if folder is not None:
+            if not folder.exists():
+                return False
+            if not folder.is_dir():
+                raise StoreError(f"{folder} is not a results store: it is a file. {_ADVICE}")
+            if strange := sorted({entry.name for entry in folder.iterdir()} - _PARTS):
+                raise StoreError(
+                    f"{folder} is not a results store that can be written to: it holds {', '.join(strange[:3])}. "
+                    f"{_ADVICE}"
+                )
+        _quiet()
+        with faults_told(location, "looking for a store at"):
+            return icechunk.Repository.exists(location.storage())
+
+    @classmethod
+    def open(cls, location: Location) -> Repository:
+        """Open a store that exists; chunks outside of it are never followed."""
+        _quiet()
+        with faults_told(location, "opening"):
+            return cls(location, icechunk.Repository.open(location.storage(), config=_config()))
+
+    @classmethod
+    def create(cls, location: Location, lay_out: Callable[[Repository], None]) -> Repository:
+        """Make a store; whoever comes second opens that of the first.
+
+        Parameters
+        ----------
+        location : Location
+        lay_out : callable
+            Commits what every store holds from the start. In a folder, nothing is seen at the location before.
+        """
+        _quiet()
+        folder = location.folder
+        if folder is None:
+            with faults_told(location, "creating"):
+                cls._make(location)
+            repository = cls.open(location)
+            lay_out(repository)
+            return repository
+        with faults_told(location, "creating"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            beside = Location(made / folder.name)
+            with faults_told(location, "creating"):
+                cls._make(beside)
+            lay_out(cls.open(beside))
+            with suppress(OSError):  # another process was first
+                (made / folder.name).rename(folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+        return cls.open(location)
+
+    @staticmethod
+    def _make(location: Location) -> None:
+        icechunk.Repository.create(location.storage(), config=_config()).save_config()
+
+    def writable(self) -> icechunk.Session:
+        """A session that starts from the newest commit."""
+        with faults_told(self.location, "opening"):
+            return self._handle.writable_session(_BRANCH)
+
+    def readable(self, at: str | None = None) -> Store:
+        """The store as of the newest commit, or of a tag or commit.
+
+        Raises
+        ------
+        StoreError
+            There is no such tag or commit; those that exist are named.
+        """
+        if at is None:
+            with faults_told(self.location, "opening"):
+                return self._handle.readonly_session(_BRANCH).store
+        tags = self.tags()
+        with faults_told(self.location, "opening"):
+            if at in tags:
+                return self._handle.readonly_session(tag=at).store
+        try:
+            return self._handle.readonly_session(snapshot_id=at).store
+        except (icechunk.IcechunkError, ValueError) as error:
+            known = ", ".join(sorted(tags)) or "none yet; make one with results.tag(name)"
+            raise StoreError(
+                f"{self.location} has no tag or commit {at!r}. Tags: {known}. Commits are listed by results.history()."
+            ) from error
+
+    def commit(self, session: icechunk.Session, message: str, added: Mapping[str, Any]) -> str:
+        """Make a session's writes visible, all at once.
+
+        Parameters
+        ----------
+        session : icechunk.Session
+        message : str
+            Never with prompts or paths.
+        added : mapping
+            JSON values.
+
+        Raises
+        ------
+        WriteConflictError
+            Another process wrote one of the same chunks since the session began.
+        """
+        # Commits of several processes on one local disk may overwrite each other's reference without a lock.
+        with self._locked(self.location, "commit"), faults_told(self.location, "committing to"):
+            return session.commit(message, metadata=dict(added), rebase_with=icechunk.ConflictDetector())
+
+    def history(self) -> list[Commit]:
+        """Every commit, newest first."""
+        with faults_told(self.location, "reading the history of"):
+            named: dict[str, list[str]] = {}
+            for tag in sorted(self._handle.list_tags()):
+                named.setdefault(self._handle.lookup_tag(tag), []).append(tag)
+            return [
+                Commit(info.id, info.written_at, info.message, dict(info.metadata), tuple(named.get(info.id, ())))
+                for info in self._handle.ancestry(branch=_BRANCH)
+            ]
+
+    def tags(self) -> frozenset[str]:
+        """Names of all tags."""
+        with faults_told(self.location, "reading the tags of"):
+            return frozenset(self._handle.list_tags())
+
+    def tag(self, name: str, commit: str) -> None:
+        """Name a commit for good."""
+        with self._locked(self.location, "commit"):
+            if name in self.tags():
+                raise StoreError(f"{self.location} has a tag {name!r} already, and tags never move. Take another name.")
+            with faults_told(self.location, f"tagging {name!r} in"):
+                self._handle.create_tag(name, commit)
+
+    def newest(self) -> str:
+        """Identifier of the newest commit."""
+        with faults_told(self.location, "opening"):
+            return self._handle.lookup_branch(_BRANCH)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep other processes on this machine from changing the layout meanwhile."""
+        with self._locked(self.location, "layout"):
+            yield
+
+    @contextmanager
+    def claim(self, name: str, *, wait: bool) -> Iterator[bool]:
+        """Claim a piece of work against other processes on this machine; gives whether it was free.
+
+        The operating system ends the claim with the process, however that ends. Object stores have no claims: two
+        processes may do the same work there, and the second commit is refused.
+        """
+        if self.location.folder is None:
+            yield True
+            return
+        lock = self._lock(self.location.folder, name)
+        try:
+            with faults_told(self.location, "locking"):
+                lock.acquire(timeout=-1 if wait else 0)
+        except StoreError as error:
+            if isinstance(error.__cause__, Timeout):
+                yield False
+                return
+            raise
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    @classmethod
+    def _locked(cls, location: Location, name: str) -> AbstractContextManager[Any]:
+        if location.folder is None:
+            return nullcontext()
+        with faults_told(location, "locking"):
+            lock = cls._lock(location.folder, name)
+        try:
+            lock.acquire(timeout=_LOCK_SECONDS)
+        except Timeout as error:
+            raise StorageError(
+                f"Another process has held {lock.lock_file} for {_LOCK_SECONDS / 60:.0f} minutes. End it, or wait; "
+                "nothing committed is lost."
+            ) from error
+        return _released(lock)
+
+    @staticmethod
+    def _lock(folder: Path, name: str) -> FileLock:
+        locks = folder / _LOCKS
+        locks.mkdir(exist_ok=True)
+        return FileLock(locks / f"{name}.lock", thread_local=False)
+
+
+@contextmanager
+def _released(lock: FileLock) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+_ADVICE = "Give the path of a folder that study.run(...) wrote, or of one that does not exist yet."
+
+
+@cache
+def _quiet() -> None:
+    """Silence the warning that local commits need a lock, which they get here."""
+    icechunk.set_logs_filter("error")
+    warnings.filterwarnings("ignore", message=".*local.*storage.*", module="icechunk")
+
+
+def _config() -> icechunk.RepositoryConfig:
+    config = icechunk.RepositoryConfig.default()
+    config.inline_chunk_threshold_bytes = 0  # every chunk is a file, with a checksum of its own
+    along_first: dict[Any, int] = {icechunk.ManifestSplitDimCondition.Axis(0): 64}
+    sizes = {icechunk.ManifestSplitCondition.AnyArray(): along_first}
+    config.manifest = icechunk.ManifestConfig(splitting=icechunk.ManifestSplittingConfig.from_dict(sizes))
+    return config

@@ -80,7 +80,8 @@ class Call:
         Number of the state x_t that goes in; 0 is the initial noise.
     forks : tuple of Fork
     replays : tuple of int
-        Runs whose call is made again from a stored state, to look at it; they go nowhere from here.
+        Runs whose call is made again from a stored state, to look at it; they go nowhere from here. Beside the baseline
+        these are the runs that differ from it only later.
     """
 
     step: int
@@ -343,8 +344,9 @@ def _grow_tree(
                 state_of.update(dict.fromkeys(runs, next_state))
                 waiting[target].extend(runs)
                 next_state += 1
-            replays = (BASELINE,) if step in replay and state == -step and not action.fills else ()
-            yield Call(step, action, state, tuple(forks), replays)
+            looked_at = step in replay and state == -step and not action.fills
+            later = sorted(run for run, (first, _) in starts.items() if first < step)
+            yield Call(step, action, state, tuple(forks), (BASELINE, *later) if looked_at else ())
 
 
 def _duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +120,7 @@ class Progress:
     def _recorded_later(
         self, samples: slice, baseline: NDArray[np.bool_], of_runs: NDArray[np.bool_]
     ) -> Iterator[Part]:
-        def named(lacking: Iterable[np.bool_]) -> tuple[str, ...]:
+        def named(lacking: Any) -> tuple[str, ...]:
             return tuple(name for name, lacks in zip(self._names, lacking, strict=True) if lacks)
 
         groups: dict[int, list[int]] = {}

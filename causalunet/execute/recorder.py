@@ -60,6 +60,9 @@ class Recorder:
         steps = plan.schedule.steps
         shape = (len(self._row), self._n, steps)
         self._distance = {name: np.full(shape, np.nan, np.float32) for name in ("x0_hat", "eps")}
+        for run, step in self._first_steps().items():
+            for distance in self._distance.values():
+                distance[self._row[run], :, : self._position(step)] = 0.0  # until then it is the baseline
         self._fired = np.zeros((*shape, len(self._places)), np.uint8)
         trajectory = (self._n, steps, *plan.image_shape)
         self.baseline = {
@@ -141,6 +144,14 @@ class Recorder:
             self._write_outcomes()
         for path, positions, values in self._summaries.finished():
             self._writer.write(path, positions, values)
+
+    def _first_steps(self) -> dict[int, int]:
+        """Step at which each run is first called on its own account."""
+        first: dict[int, int] = {}
+        for call in self._plan.calls:
+            for run in (run for fork in call.forks for run in fork.runs if run != BASELINE):
+                first.setdefault(run, call.step)
+        return first
 
     def _position(self, step: int) -> int:
         return self._plan.schedule.steps - step

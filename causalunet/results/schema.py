@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
 
-__all__ = ["COMPLETE", "FACTOR", "FAILED", "FORMAT", "FORMAT_VERSION", "MISSING", "VARIABLES", "Variable"]
+__all__ = [
+    "COMPLETE",
+    "FACTOR",
+    "FAILED",
+    "FORMAT",
+    "FORMAT_VERSION",
+    "MISSING",
+    "VARIABLES",
+    "Variable",
+    "variable_at",
+]
 
 FORMAT = "causalunet-results"
 FORMAT_VERSION = 2
@@ -120,3 +130,11 @@ def _variables() -> tuple[Variable, ...]:
 
 VARIABLES: tuple[Variable, ...] = _variables()
 """Every variable that a results store can hold."""
+
+_BY_PATH = {(variable.group, variable.name): variable for variable in VARIABLES}
+
+
+def variable_at(path: str) -> Variable | None:
+    """The variable that a path such as ``outcomes/ssim`` stands for; None for coordinates and what is none of ours."""
+    group, _, name = path.rpartition("/")
+    return _BY_PATH.get(("activations/*" if group.startswith("activations/") else group, name))

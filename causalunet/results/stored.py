@@ -17,7 +17,7 @@ from causalunet.design.study import Sample
 from causalunet.errors import CausalUNetError, DamageError, StoreError
 from causalunet.results.faults import faults_told
 from causalunet.results.grid import Grid
-from causalunet.results.schema import FORMAT, FORMAT_VERSION, VARIABLES
+from causalunet.results.schema import FORMAT, FORMAT_VERSION, variable_at
 
 __all__ = ["check_arrays", "check_attributes", "stored_grid"]
 
@@ -68,15 +68,13 @@ def check_arrays(root: zarr.Group, where: object) -> None:
     """
     with faults_told(where, "listing"):
         members = dict(root.members(max_depth=None))
-    known = {(variable.group, variable.name): variable for variable in VARIABLES}
     for path, item in members.items():
         if not all(_NAME.fullmatch(part) for part in path.split("/")):
             raise DamageError(f"{where} has a member with the name {path!r:.200}, which no study writes.")
         if not isinstance(item, zarr.Array):
             continue
         _check_array(path, item, where)
-        group, _, name = path.rpartition("/")
-        variable = known.get(("activations/*" if group.startswith("activations/") else group, name))
+        variable = variable_at(path)
         dims = getattr(item.metadata, "dimension_names", None)
         if dims is None or len(dims) != item.ndim or (variable is not None and tuple(dims) != variable.dims):
             raise DamageError(f"{where} has an array {path} along {dims}, which is not what a study writes.")

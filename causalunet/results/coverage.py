@@ -67,6 +67,8 @@ class Coverage:
         """Complete entries of steps at which the call, or the block, ran."""
         ran, dims = f"{path.rpartition('/')[0]}/ran", self._dims(path)
         done = self._done(path, region)
+        if path == "audit/fired":  # places that came later are not written for what edits none of them
+            return done & (self._spread("audit/declared", path, region) > 0)
         return done & self._spread(ran, path, region) if ran in self.marks and {STEP, INTERVENTION} <= {*dims} else done
 
     def _done(self, path: str, region: tuple[slice, ...]) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["calling_source"]
+__all__ = ["calling_source", "describe"]
 
 _MOST_BYTES = 200_000
 _SECONDS = 5.0

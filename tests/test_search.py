@@ -17,7 +17,7 @@ from causalunet.analysis.bisection import bisection
 from causalunet.analysis.criteria import Criterion
 from causalunet.design.families import families
 from causalunet.errors import SpecError, StoreError
-from causalunet.execute import branches
+from causalunet.execute import runner
 from causalunet.models.text_to_image import TextToImage
 
 STEPS = 8
@@ -159,7 +159,7 @@ def test_an_interrupted_search_goes_on_and_runs_nothing_twice(
     tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, calls = tmp_path / "s.zarr", []
-    real: Callable[..., Any] = branches.run_block
+    real: Callable[..., Any] = runner.run_block
 
     def counted(*arguments: Any, **named: Any) -> Any:
         if len(calls) == 2:
@@ -167,7 +167,7 @@ def test_an_interrupted_search_goes_on_and_runs_nothing_twice(
         calls.append(arguments[2])
         return real(*arguments, **named)
 
-    monkeypatch.setattr(branches, "run_block", counted)
+    monkeypatch.setattr(runner, "run_block", counted)
     with pytest.raises(KeyboardInterrupt):
         study().search(path, threshold=0.9, model=tiny_model, progress=False)
     monkeypatch.undo()
@@ -222,5 +222,5 @@ def test_a_search_that_cannot_be(tiny_model: TextToImage, tmp_path: Path) -> Non
         study(record=cu.Record(activations=("mid",))).search(path, model=tiny_model)
     assert not path.exists()
     study().search(path, model=tiny_model, progress=False)
-    with pytest.raises(StoreError, match="holds another study: prompts differ"):
+    with pytest.raises(StoreError, match="holds another study: samples: the study lacks 'a striped blue cross"):
         study(prompts=("a red circle",)).search(path, model=tiny_model)

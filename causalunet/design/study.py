@@ -9,7 +9,7 @@ import operator
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from causalunet.design.interventions import Edit, Intervention, Null
 from causalunet.design.windows import Window
@@ -206,7 +206,7 @@ class StudySpec:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> StudySpec:
+    def from_json(cls, value: dict[str, Any]) -> Self:
         """Read what `to_json` wrote."""
         known = {entry.name for entry in fields(StudySpec)}
         if not isinstance(value, dict) or set(value) - known:

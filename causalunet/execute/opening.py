@@ -23,7 +23,7 @@ from causalunet.results.repository import Repository
 from causalunet.results.stored import check_attributes, stored_grid
 from causalunet.results.writer import StudyWriter
 
-__all__ = ["block_name", "open_writer", "versions"]
+__all__ = ["block_name", "open_writer", "record_source", "versions"]
 
 _MOST_NAMED = 3
 
@@ -84,7 +84,7 @@ def open_writer(
                 f"{location} holds another study: {'; '.join(different)}. Run into another path, or replace it with "
                 "overwrite=True."
             )
-        return writer, _extended(writer, plan, factors, grid, asked, source)
+        return writer, _extended(writer, plan, factors, grid, asked)
 
 
 def versions() -> dict[str, str]:
@@ -98,23 +98,26 @@ def block_name(start: int, block: int) -> str:
     return f"block-{start // block:06d}"
 
 
-def _extended(
-    writer: StudyWriter, plan: Plan, factors: dict[str, Any], grid: Grid, asked: Grid, source: dict[str, Any] | None
-) -> Layout:
+def record_source(writer: StudyWriter, source: dict[str, Any] | None) -> None:
+    """Keep the study's file, unless this version of it is kept already."""
+    if source is None:
+        return
+    with writer.repository.exclusive():
+        writer.refresh()
+        sources = list(writer.attributes.get("sources", ()))
+        if not any(isinstance(entry, dict) and entry.get("sha256") == source["sha256"] for entry in sources):
+            writer.update_attributes({"sources": [*sources, source]}, "another version of the study's file")
+
+
+def _extended(writer: StudyWriter, plan: Plan, factors: dict[str, Any], grid: Grid, asked: Grid) -> Layout:
     """Go on with a store, which grows by what the study has and it has not."""
-    attributes, joined = writer.attributes, grid.extended(asked)
+    joined = grid.extended(asked)
     spec = joined.aligned(plan.spec)
     aligned = plan if spec == plan.spec else make_plan(spec, plan.anatomy, plan.schedule, plan.image_shape)
-    layout = Layout(aligned, factors, int(attributes["block"]), joined)
-    sources = list(attributes.get("sources", ()))
-    known = {entry.get("sha256") for entry in sources if isinstance(entry, dict)}
-    if source and source["sha256"] not in known:
-        sources.append(source)
+    layout = Layout(aligned, factors, int(writer.attributes["block"]), joined)
     if joined != grid:
-        added = {"sources": sources, **_of_study(aligned), "study": plan.spec.to_json(), "digest": plan.spec.digest}
-        _change(writer, len(grid.samples), layout, added, f"grown by {_growth(grid, joined)}")
-    elif len(sources) > len(known):
-        writer.update_attributes({"sources": sources}, "another version of the study's file")
+        attributes = {**_of_study(aligned), "study": plan.spec.to_json(), "digest": plan.spec.digest}
+        _change(writer, len(grid.samples), layout, attributes, f"grown by {_growth(grid, joined)}")
     return layout
 
 

@@ -17,7 +17,7 @@ from causalunet.errors import CausalUNetWarning, WriteConflictError
 from causalunet.execute.audit import drift
 from causalunet.execute.batches import MicroBatch, micro_batch_size
 from causalunet.execute.lockstep import Block, check_fired, run_block
-from causalunet.execute.opening import block_name, open_writer, versions
+from causalunet.execute.opening import block_name, open_writer, record_source, versions
 from causalunet.execute.parts import Part, Progress
 from causalunet.execute.recorder import Recorder
 from causalunet.execute.trace import TracedUNet
@@ -82,7 +82,7 @@ class Runner:
             plan, model, path, micro_batch=micro_batch, memory=memory, overwrite=overwrite, source=source
         )
         self.advance, self.say = advance, say
-        self._model, self._plan, self._retry = model, self.layout.plan, retry_failed
+        self._model, self._plan, self._retry, self._source = model, self.layout.plan, retry_failed, source
         self._micro_batch = MicroBatch(micro_batch)
         self._unet = TracedUNet(model.unet, model.anatomy)
         self._plans: dict[tuple[Any, ...], Plan] = {}
@@ -111,6 +111,8 @@ class Runner:
         chosen = None if runs is None else tuple(runs)
         try:
             waiting = [samples for samples in self._order(blocks) if self._progress().missing(samples, chosen)]
+            if waiting:
+                record_source(self.writer, self._source)
             for wait in (False, True):
                 if wait and waiting and self.say:
                     self.say(f"Waiting for another process that runs {len(waiting)} blocks of this study.")

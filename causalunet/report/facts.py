@@ -51,7 +51,7 @@ class TableOf:
 
 def complete_count(results: xr.DataTree) -> int:
     """Number of samples that were run whole."""
-    return int((results["baseline"].to_dataset()["status"] == 1).sum())
+    return int((results["outcomes"].to_dataset()["status"] == 1).all(INTERVENTION).sum())
 
 
 def plan_facts(results: xr.DataTree) -> Facts:
@@ -127,19 +127,29 @@ def floor_facts(results: xr.DataTree, *, allow_incomplete: bool) -> Facts:
 
 def provenance_facts(results: xr.DataTree) -> Facts:
     """What made the results: versions, digests, definitions, time."""
-    attrs = results.attrs
-    seconds = attrs.get("seconds")
-    took = f"{seconds:,.1f} s" if isinstance(seconds, int | float) else _text(seconds)
+    attrs, spent = results.attrs, results["audit"].to_dataset()[["seconds", "unet_calls"]].sum()
+    took = f"{float(spent['seconds']):,.1f} s; {int(spent['unet_calls']):,} U-Net calls"
     return [
         ("Created", _text(attrs.get("created_at"))),
         ("Digest of the study", _text(attrs.get("digest"))),
         ("Fingerprint of the model", _text(attrs.get("model_fingerprint"))),
         ("Versions", _listing(attrs.get("versions"))),
         ("SSIM", _listing(attrs.get("ssim"))),
-        ("Time of the last run", f"{took}; {_text(attrs.get('unet_calls_run'))} U-Net calls"),
+        ("Time of all runs", took),
+        ("Study file", _source(attrs.get("sources"))),
         ("Threads", _text(attrs.get("threads"))),
         ("Store", f"{_text(attrs.get('format'))}, format version {_text(attrs.get('format_version'))}"),
     ]
+
+
+def _source(sources: Any) -> str:
+    """Name the study's file, in its latest version."""
+    latest = _mapping(sources[-1] if isinstance(sources, list) and sources else None)
+    if not latest:
+        return "none: run from an interactive session"
+    git = _mapping(latest.get("git"))
+    state = f"git {git.get('commit')!s:.12}{', changed' if git.get('changed') else ''}" if git else "not in git"
+    return f"{_text(latest.get('name'))} (SHA-256 {latest.get('sha256')!s:.12}, {state})"
 
 
 def study_json(results: xr.DataTree) -> str:

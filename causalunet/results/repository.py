@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import shutil
 import tempfile
 import warnings
@@ -18,6 +19,7 @@ from filelock import FileLock, Timeout
 from zarr.abc.store import Store
 
 from causalunet.errors import StorageError, StoreError
+from causalunet.results.claims import claims_held
 from causalunet.results.faults import faults_told
 from causalunet.results.location import Location
 
@@ -80,6 +82,11 @@ class Repository:
                 return False
             if not folder.is_dir():
                 raise StoreError(f"{folder} is not a results store: it is a file. {_ADVICE}")
+            if (folder / "zarr.json").exists():
+                raise StoreError(
+                    f"{folder} is not a results store that can be written to: it is plain zarr, an export or a store "
+                    f"of an older causalunet. {_ADVICE}"
+                )
             if strange := sorted({entry.name for entry in folder.iterdir()} - _PARTS):
                 raise StoreError(
                     f"{folder} is not a results store that can be written to: it holds {', '.join(strange[:3])}. "
@@ -180,15 +187,15 @@ class Repository:
         with self._locked(self.location, "commit"), faults_told(self.location, "committing to"):
             return session.commit(message, metadata=dict(added), rebase_with=icechunk.ConflictDetector())
 
-    def history(self) -> list[Commit]:
-        """Every commit, newest first."""
+    def history(self, most: int | None = None) -> list[Commit]:
+        """Every commit, or so many of them, newest first."""
         with faults_told(self.location, "reading the history of"):
             named: dict[str, list[str]] = {}
             for tag in sorted(self._handle.list_tags()):
                 named.setdefault(self._handle.lookup_tag(tag), []).append(tag)
             return [
                 Commit(info.id, info.written_at, info.message, dict(info.metadata), tuple(named.get(info.id, ())))
-                for info in self._handle.ancestry(branch=_BRANCH)
+                for info in itertools.islice(self._handle.ancestry(branch=_BRANCH), most)
             ]
 
     def tags(self) -> frozenset[str]:
@@ -238,6 +245,14 @@ class Repository:
             yield True
         finally:
             lock.release()
+
+    def busy(self) -> dict[str, int] | None:
+        """Claims that are held now, with the number of the process; looking takes none.
+
+        None where that cannot be seen: object stores have no claims.
+        """
+        folder = self.location.folder
+        return None if folder is None else claims_held(folder / _LOCKS)
 
     @classmethod
     def _locked(cls, location: Location, name: str) -> AbstractContextManager[Any]:

@@ -162,8 +162,8 @@ def open_results(path: str | Path, *, at: str | None = None) -> Results:
     >>> results = open_results("results/phases.zarr")  # doctest: +SKIP
     >>> results.outcomes.ssim.sel(kind="ablate_block", bottom=2).mean("sample")  # doctest: +SKIP
     """
-    location = Location.parse(path)
-    source = _export_source(location, at) if _is_export(location) else _live_source(location, at)
+    source = open_source(path, at)
+    location = source.location
     with faults_told(location, "opening"):
         root = zarr.open_group(source.store, mode="r", zarr_format=3)
         check_attributes(dict(root.attrs), location)
@@ -172,6 +172,12 @@ def open_results(path: str | Path, *, at: str | None = None) -> Results:
         results = Results.from_dict({node.path: _with_index(node.to_dataset(inherit=False)) for node in tree.subtree})
     results._source = source
     return results
+
+
+def open_source(path: str | Path, at: str | None = None) -> Source:
+    """Find a store, without reading what it holds; arguments and errors as for `open_results`."""
+    location = Location.parse(path)
+    return _export_source(location, at) if _is_export(location) else _live_source(location, at)
 
 
 def store_exists(path: str | Path) -> bool:

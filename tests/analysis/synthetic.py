@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
+import zarr
 from numpy.typing import NDArray
 
 from causalunet import metrics
@@ -16,7 +18,10 @@ from causalunet.design.study import DDPM, StudySpec
 from causalunet.plan import make_plan
 from causalunet.results import open_results
 from causalunet.results.layout import Layout
-from causalunet.results.store import StudyWriter
+from causalunet.results.location import Location
+from causalunet.results.repository import Repository
+from causalunet.results.schema import COMPLETE
+from causalunet.results.writer import StudyWriter
 from causalunet.scenes import FACTORS, draw_scenes, render
 from causalunet.schedule import Schedule, cosine_alpha_bar
 
@@ -75,7 +80,7 @@ def write_results(
     )
     plan = make_plan(spec, small_anatomy(), Schedule.spaced(cosine_alpha_bar(), steps), IMAGE)
     layout = Layout(plan, FACTORS if factors else {}, block)
-    writer = StudyWriter.create(path, layout, {"study": spec.to_json(), "digest": spec.digest})
+    writer = StudyWriter.create(Location.parse(path), layout, {"study": spec.to_json(), "digest": spec.digest})
     images = np.stack([disturbed(drawn, item, steps, rng) for item in spec.interventions])[:, list(order)]
     baseline = drawn[list(order)]
     error = metrics.mse(images, baseline)
@@ -95,5 +100,15 @@ def write_results(
         writer.write("baseline/image", (part,), baseline[part])
         for name, value in values.items():
             writer.write(f"outcomes/{name}", (slice(None), part), value[:, part])
-        writer.complete(part)
+        writer.write("baseline/status", (part,), np.array(COMPLETE))
+        writer.write("outcomes/status", (slice(None), part), np.array(COMPLETE))
+    writer.commit("synthetic cells", {})
     return open_results(path)
+
+
+@contextmanager
+def edited(path: Path) -> Iterator[zarr.Group]:
+    """Give the root of a store to change anything in it, and commit."""
+    writer = StudyWriter(Repository.open(Location.parse(path)))
+    yield writer.root
+    writer.commit("changed by a test", {})

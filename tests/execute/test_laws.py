@@ -226,6 +226,6 @@ def test_an_edit_that_does_not_fire_stops_the_run(
 def test_an_edit_that_does_not_fire_stops_the_study(
     run_study: Callable[..., xr.DataTree], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("causalunet.execute.run.run_block", lambda *_args, **_kwargs: Counter({("mid", 2): 1}))
+    monkeypatch.setattr("causalunet.execute.runner.run_block", lambda *_args, **_kwargs: Counter({("mid", 2): 1}))
     with pytest.raises(FiringError, match=r"'mid', 2\): \(1, 2\).*'skip.0', 2\): \(0, 2\)"):
         run_study(cu.Null(window=cu.Window(2, 1)), steps=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -45,6 +45,9 @@ class Collector:
 
     def activations(self, call: Call, rows: slice, values: dict[str, Tensor]) -> None:
         raise AssertionError("none were wanted")
+
+    def fired(self, call: Call, rows: slice, places: Mapping[str, int]) -> None:
+        assert set(places) == {fill.component for fill in call.action.fills}
 
     def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:
         self.steps.append(call.step)

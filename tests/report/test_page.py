@@ -15,7 +15,6 @@ import matplotlib.image
 import numpy as np
 import pytest
 import xarray as xr
-import zarr
 from matplotlib.figure import Figure
 
 from causalunet.analysis import mean_curve, noise_floor
@@ -23,7 +22,7 @@ from causalunet.design import AblateBlock, SkipSteps, Window, sweep
 from causalunet.errors import SpecError
 from causalunet.report import report
 from causalunet.results import open_results
-from tests.analysis.synthetic import write_results
+from tests.analysis.synthetic import edited, write_results
 from tests.report.stores import rewrite_text, with_trajectory
 
 ATTACK = "<script>alert(1)</script>"
@@ -69,17 +68,18 @@ def make(path: Path, **options: object) -> xr.DataTree:
         AblateBlock(bottom=3, window=Window(15, 3), label=HANDLER),
     )
     write_results(path, interventions, samples=6, block=2, **options)
-    root = zarr.open_group(str(path), mode="r+", zarr_format=3)
-    root.attrs.update(
-        {
-            "unet_calls_planned": 1234,
-            "unet_calls_naive": 2468,
-            "versions": {"causalunet": "9.8.7", "python": ATTACK},
-            "model_fingerprint": "f1f2f3",
-            "seconds": 12.5,
-            "ssim": {"window": "Gaussian 11 x 11"},
-        }
-    )
+    with edited(path) as root:
+        root.attrs.update(
+            {
+                "unet_calls_planned": 1234,
+                "unet_calls_naive": 2468,
+                "versions": {"causalunet": "9.8.7", "python": ATTACK},
+                "model_fingerprint": "f1f2f3",
+                "ssim": {"window": "Gaussian 11 x 11"},
+            }
+        )
+        root["audit/seconds"][:] = 12.5 / 6
+        root["audit/unet_calls"][:] = 200
     with_trajectory(path)
     return rewrite_text(path, "prompt", ATTACK)
 

@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import zarr
 
 import causalunet as cu
 from causalunet.errors import StoreError
 from causalunet.execute.recorder import Recorder
 from causalunet.execute.trace import TracedUNet
 from causalunet.models.text_to_image import TextToImage
+from tests.results.opened import assert_same, chunk_files
 
 ONE_SAMPLE = 60_000
 """Bytes of memory that make a block of one sample, and a U-Net call of one sample."""
@@ -59,7 +58,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, run: Run, path: Path, block: int) -> None:
     """Run until the outcomes of a block would be written, counted from 0."""
-    write, blocks = Recorder.write_outcomes, iter(range(100))
+    write, blocks = Recorder.write, iter(range(100))
 
     def interrupted(recorder: Recorder) -> None:
         if next(blocks) == block:
@@ -67,25 +66,13 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, run: Run, path: Path, block: int)
         write(recorder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "write_outcomes", interrupted)
+        patch.setattr(Recorder, "write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(path)
 
 
-def contents(path: Path) -> dict[str, Any]:
-    members = zarr.open_group(path, mode="r").members(max_depth=None)
-    return {name: item[...] for name, item in members if isinstance(item, zarr.Array)}
-
-
-def assert_same(path: Path, other: Path) -> None:
-    one, two = contents(path), contents(other)
-    assert one.keys() == two.keys()
-    for name, values in one.items():
-        np.testing.assert_array_equal(values, two[name], err_msg=name)
-
-
 def files(path: Path) -> dict[Path, int]:
-    return {file: file.stat().st_mtime_ns for file in path.rglob("*")}
+    return {file: file.stat().st_mtime_ns for file in path.rglob("*") if "locks" not in file.parts}
 
 
 def test_an_interrupted_run_goes_on(
@@ -108,16 +95,15 @@ def test_an_interrupted_run_goes_on(
     assert unfinished.baseline.status.values.tolist() == [1, 0, 0]
     assert unfinished.outcomes.status.values.tolist() == [[1, 0, 0]] * 3
     assert unfinished.outcomes.ssim.notnull().values.tolist() == [[True, False, False]] * 3
-    assert "unet_calls_run" not in unfinished.attrs
+    assert unfinished.audit.unet_calls.values.tolist() == [len(plan.calls), 0, 0]
     calls.clear()
 
-    images = {file: time for file, time in files(path / "outcomes/image/c").items() if file.is_file()}
+    chunks = {file: file.stat().st_mtime_ns for file in chunk_files(path)}
     run(path)
     assert sum(calls) == 2 * len(plan.calls), "the first block is not run again"
     assert_same(whole, path)
-    assert cu.open_results(path).attrs["unet_calls_run"] == 2 * len(plan.calls)
-    assert len(images) == 3
-    assert images.items() <= files(path / "outcomes/image/c").items()
+    assert cu.open_results(path).audit.unet_calls.values.tolist() == [len(plan.calls)] * 3
+    assert chunks.items() <= files(path).items()
 
 
 def test_a_run_interrupted_in_its_first_block_goes_on(
@@ -160,22 +146,31 @@ def test_a_complete_study_is_not_run_again(
 
 
 OTHER = {
-    "name": {"name": "other"},
-    "model": {"model": "glide"},
-    "prompts": {"prompts": ["a red circle", "a blue cross", "a green cross"]},
-    "seeds": {"seeds": [4]},
-    "sampler": {"sampler": cu.DDPM(steps=6, guidance_scale=2.0)},
-    "interventions": {"interventions": [cu.AblateBlock(1, cu.Window(2, 1))]},
-    "record": {"record": cu.Record()},
+    "name": ({"name": "other"}, 'name is "stored" there and "other" here'),
+    "model": ({"model": "glide"}, 'model is "shapes" there and "glide" here'),
+    "prompts": (
+        {"prompts": ["a red circle", "a blue cross", "a green cross"]},
+        "samples: the study lacks 'a striped cyan square, light background' with seed 3",
+    ),
+    "seeds": ({"seeds": [4]}, "samples: the study lacks 'a red circle' with seed 3, .* with seed 3"),
+    "sampler": (
+        {"sampler": cu.DDPM(steps=6, guidance_scale=2.0)},
+        r"sampler\.guidance_scale is 3\.0 there and 2\.0 here",
+    ),
+    "interventions": (
+        {"interventions": [cu.AblateBlock(1, cu.Window(2, 1))]},
+        "interventions: the study lacks ablate_block .* and 4 more",
+    ),
+    "record": ({"record": cu.Record(dtype="float32")}, r"record\.steps is \[5, 2\] there and null here; record\.of is"),
 }
 
 
-@pytest.mark.parametrize(("part", "values"), OTHER.items(), ids=OTHER)
+@pytest.mark.parametrize(("values", "message"), OTHER.values(), ids=OTHER)
 def test_another_study_is_refused(
-    study: cu.Study, store: Path, tiny_model: TextToImage, calls: list[int], part: str, values: dict[str, Any]
+    study: cu.Study, store: Path, tiny_model: TextToImage, calls: list[int], values: dict[str, Any], message: str
 ) -> None:
     before = files(store)
-    with pytest.raises(StoreError, match=rf"holds another study: {part} differs?\. Run into another path, or replace"):
+    with pytest.raises(StoreError, match=rf"holds another study: .*{message}.*\. Run into another path, or replace"):
         replace(study, **values).run(store, model=tiny_model, progress=False)
     assert calls == []
     assert files(store) == before
@@ -185,9 +180,11 @@ def test_all_differences_are_named(study: cu.Study, store: Path, tiny_model: Tex
     unet = copy.deepcopy(tiny_model.unet)
     unet.out[2].bias += 1
     other = replace(tiny_model, unet=unet)
-    with pytest.raises(StoreError, match="holds another study: weights of the model differ"):
+    with pytest.raises(StoreError, match="holds another study: the weights of the model differ"):
         study.run(store, model=other, progress=False)
-    with pytest.raises(StoreError, match="holds another study: name, seeds, weights of the model differ"):
+    with pytest.raises(
+        StoreError, match=r"another study: name is .*; the weights of the model differ; samples: the study lacks"
+    ):
         replace(study, name="other", seeds=[4]).run(store, model=other, progress=False)
 
 
@@ -195,5 +192,9 @@ def test_overwriting_replaces(copied: Callable[[], Path], short: cu.Study, run: 
     path = copied()
     run(path, overwrite=True)
     run(tmp_path / "fresh.zarr")
-    assert cu.open_results(path).attrs["digest"] == short.digest
+    replaced = cu.open_results(path)
+    assert replaced.attrs["digest"] == short.digest
     assert_same(path, tmp_path / "fresh.zarr")
+    before = cu.open_results(path, at=replaced.history()[4].id)
+    assert before.attrs["digest"] != short.digest, "history keeps what was replaced"
+    assert before.outcomes.ssim.notnull().all()

@@ -1,10 +1,9 @@
-"""The command ``causalunet``: list models, evaluate and train what ships with the package."""
+"""The commands ``models``, ``evaluate`` and ``train``, on what ships with the package."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,72 +11,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from causalunet.errors import CausalUNetError
+from causalunet.cli.exits import Exit
 
-__all__ = ["main"]
+__all__ = ["evaluate", "list_models", "train"]
 
 _console = Console()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        By default those of the process.
-
-    Returns
-    -------
-    int
-        Exit status: 0, or 2 after an error that is told in one line.
-    """
-    options = _parser().parse_args(arguments)
-    try:
-        options.command(options)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("causalunet"):
-            raise
-        _complain(f"This command needs {error.name}, which is not installed: pip install 'causalunet[run]'.")
-        return 2
-    except CausalUNetError as error:
-        _complain(str(error))
-        return 2
-    except KeyboardInterrupt:
-        _complain("interrupted; what was saved stays, the same command goes on")
-        return 130
-    return 0
-
-
-def _complain(message: str) -> None:
-    Console(stderr=True).print(f"causalunet: {message}", highlight=False, markup=False)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="causalunet", description="Causal interventions on diffusion U-Nets.")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    listing = commands.add_parser("models", help="list models with their parameters and anatomy")
-    listing.set_defaults(command=_models)
-    evaluate = commands.add_parser("evaluate", help="how often the embedded model draws what its prompt says")
-    evaluate.add_argument("model", choices=["shapes"])
-    evaluate.add_argument("--prompts", type=int, default=200, help="number of prompts drawn at random")
-    evaluate.add_argument("--seed", type=int, default=0, help="seed of the draw")
-    evaluate.add_argument("--steps", type=int, default=100, help="denoising steps")
-    evaluate.add_argument("--guidance", type=float, default=3.0, help="guidance scale")
-    evaluate.add_argument("--held-out", action="store_true", help="only combinations that training never saw")
-    evaluate.add_argument("--checkpoint", help="weights other than those that ship")
-    evaluate.add_argument("--sheet", type=Path, help="write a sheet of samples to this PNG")
-    evaluate.add_argument("--figure", type=Path, help="write the shares with their intervals to this PNG")
-    evaluate.set_defaults(command=_evaluate)
-    train = commands.add_parser("train", help="train the embedded model or the factor reader, resumable")
-    train.add_argument("model", choices=["shapes", "reader"])
-    train.add_argument("--directory", type=Path, help="checkpoint, log and weights (default training/<model>)")
-    train.add_argument("--iterations", type=int, help="length of the run")
-    train.set_defaults(command=_train)
-    return parser
-
-
-def _models(options: argparse.Namespace) -> None:
+def list_models(options: argparse.Namespace) -> Exit:
     """Print every model with its parameters and anatomy."""
     from causalunet.models import architectures
 
@@ -97,9 +38,10 @@ def _models(options: argparse.Namespace) -> None:
             entry.weights,
         )
     _console.print(table)
+    return Exit.DONE
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def evaluate(options: argparse.Namespace) -> Exit:
     """Print the share of images that show what their prompt says, overall and by factor."""
     from causalunet.design import DDPM
     from causalunet.models import load_shapes
@@ -128,19 +70,21 @@ def _evaluate(options: argparse.Namespace) -> None:
         report.save(
             report.plot_samples(evaluation.as_results(), samples=min(40, options.prompts), columns=8), options.sheet
         )
-        _console.print(f"sheet written to {options.sheet}")
+        _console.print(f"sheet written to {options.sheet}", soft_wrap=True)
     if options.figure:
         counts = {"read as asked": evaluation.counts}
         report.save(report.plot_shares(counts, options.prompts, threshold=0.9), options.figure)
-        _console.print(f"figure written to {options.figure}")
+        _console.print(f"figure written to {options.figure}", soft_wrap=True)
+    return Exit.DONE
 
 
-def _train(options: argparse.Namespace) -> None:
+def train(options: argparse.Namespace) -> Exit:
     """Train, printing one line per record; stop at any time and run again to go on."""
     directory = options.directory or Path("training") / options.model
     for record in _records(options.model, directory, options.iterations):
         _console.print("  ".join(f"{name} {value:.5g}" for name, value in record.items()), highlight=False)
-    _console.print(f"weights: {directory / options.model}.safetensors")
+    _console.print(f"weights: {directory / options.model}.safetensors", soft_wrap=True)
+    return Exit.DONE
 
 
 @contextmanager
@@ -160,7 +104,3 @@ def _records(model: str, directory: Path, iterations: int | None) -> Iterator[di
         from causalunet.training.reader import ReaderTrainingConfig, train_reader
 
         yield from train_reader(ReaderTrainingConfig(**changed), directory)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,7 @@
+"""``python -m causalunet.cli``."""
+
+import sys
+
+from causalunet.cli import main
+
+sys.exit(main())

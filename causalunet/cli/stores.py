@@ -1,0 +1,128 @@
+"""The commands ``status``, ``verify``, ``export`` and ``report``: they read, and need no torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from causalunet.cli.exits import Exit
+from causalunet.cli.printing import ago, aligned, complain, count, moment, one_line, size, tell
+from causalunet.errors import CausalUNetError, StoreError
+from causalunet.results.location import Location
+from causalunet.results.standing import Standing, Tally
+from causalunet.results.store import open_results
+
+__all__ = ["export", "report", "status", "verify"]
+
+_VERDICTS = {Exit.DONE: "sound and complete", Exit.PROBLEMS: "NOT sound", Exit.INCOMPLETE: "sound, not complete"}
+
+
+def status(options: argparse.Namespace) -> Exit:
+    """Print how far stores are."""
+    worst = Exit.DONE
+    for place, store in enumerate(options.stores):
+        try:
+            standing = Standing.read(store)
+        except CausalUNetError as error:
+            complain(error)
+            worst = Exit.ERROR
+            continue
+        if place:
+            tell()
+        tell(standing.where)
+        tell("\n".join(aligned(_facts(standing), indent="  ")))
+        if not standing.complete and worst == Exit.DONE:
+            worst = Exit.INCOMPLETE
+    return worst
+
+
+def verify(options: argparse.Namespace) -> Exit:
+    """Read every chunk of a store and print what was checked."""
+    found = open_results(options.store, at=options.at).verify(quiet=True)
+    code = Exit(found.exit_code)
+    if not options.quiet:
+        tell(f"{found.where}: {_VERDICTS[code]}")
+        table = found.table()
+        table.title = None
+        Console(file=sys.stdout, highlight=False).print(table)
+        return code
+    for finding in found.findings:
+        for problem in finding.problems:
+            tell(f"{found.where}: {finding.check}: {problem}")
+    return code
+
+
+def export(options: argparse.Namespace) -> Exit:
+    """Write plain zarr v3."""
+    if Location.parse(options.path).folder is None:
+        raise StoreError(f"An export is written into a folder, and {options.path} is none. Copy it there afterwards.")
+    path = open_results(options.store, at=options.at).export(options.path)
+    tell(f"Exported: {path}, {size(Standing.read(path).size)}")
+    return Exit.DONE
+
+
+def report(options: argparse.Namespace) -> Exit:
+    """Write a study as one page."""
+    from causalunet.report.page import report as write_page
+
+    results = open_results(options.store, at=options.at)
+    page = Path(options.page) if options.page else _default_page(results.source.location)
+    written = write_page(
+        results,
+        page,
+        title=options.title,
+        question=options.question,
+        threshold=options.threshold,
+        force=options.force,
+    )
+    tell(f"Page: {written}")
+    return Exit.DONE
+
+
+def _default_page(location: Location) -> Path:
+    """Beside the store; in the working directory for one that is not on a disk."""
+    if location.folder is None:
+        return Path(f"{Path(location.prefix).stem}.html")
+    folder = location.folder if location.folder.stem.strip(".") else location.folder.resolve()
+    return folder.with_name(f"{folder.stem}.html")
+
+
+def _facts(standing: Standing) -> list[tuple[str, str]]:
+    facts = [
+        ("study", f"{one_line(standing.study, 60)!r} on {one_line(standing.model, 40)}, digest {standing.digest}"),
+        ("cells", _tallied(standing.cells)),
+        ("baselines", _tallied(standing.baselines)),
+    ]
+    if standing.unrecorded:
+        facts.append(("to record", count(standing.unrecorded, "output") + " of components, of runs that are complete"))
+    facts += [("failures", f"{times:,} x {one_line(reason)}") for reason, times in standing.failures]
+    facts.append(("spent", f"{count(standing.unet_calls, 'U-Net call')}, {standing.seconds:,.1f} s"))
+    last = standing.last
+    if last is None:
+        facts.append(("exported", f"{moment(standing.changed)} ({ago(standing.changed)}); an export does not change"))
+    else:
+        facts.append(("last commit", f"{moment(last.time)} ({ago(last.time)}): {one_line(last.message, 80)}"))
+        facts.append(("at work", _at_work(standing.busy)))
+    facts.append(("size", size(standing.size)))
+    if standing.tags:
+        facts.append(("tags", ", ".join(one_line(tag, 60) for tag in standing.tags)))
+    return facts
+
+
+def _tallied(tally: Tally) -> str:
+    rest = [f"{number:,} {name}" for number, name in ((tally.failed, "failed"), (tally.missing, "missing")) if number]
+    return ", ".join([f"{tally.complete:,} of {tally.total:,} complete", *rest])
+
+
+def _at_work(busy: dict[str, int] | None) -> str:
+    if busy is None:
+        return "not known; claims are seen on the disks of this machine only"
+    if not busy:
+        return "no process of this machine"
+    numbers = sorted({number for number in busy.values() if number})
+    processes = f"process {', '.join(map(str, numbers))}" if numbers else "a process"
+    blocks = sum(name.startswith("block-") for name in busy)
+    return f"{processes}, with {count(blocks, 'block')} of samples claimed"

@@ -1,0 +1,146 @@
+"""Processes that run the small study, and a log of what they began and what they were told is committed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from tests.trust import small
+
+Cell = tuple[int, int]
+"""Intervention and sample; -1 for the baseline."""
+
+
+class Log:
+    """Lines of JSON that outlive the process that writes them: each is one write to the system, in the order of all.
+
+    Parameters
+    ----------
+    path : Path
+        Shared by all processes that work on a store.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def say(self, event: str, cells: list[Cell] | None = None, **more: Any) -> None:
+        """Add a line."""
+        line = {"pid": os.getpid(), "at": time.time(), "event": event, "cells": cells or [], **more}
+        os.write(self._open, (json.dumps(line) + "\n").encode())
+
+    def close(self) -> None:
+        """Let the file go."""
+        os.close(self._open)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All events so far."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [{**line, "cells": [tuple(cell) for cell in line["cells"]]} for line in lines]
+
+
+@cache
+def context() -> Any:
+    """Children are forked from a server that has never used storage: forking its threads would not be safe."""
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(["tests.trust.warm"])
+    return made
+
+
+@dataclass
+class Child:
+    """A process that runs the study.
+
+    Attributes
+    ----------
+    process : Process
+    started : float
+    """
+
+    process: BaseProcess
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def start(cls, store: Path | str, log: Path) -> Child:
+        """Start one."""
+        process = context().Process(target=run_logged, args=(str(store), str(log), dict(os.environ)))
+        process.start()
+        return cls(process)
+
+    def kill_after(self, seconds: float) -> bool:
+        """Kill it some time after its start; False if it has ended by itself before."""
+        self.process.join(max(0.0, self.started + seconds - time.monotonic()))
+        self.process.kill()
+        return self.ended() != 0
+
+    def ended(self) -> int:
+        """Wait for its end.
+
+        Raises
+        ------
+        AssertionError
+            It failed, and was not killed.
+        """
+        self.process.join()
+        code = self.process.exitcode
+        assert code in (0, -9), f"a run ended with exit code {code}; its error is on stderr"
+        return int(code)
+
+
+def run_logged(store: str, log: str, environment: dict[str, str]) -> None:
+    """Run the study, as a child."""
+    import torch
+
+    os.environ.update(environment)  # the server that this is forked from may be older than a change
+    torch.set_num_threads(1)
+    small.in_small_groups()
+    say = Log(Path(log)).say
+    say("start")
+    _watch(say)
+    small.run(store)
+    say("end")
+
+
+def _watch(say: Callable[..., None]) -> None:
+    """Log each part before it runs, and each commit before and after."""
+    from causalunet.execute.parts import Part
+    from causalunet.execute.runner import Runner
+    from causalunet.results.writer import StudyWriter
+
+    run, commit, begin = Runner._run, StudyWriter.commit, Runner.__init__
+    current: list[Cell] = []
+
+    def begun(runner: Runner, *arguments: Any, **options: Any) -> None:
+        begin(runner, *arguments, **options)
+        say("ready")
+
+    def running(runner: Runner, part: Part) -> None:
+        current[:] = [(run, sample) for run in part.runs for sample in range(part.samples.start, part.samples.stop)]
+        say("begin", current)
+        run(runner, part)
+        current.clear()
+
+    def committing(writer: StudyWriter, message: str, added: Any) -> None:
+        say("commit", current)
+        commit(writer, message, added)
+        say("committed", current)
+
+    Runner.__init__, Runner._run, StudyWriter.commit = begun, running, committing  # type: ignore[method-assign]
+
+
+def stop(children: list[Child]) -> None:
+    """End what a failed test left running."""
+    for child in children:
+        with suppress(AssertionError):
+            child.process.kill()
+            child.ended()

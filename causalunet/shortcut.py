@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.interventions import Intervention
-from causalunet.design.study import DDPM, StudySpec, listed
+from causalunet.design.limits import check_keys, check_plain, check_text, shown
+from causalunet.design.study import DDPM, StudySpec, listed, sampler_from_json, sampler_to_json
 from causalunet.errors import ModelError, SpecError
 from causalunet.plan import BASELINE, make_plan
 from causalunet.schedule import Schedule
@@ -74,15 +75,15 @@ class Shortcut:
 
     def __post_init__(self) -> None:
         for name, kind in (
-            ("name", str),
             ("intervention", Intervention),
             ("sampler", DDPM),
-            ("model", str),
-            ("fingerprint", str),
             ("evidence", Mapping),
         ):
             if not isinstance(getattr(self, name), kind):
-                raise SpecError(f"Shortcut got {name}={getattr(self, name)!r:.200}; give a {kind.__name__}.")
+                raise SpecError(f"Shortcut got {name}={shown(getattr(self, name))}; give a {kind.__name__}.")
+        for name in ("name", "model", "fingerprint"):
+            check_text("Shortcut", name, getattr(self, name))
+        check_plain("The evidence of a shortcut", dict(self.evidence))
         for edit in self.intervention.edits():
             edit.window.check(self.sampler.steps)
 
@@ -184,7 +185,7 @@ class Shortcut:
             "version": _VERSION,
             "name": self.name,
             "intervention": self.intervention.to_json(),
-            "sampler": {"name": "ddpm", "configuration": asdict(self.sampler)},
+            "sampler": sampler_to_json(self.sampler),
             "model": self.model,
             "fingerprint": self.fingerprint,
             "evidence": dict(self.evidence),
@@ -200,19 +201,20 @@ class Shortcut:
             It is not a shortcut, or one of a later version.
         """
         if not isinstance(value, dict) or value.get("format") != _FORMAT:
-            raise SpecError(f"{value!r:.200} is not a shortcut; give what Shortcut.to_json() wrote.")
+            raise SpecError(f"{shown(value)} is not a shortcut; give what Shortcut.to_json() wrote.")
         if value.get("version") != _VERSION:
-            raise SpecError(f"The shortcut has version {value.get('version')!r}; this causalunet reads {_VERSION}.")
+            raise SpecError(
+                f"The shortcut has version {shown(value.get('version'))}; this causalunet reads {_VERSION}."
+            )
         parts = {name: entry for name, entry in value.items() if name not in ("format", "version")}
-        try:
-            sampler = parts["sampler"]
-            if sampler["name"] != "ddpm":
-                raise SpecError(f"Sampler {sampler['name']!r} is not known; known: ddpm.")
-            parts["sampler"] = DDPM(**sampler["configuration"])
-            parts["intervention"] = Intervention.from_json(parts["intervention"])
-            return cls(**parts)
-        except (KeyError, TypeError) as error:
-            raise SpecError(f"The shortcut cannot be read: {type(error).__name__} {error}.") from error
+        check_keys("A shortcut", parts, [entry.name for entry in fields(cls)])
+        if lacking := [name for name in ("name", "intervention", "sampler") if name not in parts]:
+            raise SpecError(f"The shortcut cannot be read: it lacks {', '.join(lacking)}.")
+        readers: dict[str, Callable[[Any], Any]] = {
+            "intervention": Intervention.from_json,
+            "sampler": sampler_from_json,
+        }
+        return cls(**{name: readers[name](entry) if name in readers else entry for name, entry in parts.items()})
 
     def save(self, path: str | Path) -> Path:
         """Write as a JSON file."""
@@ -231,14 +233,19 @@ class Shortcut:
             There is no such file, or it is not a shortcut.
         """
         path = Path(path)
-        if not path.is_file():
-            raise SpecError(f"There is no shortcut at {path}. shortcut.save(path) writes one.")
-        if path.stat().st_size > _MOST_BYTES:
-            raise SpecError(f"{path} has {path.stat().st_size} bytes; a shortcut has at most {_MOST_BYTES}.")
         try:
-            value = json.loads(path.read_bytes())
+            if not path.is_file():
+                raise SpecError(f"There is no shortcut at {path}. shortcut.save(path) writes one.")
+            with path.open("rb") as file:
+                content = file.read(_MOST_BYTES + 1)
+        except OSError as error:
+            raise SpecError(f"{path} cannot be read: {error.strerror}.") from error
+        if len(content) > _MOST_BYTES:
+            raise SpecError(f"{path} is too long; a shortcut has at most {_MOST_BYTES} bytes.")
+        try:
+            value = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise SpecError(f"{path} is not a shortcut: it cannot be read as JSON ({error}).") from error
+            raise SpecError(f"{path} is not a shortcut: it cannot be read as JSON ({error!s:.200}).") from error
         return cls.from_json(value)
 
 

@@ -59,7 +59,7 @@ def test_saved_file(tmp_path: Path) -> None:
         (b"[" * 100_000, "cannot be read as JSON"),
         (b"[]", "is not a shortcut"),
         (b'{"format": "causalunet-shortcut", "version": 9}', "has version 9; this causalunet reads 1"),
-        (b'{"format": "causalunet-shortcut", "version": 1, "name": "x"}', "KeyError 'sampler'"),
+        (b'{"format": "causalunet-shortcut", "version": 1, "name": "x"}', "it lacks intervention, sampler"),
         (b" " * (1 << 21), "at most 1048576"),
     ],
 )
@@ -77,7 +77,7 @@ def test_fields_that_do_not_fit(tmp_path: Path) -> None:
         shortcut(sampler=cu.DDPM(steps=3))
     with pytest.raises(SpecError, match="intervention='cut'; give a Intervention"):
         shortcut(intervention="cut")  # type: ignore[arg-type]
-    with pytest.raises(SpecError, match="TypeError"):
+    with pytest.raises(SpecError, match="no field 'colour'"):
         Shortcut.from_json({**shortcut().to_json(), "colour": "red"})
     with pytest.raises(SpecError, match="Sampler 'ddim' is not known"):
         Shortcut.from_json({**shortcut().to_json(), "sampler": {"name": "ddim", "configuration": {}}})

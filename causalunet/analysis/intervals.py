@@ -13,7 +13,7 @@ from causalunet.errors import SpecError
 __all__ = ["bootstrap_mean", "check_bootstrap", "varies", "wilson_share"]
 
 _MOST_CELLS = 512  # bootstrapped together
-_MOST_VALUES = 1 << 22  # resampled at once: 32 MB
+_MOST_VALUES = 1 << 20  # resampled at once: 8 MB
 _ROUNDING = 1e-12  # relative spread below which a cell is constant but for rounding
 
 

@@ -11,7 +11,7 @@ from causalunet.errors import SpecError
 
 __all__ = ["canonical_order", "check_probability", "check_resampling", "resampling_weights"]
 
-_MOST_VALUES = 1 << 22  # at once: 32 MB
+_MOST_VALUES = 1 << 20  # at once: 8 MB
 
 
 def canonical_order(values: NDArray[np.float64]) -> NDArray[np.float64]:

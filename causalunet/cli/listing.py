@@ -10,7 +10,7 @@ from pathlib import Path
 import xarray as xr
 
 from causalunet.cli.exits import Exit
-from causalunet.cli.printing import aligned, complain, folded, moment, one_line, size, tell
+from causalunet.cli.printing import aligned, complain, folded, moment, one_line, quoted, size, tell
 from causalunet.errors import CausalUNetError, StoreError
 from causalunet.results.location import Location
 from causalunet.results.repository import Commit
@@ -88,7 +88,7 @@ def _list_folder(folder: Path) -> Exit:
     if len(rows) > 1:
         shown = len(rows[0]) if any(row[-1] for row in rows[1:]) else len(rows[0]) - 1
         tell("\n".join(aligned([row[:shown] for row in rows], right=(0, 1))))
-    else:
+    elif worst == Exit.DONE:
         tell(f"No results stores in {folder}, down to {_DEPTH} folders below it.")
     return worst
 
@@ -100,7 +100,7 @@ def _list_store(place: str, options: argparse.Namespace) -> Exit:
         return Exit.DONE
     study = results.attrs.get("study")
     name = study.get("name", "") if isinstance(study, dict) else ""
-    tell(f"{results.source.location}: study {one_line(name, 60)!r}")
+    tell(f"{results.source.location}: study {quoted(name)}")
     groups = {node.path.strip("/"): node.to_dataset() for node in results.subtree if node.data_vars}
     for group in sorted(groups, key=_place_of_group):
         tell(f"\n{one_line(group)}")

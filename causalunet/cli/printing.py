@@ -22,6 +22,7 @@ __all__ = [
     "moment",
     "one_line",
     "plain",
+    "quoted",
     "size",
     "tell",
     "told_warnings",
@@ -31,6 +32,7 @@ _HERE = {
     "overwrite=True": "--overwrite",
     "retry_failed=True": "--retry-failed",
     "force=True": "--force",
+    "checkpoint='path/to/base.pt'": "--checkpoint path/to/base.pt",
     "results.history()": "causalunet ls STORE --history",
 }
 """What messages call by its name in Python."""
@@ -44,8 +46,12 @@ def plain(text: str) -> str:
 
 def one_line(value: Any, most: int = 200) -> str:
     """Text from a store on one line, and not more of it than fits."""
-    text = " ".join(str(value).split())
-    return plain(text if len(text) <= most else f"{text[: most - 3]}...")
+    return plain(_cut(value, most))
+
+
+def quoted(value: Any, most: int = 60) -> str:
+    """A name from a store, in quotes."""
+    return repr(_cut(value, most))
 
 
 def tell(text: str = "") -> None:
@@ -108,6 +114,11 @@ def folded(text: str, *, first: str, rest: str) -> str:
         text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
     return "\n".join(lines) or first.rstrip()
+
+
+def _cut(value: Any, most: int) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def count(number: int, name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causalunet.cli.exits import Exit
-from causalunet.cli.printing import one_line, tell
+from causalunet.cli.printing import one_line, quoted, tell
 from causalunet.cli.studies import default_store, read_study
 from causalunet.errors import CausalUNetError, DamageError, ModelError, StoreError
 from causalunet.provenance import describe
@@ -63,8 +63,8 @@ def resume(options: argparse.Namespace) -> Exit:
         raise DamageError(f"{where} holds no study that can be read back: {one_line(error)}") from error
     model = _load_stored(study, results, options)
     plan = study.plan(model, calibrate=False)
-    name = one_line(study.name, 60)
-    tell(f"Study {name!r} on {study.model}: {plan.samples} samples x {len(study.interventions)} interventions")
+    shape = f"{plan.samples} samples x {len(study.interventions)} interventions"
+    tell(f"Study {quoted(study.name)} on {study.model}: {shape}")
     tell(f"  store         {where}{_progress_of(_stored(options.store))}")
     return _fill(plan, model, options.store, options)
 
@@ -131,7 +131,7 @@ def _load_stored(study: Study, results: Results, options: argparse.Namespace) ->
     script = f"its script {names[-1]}" if names else "the script that made it"
     if study.model not in model_names():
         raise ModelError(
-            f"{where} was made with a model called {one_line(study.model, 60)!r}, which is not registered here "
+            f"{where} was made with a model called {quoted(study.model)}, which is not registered here "
             f"(registered: {', '.join(model_names())}): a script made it. Run {script} again to go on."
         )
     model = _load(study.model, options)

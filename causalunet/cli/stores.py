@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from causalunet.cli.exits import Exit
-from causalunet.cli.printing import ago, aligned, complain, count, moment, one_line, size, tell
+from causalunet.cli.printing import ago, aligned, complain, count, moment, one_line, quoted, size, tell
 from causalunet.errors import CausalUNetError, StoreError
-from causalunet.results.location import Location
+from causalunet.results.location import Location, check_outside
 from causalunet.results.standing import Standing, Tally
 from causalunet.results.store import open_results
 
@@ -70,6 +70,7 @@ def report(options: argparse.Namespace) -> Exit:
 
     results = open_results(options.store, at=options.at)
     page = Path(options.page) if options.page else _default_page(results.source.location)
+    check_outside(page)
     written = write_page(
         results,
         page,
@@ -92,7 +93,7 @@ def _default_page(location: Location) -> Path:
 
 def _facts(standing: Standing) -> list[tuple[str, str]]:
     facts = [
-        ("study", f"{one_line(standing.study, 60)!r} on {one_line(standing.model, 40)}, digest {standing.digest}"),
+        ("study", f"{quoted(standing.study)} on {one_line(standing.model, 40)}, digest {standing.digest}"),
         ("cells", _tallied(standing.cells)),
         ("baselines", _tallied(standing.baselines)),
     ]

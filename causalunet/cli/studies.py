@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from causalunet.cli.printing import one_line
+from causalunet.cli.printing import one_line, quoted
 from causalunet.errors import CausalUNetError, SpecError
 from causalunet.study import Study
 
@@ -124,7 +124,7 @@ def _chosen(studies: dict[str, Study], name: str | None, path: Path) -> Study:
             distinct[variable] = study
     if not distinct:
         raise SpecError(f"{path} has no study. {_WHAT}")
-    listed = ", ".join(f"{variable} ({one_line(study.name, 60)!r})" for variable, study in distinct.items())
+    listed = ", ".join(f"{variable} ({quoted(study.name)})" for variable, study in distinct.items())
     if name is not None:
         of_name = [study for study in distinct.values() if study.name == name]
         matching = [studies[name]] if name in studies else of_name

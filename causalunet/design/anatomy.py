@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Literal
 
 from causalunet.design.interventions import Edit, Intervention
+from causalunet.design.limits import COMPONENT_NAME, shown
 from causalunet.errors import ComponentError, SpecError
 
 __all__ = ["Anatomy", "Component", "Edge", "u_edges"]
@@ -49,6 +50,13 @@ class Component:
     flops: int
     parameters: int
     module: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not COMPONENT_NAME.fullmatch(self.name):
+            raise ComponentError(
+                f"A component is called {shown(self.name)}; results are stored under such names, so they are up to 128 "
+                "letters, digits and any of . _ -, such as 'up.3'."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +127,7 @@ class Anatomy:
         for pattern in patterns:
             matches = {name for name in self.by_name if fnmatchcase(name, pattern)}
             if not matches:
-                raise ComponentError(f"No component matches {pattern!r}. The model has {self._listing()}.")
+                raise ComponentError(f"No component matches {shown(pattern)}. The model has {self._listing()}.")
             chosen |= matches
         return tuple(name for name in self.by_name if name in chosen)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from causalunet.design.limits import check_keys, is_number, shown
 from causalunet.errors import SpecError
 
 __all__ = ["Fill", "Identity", "Jump", "Scale", "Zero"]
@@ -35,17 +35,27 @@ class Fill:
 
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": ..., "configuration": {...}}``."""
-        return {"name": self.name, "configuration": asdict(self)}
+        return {"name": self.name, "configuration": {entry.name: getattr(self, entry.name) for entry in fields(self)}}
 
     @staticmethod
     def from_json(value: Any) -> Fill:
-        """Read what `to_json` wrote."""
-        if not isinstance(value, dict) or str(value.get("name")) not in _REGISTRY:
-            raise SpecError(f"{value!r} is not a fill; known fills: {', '.join(sorted(_REGISTRY))}.")
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        SpecError
+            The name is not registered or the configuration does not fit.
+        """
+        name = value.get("name") if isinstance(value, dict) else None
+        if not isinstance(name, str) or name not in _REGISTRY:
+            raise SpecError(f"{shown(value)} is not a fill; known fills: {', '.join(sorted(_REGISTRY))}.")
+        check_keys("A fill", value, ("name", "configuration"))
+        kind, configuration = _REGISTRY[name], value.get("configuration", {})
+        check_keys(f"Fill {name!r} cannot be read: its configuration", configuration, [x.name for x in fields(kind)])
         try:
-            return _REGISTRY[str(value["name"])](**value.get("configuration", {}))
+            return kind(**configuration)
         except TypeError as error:
-            raise SpecError(f"Fill {value['name']!r} cannot be read from {value!r}: {error}.") from error
+            raise SpecError(f"Fill {name!r} cannot be read from {shown(value)}: {error!s:.200}.") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +87,8 @@ class Scale(Fill):
     factor: float = 1.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.factor, int | float) or not math.isfinite(self.factor):
-            raise SpecError(f"Scale factor {self.factor!r} is not a finite number.")
+        if not is_number(self.factor):
+            raise SpecError(f"Scale factor {shown(self.factor)} is not a finite number.")
         object.__setattr__(self, "factor", float(self.factor) + 0.0)  # -0.0 == 0.0, so both have one spelling
 
 

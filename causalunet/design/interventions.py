@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from causalunet.design.fills import Fill, Identity, Jump, Zero
-from causalunet.design.windows import Window, Windows, windows_from_json, windows_to_json
-from causalunet.errors import SpecError
+from causalunet.design.limits import (
+    COMPONENT_NAME,
+    MOST_BLOCKS,
+    MOST_DEPTH,
+    MOST_EDITS,
+    MOST_LABEL,
+    MOST_PARTS,
+    check_keys,
+    check_list,
+    check_text,
+    is_integer,
+    shown,
+)
+from causalunet.design.windows import Window, Windows, count_steps, windows_from_json, windows_to_json
+from causalunet.errors import ComponentError, SpecError
 
 __all__ = ["AblateBlock", "AblateSkip", "Branch", "Composition", "Edit", "Intervention", "Null", "SkipSteps"]
 
@@ -43,14 +56,15 @@ class Intervention:
     def __post_init__(self) -> None:
         window = getattr(self, "window", None)
         if window is not None and not isinstance(window, Window | Windows):
-            raise SpecError(f"{type(self).__name__} got window={window!r}; give a Window or Windows.")
+            raise SpecError(f"{type(self).__name__} got window={shown(window)}; give a Window or Windows.")
         if isinstance(window, Windows) and len(window.parts) == 1:  # one content, one spelling: that of JSON
             object.__setattr__(self, "window", window.parts[0])
         branch = getattr(self, "branch", "both")
-        if branch not in ("both", "cond", "uncond"):
-            raise SpecError(f"branch {branch!r} is not one of 'both', 'cond', 'uncond'.")
-        if not self.label:
+        if not isinstance(branch, str) or branch not in ("both", "cond", "uncond"):
+            raise SpecError(f"branch {shown(branch)} is not one of 'both', 'cond', 'uncond'.")
+        if self.label == "":
             object.__setattr__(self, "label", self._default_label())
+        check_text(type(self).__name__, "label", self.label, MOST_LABEL)
 
     def edits(self) -> tuple[Edit, ...]:
         """The intervention in the one grammar that plans and the executor read."""
@@ -68,7 +82,7 @@ class Intervention:
 
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": kind, "configuration": {...}}``, of plain JSON types."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        values = {name: getattr(self, name) for name in _fields(type(self))}
         return {
             "name": self.kind,
             "configuration": {name: _WRITERS.get(name, _plain)(value) for name, value in values.items()},
@@ -83,22 +97,7 @@ class Intervention:
         SpecError
             The name is not registered or the configuration does not fit.
         """
-        configuration = value.get("configuration", {}) if isinstance(value, dict) else None
-        if not isinstance(configuration, dict) or str(value.get("name")) not in _REGISTRY:
-            raise SpecError(f"{value!r} is not an intervention; known kinds: {', '.join(sorted(_REGISTRY))}.")
-        cls = _REGISTRY[str(value["name"])]
-        readers: dict[str, Callable[[Any], Any]] = {
-            "window": windows_from_json,
-            "fill": Fill.from_json,
-            "parts": lambda parts: tuple(Intervention.from_json(part) for part in parts),
-        }
-        unknown = sorted(set(configuration) - {entry.name for entry in fields(cls)})
-        if unknown:
-            raise SpecError(f"{cls.__name__} has no field {', '.join(unknown)}.")
-        try:
-            return cls(**{name: readers.get(name, _same)(entry) for name, entry in configuration.items()})
-        except TypeError as error:
-            raise SpecError(f"{cls.__name__} cannot be read from {configuration!r}: {error}.") from error
+        return _read(value, 1)
 
     def coordinates(self) -> dict[str, str | int]:
         """What results can be selected by; 0 where a field does not apply."""
@@ -120,16 +119,20 @@ class Intervention:
         """Both interventions in one run."""
         return Composition(tuple(_flat((self, other))))
 
+    def count_edits(self) -> int:
+        """Count the edits, each once per window, and twice per composition that it is in."""
+        return sum(len(edit.window.parts) for edit in self.edits())
+
     def _default_label(self) -> str:
         parts = [self.kind]
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if entry.name == "window":
+        for name in _fields(type(self)):
+            value = getattr(self, name)
+            if name == "window":
                 parts += [f"{part.start}-{part.stop}" for part in value.parts]
-            elif entry.name == "fill":
+            elif name == "fill":
                 parts.append(" ".join(map(str, (value.name, *value.to_json()["configuration"].values()))))
-            elif entry.name not in ("label", "branch") or (entry.name == "branch" and value != "both"):
-                parts.append(str(value) if entry.name == "component" else f"{entry.name}={value}")
+            elif name not in ("label", "branch") or (name == "branch" and value != "both"):
+                parts.append(str(value) if name == "component" else f"{name}={value}")
         return " ".join(parts)
 
 
@@ -155,7 +158,12 @@ class Edit(Intervention):
 
     def __post_init__(self) -> None:
         if not isinstance(self.fill, Fill):
-            raise SpecError(f"Edit got fill={self.fill!r}; give one of the fills, such as Zero().")
+            raise SpecError(f"Edit got fill={shown(self.fill)}; give one of the fills, such as Zero().")
+        if not isinstance(self.component, str) or not COMPONENT_NAME.fullmatch(self.component):
+            raise ComponentError(
+                f"Edit got component={shown(self.component)}; names of components are up to 128 letters, digits and "
+                "any of . _ -, such as 'up.3'."
+            )
         super(Edit, self).__post_init__()
         if (self.component == "unet") != isinstance(self.fill, Jump):
             raise SpecError(
@@ -199,6 +207,10 @@ class AblateSkip(Intervention):
     def edits(self) -> tuple[Edit, ...]:
         """One zero edit per skip connection."""
         return tuple(Edit(f"skip.{index}", self.window, Zero(), self.branch) for index in range(self.top))
+
+    def count_edits(self) -> int:
+        """Count the edits without making them."""
+        return self.top * len(self.window.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,9 +306,14 @@ class Composition(Intervention):
     def __post_init__(self) -> None:
         parts = tuple(self.parts) if isinstance(self.parts, list | tuple) else ()
         if len(parts) < 2 or not all(isinstance(part, Intervention) for part in parts):
-            raise SpecError(f"A composition needs a tuple of two or more interventions; got {self.parts!r}.")
+            raise SpecError(f"A composition needs a tuple of two or more interventions; got {shown(self.parts)}.")
         object.__setattr__(self, "parts", parts)
-        _check_conflicts(self.parts)
+        if len(parts) > MOST_PARTS:
+            raise SpecError(f"A composition got {len(parts):,} parts; there can be {MOST_PARTS:,}.")
+        check_edits((self,))
+        if (depth := _depth(self)) > MOST_DEPTH:
+            raise SpecError(f"Compositions are {depth} deep here; they can be {MOST_DEPTH}. Sums a + b + c are flat.")
+        _check_conflicts([edit for part in parts for edit in part.edits()])
         super(Composition, self).__post_init__()
 
     def edits(self) -> tuple[Edit, ...]:
@@ -306,10 +323,14 @@ class Composition(Intervention):
     def coordinates(self) -> dict[str, str | int]:
         """Window coordinates span all parts; the counts are those of the part that has them, else 0."""
         parts = [part.coordinates() for part in self.parts]
-        steps = self.steps
+        windows = {edit.window for edit in self.edits()}
         own = {"kind": self.kind, "label": self.label, "digest": self.digest}
         counts = {name: max(int(part[name]) for part in parts) for name in ("top", "bottom", "cuts", "relax")}
-        return {**own, **counts, "start": max(steps), "length": len(steps)}
+        return {**own, **counts, "start": max(window.start for window in windows), "length": count_steps(windows)}
+
+    def count_edits(self) -> int:
+        """Count the edits of all parts, twice: they are compared with each other."""
+        return 2 * sum(part.count_edits() for part in self.parts)
 
     def __add__(self, other: Intervention) -> Composition:
         """Add one more part."""
@@ -323,9 +344,63 @@ class Composition(Intervention):
         return " + ".join(part.label for part in self.parts)
 
 
+def check_edits(interventions: Iterable[Intervention]) -> None:
+    """Raise `SpecError` if interventions have more edits together than a study can have."""
+    edits = 0
+    for item in interventions:
+        edits += item.count_edits()
+        if edits > MOST_EDITS:
+            raise SpecError(
+                f"The interventions up to {shown(item.label or item.kind)} make {edits:,} edits, each counted once per "
+                f"window and twice per composition that it is in; a study can have {MOST_EDITS:,}. Make several of it."
+            )
+
+
+def _read(value: Any, depth: int) -> Intervention:
+    """Read an intervention that stands so deep in compositions."""
+    name = value.get("name") if isinstance(value, dict) else None
+    known = isinstance(name, str) and name in _REGISTRY
+    configuration = value.get("configuration", {}) if known else None
+    if not isinstance(configuration, dict):
+        raise SpecError(f"{shown(value)} is not an intervention; known kinds: {', '.join(sorted(_REGISTRY))}.")
+    check_keys("An intervention", value, ("name", "configuration"))
+    cls = _REGISTRY[str(name)]
+    if unknown := [entry for entry in configuration if entry not in _fields(cls)]:
+        raise SpecError(f"{cls.__name__} has no field {unknown[0]!s:.60}; it has {', '.join(_fields(cls))}.")
+    readers: dict[str, Callable[[Any], Any]] = {
+        "window": windows_from_json,
+        "fill": Fill.from_json,
+        "parts": lambda parts: _read_parts(parts, depth),
+    }
+    try:
+        return cls(**{entry: readers.get(entry, _same)(given) for entry, given in configuration.items()})
+    except TypeError as error:
+        raise SpecError(f"{cls.__name__} cannot be read from {shown(configuration)}: {error!s:.200}.") from error
+
+
+def _read_parts(value: Any, depth: int) -> tuple[Intervention, ...]:
+    check_list("Composition cannot be read: its parts", value, MOST_PARTS)
+    if depth > MOST_DEPTH:
+        raise SpecError(
+            f"Compositions can be {MOST_DEPTH} deep; {shown(value)} stands deeper. Sums a + b + c are flat."
+        )
+    return tuple(_read(part, depth + 1) for part in value)
+
+
+def _fields(kind: type[Intervention]) -> tuple[str, ...]:
+    return tuple(entry.name for entry in fields(kind))
+
+
+def _depth(item: Intervention) -> int:
+    """How deep compositions stand in each other; no deeper than is allowed, and once more."""
+    return 1 + max(map(_depth, item.parts)) if isinstance(item, Composition) else 0
+
+
 def _check_count(owner: str, name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SpecError(f"{owner} got {name}={value!r}; it must be an integer of at least 1.")
+    if not is_integer(value) or value < 1:  # type: ignore[operator]
+        raise SpecError(f"{owner} got {name}={shown(value)}; it must be an integer of at least 1.")
+    if value > MOST_BLOCKS:  # type: ignore[operator]
+        raise SpecError(f"{owner} got {name}={shown(value)}; no U-Net has more than {MOST_BLOCKS:,} of them.")
 
 
 def _flat(parts: tuple[Intervention, ...]) -> Iterator[Intervention]:
@@ -333,24 +408,46 @@ def _flat(parts: tuple[Intervention, ...]) -> Iterator[Intervention]:
         yield from part.parts if isinstance(part, Composition) else (part,)
 
 
-def _check_conflicts(parts: tuple[Intervention, ...]) -> None:
-    taken: dict[tuple[str, int, str], Edit] = {}
-    edits = [edit for part in parts for edit in part.edits()]
-    skipped = {step for edit in edits if edit.component == "unet" for step in edit.window}
-    for edit in edits:
-        for step in edit.window:
-            if edit.component != "unet" and step in skipped:
+class _Span(NamedTuple):
+    """Steps ``start ... stop`` of an edit, which is the so manieth of several."""
+
+    start: int
+    stop: int
+    order: int
+    edit: Edit
+
+
+def _check_conflicts(edits: list[Edit]) -> None:
+    """Check that edits of one run go together; windows are compared by their ends, so that long ones take no longer."""
+    spans = [_Span(part.start, part.stop, i, edit) for i, edit in enumerate(edits) for part in edit.window.parts]
+    spans.sort(key=lambda span: (-span.start, span.order))
+    lowest: dict[Any, _Span] = {}
+    for span in spans:
+        edit, skips = span.edit, span.edit.component == "unet"
+        if (other := lowest.get(not skips)) and other.stop <= span.start:
+            place = other.edit.component if skips else edit.component
+            raise SpecError(
+                f"Step {span.start} is skipped, so the edit of {place} there could never fire. "
+                "Give the parts windows that do not overlap."
+            )
+        places: list[Any] = [
+            (edit.component, branch) for branch in ("cond", "uncond") if edit.branch in (branch, "both")
+        ]
+        for place in places:
+            if (other := lowest.get(place)) and other.stop <= span.start and not _alike(other.edit, edit):
+                first, second = sorted((other, span), key=lambda one: one.order)
                 raise SpecError(
-                    f"Step {step} is skipped, so the edit of {edit.component} there could never fire. "
-                    "Give the parts windows that do not overlap."
+                    f"{edit.component} at step {span.start} is edited twice, by {shown(first.edit.label)} and by "
+                    f"{shown(second.edit.label)}. Give the parts windows that do not overlap."
                 )
-            for branch in ("cond", "uncond") if edit.branch == "both" else (edit.branch,):
-                other = taken.setdefault((edit.component, step, branch), edit)
-                if (other.fill, other.branch) != (edit.fill, edit.branch):
-                    raise SpecError(
-                        f"{edit.component} at step {step} is edited twice, by {other.label!r} and by {edit.label!r}. "
-                        "Give the parts windows that do not overlap."
-                    )
+        # Of spans that begin higher, the one that reaches lowest overlaps this one if any of them does.
+        for place in (skips, *places):
+            if place not in lowest or span.stop < lowest[place].stop:
+                lowest[place] = span
+
+
+def _alike(one: Edit, other: Edit) -> bool:
+    return (one.fill, one.branch) == (other.fill, other.branch)
 
 
 def _plain(value: Any) -> Any:

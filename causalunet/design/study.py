@@ -4,42 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import operator
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, Self
 
-from causalunet.design.interventions import Edit, Intervention, Null
-from causalunet.design.windows import Window
+from causalunet.design.interventions import Edit, Intervention, Null, check_edits
+from causalunet.design.limits import (
+    LARGEST,
+    MOST_INTERVENTIONS,
+    MOST_PATTERNS,
+    MOST_SAMPLES,
+    MOST_STEPS,
+    check_keys,
+    check_list,
+    check_text,
+    is_integer,
+    is_number,
+    several,
+    shown,
+)
+from causalunet.design.windows import Window, count_steps
 from causalunet.errors import PromptError, SpecError
 
-__all__ = ["DDPM", "Record", "Sample", "StudySpec", "listed"]
+__all__ = ["DDPM", "Record", "Sample", "StudySpec", "listed", "sampler_from_json", "sampler_to_json"]
 
-
-_SEED_LIMIT = 2**63
-"""Stored seeds are signed 64-bit integers."""
-
-
-def _several(owner: str, name: str, value: Any, kind: type) -> tuple[Any, ...]:
-    """Make a tuple of what was given, be it one value of a kind or many."""
-    if isinstance(value, kind):
-        return (value,)
-    if not isinstance(value, Iterable):
-        raise SpecError(f"{owner} got {name}={value!r}; give a list.")
-    return tuple(value)
+_PATTERN = 128
+"""Most characters of a component pattern: as many as a component's name can have."""
 
 
 def listed(prompts: Iterable[str]) -> tuple[str, ...]:
     """Prompts as a tuple; one alone is a list of one."""
-    return _several("The run", "prompts", prompts, str)
+    return several("The run", "prompts", prompts, str, MOST_SAMPLES)
 
 
 def _integers(values: Any) -> tuple[int, ...]:
-    """Make plain integers of NumPy's and Python's; what holds anything else gives none."""
+    """Make plain integers of NumPy's and Python's; what holds anything else, or is no list, gives none."""
+    found = several("The study", "numbers", () if isinstance(values, int) else values, str, MOST_SAMPLES)
     try:
-        return tuple(operator.index(value) for value in values)
+        return () if any(isinstance(value, bool) for value in found) else tuple(map(operator.index, found))
     except TypeError:
         return ()
 
@@ -64,11 +68,11 @@ class DDPM:
     guidance_scale: float = 3.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise SpecError(f"DDPM got steps={self.steps!r}; it must be an integer of at least 1.")
+        if not is_integer(self.steps) or not 1 <= self.steps <= MOST_STEPS:
+            raise SpecError(f"DDPM got steps={shown(self.steps)}; it must be an integer in 1 ... {MOST_STEPS:,}.")
         scale = self.guidance_scale
-        if not isinstance(scale, int | float) or not (math.isfinite(scale) and scale >= 0):
-            raise SpecError(f"DDPM got guidance_scale={scale!r}; it must be a finite number of at least 0.")
+        if not is_number(scale) or scale < 0:
+            raise SpecError(f"DDPM got guidance_scale={shown(scale)}; it must be a finite number of at least 0.")
         object.__setattr__(self, "guidance_scale", float(scale) + 0.0)  # -0.0 == 0.0, so both have one spelling
 
     @property
@@ -103,18 +107,26 @@ class Record:
 
     def __post_init__(self) -> None:
         for name in ("activations", "summary"):
-            patterns = _several("Record", name, getattr(self, name), str)
+            patterns = several("Record", name, getattr(self, name), str, MOST_PATTERNS)
             object.__setattr__(self, name, patterns)
-            if not all(isinstance(pattern, str) for pattern in patterns):
-                raise SpecError(f"Record got {name}={patterns!r}; give component patterns such as 'up.*'.")
+            if not all(isinstance(pattern, str) and len(pattern) <= _PATTERN for pattern in patterns):
+                raise SpecError(
+                    f"Record got {name}={shown(patterns)}; give component patterns such as 'up.*', of up to {_PATTERN} "
+                    "characters."
+                )
+            for pattern in patterns:
+                check_text("Record", name, pattern)
         if self.steps is not None:
-            steps = _integers(self.steps)
-            if not steps:
-                raise SpecError(f"Record got steps={self.steps!r}; give one or more integers, or None for all steps.")
-            object.__setattr__(self, "steps", tuple(sorted(set(steps), reverse=True)))
+            steps = sorted(set(_integers(self.steps)), reverse=True)
+            if not steps or len(steps) > MOST_STEPS or max(map(abs, steps)) > LARGEST:
+                raise SpecError(
+                    f"Record got steps={shown(self.steps)}; give one or more integers, or None for all steps."
+                )
+            object.__setattr__(self, "steps", tuple(steps))
         for name, known in (("of", ("baseline", "all")), ("dtype", ("float16", "float32"))):
-            if getattr(self, name) not in known:
-                raise SpecError(f"Record got {name}={getattr(self, name)!r}; it is one of {', '.join(known)}.")
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in known:
+                raise SpecError(f"Record got {name}={shown(value)}; it is one of {', '.join(known)}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,19 +179,20 @@ class StudySpec:
     def __post_init__(self) -> None:
         for name, kind in (("sampler", DDPM), ("record", Record)):
             if not isinstance(getattr(self, name), kind):
-                raise SpecError(f"The study got {name}={getattr(self, name)!r}; give a {kind.__name__}(...).")
-        object.__setattr__(self, "prompts", _several("The study", "prompts", self.prompts, str))
-        items = _several("The study", "interventions", self.interventions, Intervention)
-        object.__setattr__(self, "interventions", _with_null(items, self.sampler.steps))
+                raise SpecError(f"The study got {name}={shown(getattr(self, name))}; give a {kind.__name__}(...).")
+        for name in ("name", "model"):
+            check_text("The study", name, getattr(self, name))
+        object.__setattr__(self, "prompts", several("The study", "prompts", self.prompts, str, MOST_SAMPLES))
+        items = several("The study", "interventions", self.interventions, Intervention, MOST_INTERVENTIONS)
+        object.__setattr__(self, "interventions", _with_null(items, self.sampler))
         if self.seeds is not None:
             seeds = _integers(self.seeds)
-            if not seeds or min(seeds) < 0 or max(seeds) >= _SEED_LIMIT:
-                raise SpecError(f"Seeds are one or more integers of at least 0, below 2**63; got {self.seeds!r}.")
+            if not seeds or min(seeds) < 0 or max(seeds) > LARGEST:
+                raise SpecError(f"Seeds are one or more integers of at least 0, below 2**63; got {shown(self.seeds)}.")
             object.__setattr__(self, "seeds", seeds)
         _check_samples(self.prompts, self.seeds)
-        _check_interventions(self.interventions, self.sampler)
         if self.record.steps is not None and not set(self.record.steps) <= set(range(1, self.sampler.steps + 1)):
-            raise SpecError(f"Record asks for steps outside 1 ... {self.sampler.steps}: {self.record.steps}.")
+            raise SpecError(f"Record asks for steps outside 1 ... {self.sampler.steps}: {shown(self.record.steps)}.")
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -200,84 +213,147 @@ class StudySpec:
             "model": self.model,
             "prompts": list(self.prompts),
             "seeds": _listed(self.seeds),
-            "sampler": {"name": "ddpm", "configuration": asdict(self.sampler)},
+            "sampler": sampler_to_json(self.sampler),
             "interventions": [intervention.to_json() for intervention in self.interventions],
             "record": {entry.name: _listed(getattr(self.record, entry.name)) for entry in fields(Record)},
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
-        known = {entry.name for entry in fields(StudySpec)}
-        if not isinstance(value, dict) or set(value) - known:
-            raise SpecError(f"A study has the fields {', '.join(sorted(known))}; got {value!r:.200}.")
-        parts = dict(value)
-        try:
-            sampler = parts.get("sampler", {"name": "ddpm", "configuration": {}})
-            if sampler["name"] != "ddpm":
-                raise SpecError(f"Sampler {sampler['name']!r} is not known; known: ddpm.")
-            parts["sampler"] = DDPM(**sampler["configuration"])
-            parts["record"] = Record(**parts.get("record", {}))
-            parts["interventions"] = tuple(Intervention.from_json(entry) for entry in parts["interventions"])
-            return cls(**parts)
-        except (KeyError, TypeError) as error:
-            raise SpecError(f"The study cannot be read from {value!r:.200}: {type(error).__name__} {error}.") from error
+    def from_json(cls, value: Any) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        SpecError, PromptError
+            Something is missing, unknown, of another type or too large; see `causalunet.design.limits`.
+        """
+        check_keys("A study", value, [entry.name for entry in fields(StudySpec)])
+        lacking = [entry.name for entry in fields(StudySpec) if entry.default is MISSING and entry.name not in value]
+        if lacking:
+            raise SpecError(f"The study cannot be read: it lacks {', '.join(lacking)}.")
+        check_list("The study cannot be read: its prompts", value["prompts"], MOST_SAMPLES)
+        if value.get("seeds") is not None:
+            check_list("The study cannot be read: its seeds", value["seeds"], MOST_SAMPLES)
+        readers: dict[str, Callable[[Any], Any]] = {
+            "interventions": _interventions_from_json,
+            "sampler": sampler_from_json,
+            "record": _record_from_json,
+        }
+        return cls(**{name: readers[name](entry) if name in readers else entry for name, entry in value.items()})
+
+
+def sampler_to_json(sampler: DDPM) -> dict[str, Any]:
+    """Write a sampler as ``{"name": ..., "configuration": {...}}``."""
+    return {"name": "ddpm", "configuration": asdict(sampler)}
+
+
+def sampler_from_json(value: Any) -> DDPM:
+    """Read what `sampler_to_json` wrote.
+
+    Raises
+    ------
+    SpecError
+        The name is not known or the configuration does not fit.
+    """
+    check_keys("A sampler", value, ("name", "configuration"))
+    if value.get("name") != "ddpm":
+        raise SpecError(f"Sampler {shown(value.get('name'))} is not known; known: ddpm.")
+    configuration = value.get("configuration")
+    check_keys("The sampler cannot be read: its configuration", configuration, [entry.name for entry in fields(DDPM)])
+    return DDPM(**configuration)
+
+
+def _record_from_json(value: Any) -> Record:
+    check_keys("The record cannot be read: it", value, [entry.name for entry in fields(Record)])
+    for name in ("activations", "summary", "steps"):
+        if name in value and (name, value[name]) != ("steps", None):
+            check_list(f"The record cannot be read: its {name}", value[name], MOST_STEPS)
+    return Record(**value)
+
+
+def _interventions_from_json(value: Any) -> tuple[Intervention, ...]:
+    check_list("The study cannot be read: its interventions", value, MOST_INTERVENTIONS)
+    items: list[Intervention] = []
+
+    def read() -> Iterator[Intervention]:
+        for entry in value:
+            items.append(Intervention.from_json(entry))
+            yield items[-1]
+
+    check_edits(read())  # stops reading where there are too many
+    return tuple(items)
 
 
 def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _with_null(interventions: tuple[Intervention, ...], steps: int) -> tuple[Intervention, ...]:
-    """Add a null intervention over the first steps, where differences grow most, as long as the longest window."""
+def _with_null(interventions: tuple[Intervention, ...], sampler: DDPM) -> tuple[Intervention, ...]:
+    """Check interventions, and add a null one over the first steps, where differences grow most.
+
+    It is as long as the longest of them.
+    """
+    if not interventions:
+        raise SpecError("The study has no intervention; an empty sweep compares nothing. Give at least one.")
     for item in interventions:
         if not isinstance(item, Intervention):
-            raise SpecError(f"{item!r} is not an intervention; sweeps are unpacked with *sweep(...).")
-    if any(isinstance(item, Null) for item in interventions) or not interventions:
-        return interventions
-    longest = max(len(item.steps) for item in interventions)
-    return (*interventions, Null(window=Window(steps, min(longest, steps))))
+            raise SpecError(f"{shown(item)} is not an intervention; sweeps are unpacked with *sweep(...).")
+    check_edits(interventions)
+    longest = max(_check_edits_fit(item, sampler) for item in interventions)
+    if not any(isinstance(item, Null) for item in interventions):
+        interventions = (*interventions, Null(window=Window(sampler.steps, longest)))
+    for field_name in ("label", "digest"):
+        for value, n in Counter(getattr(item, field_name) for item in interventions).items():
+            if n > 1:
+                twins = [item.label for item in interventions if getattr(item, field_name) == value]
+                raise SpecError(
+                    f"Two interventions have one {field_name}, {shown(value)} ({shown(twins)}). Give each its own."
+                )
+    return interventions
 
 
 def _check_samples(prompts: tuple[str, ...], seeds: tuple[int, ...] | None) -> None:
     if not prompts:
         raise PromptError("The study has no prompt; give at least one.")
+    if len(prompts) * len(seeds or (0,)) > MOST_SAMPLES:
+        raise SpecError(
+            f"The study has {len(prompts):,} prompts with {len(seeds or (0,)):,} seeds each; it can have "
+            f"{MOST_SAMPLES:,} samples. Make several of it."
+        )
     for index, prompt in enumerate(prompts):
         if not isinstance(prompt, str) or not prompt.strip():
-            raise PromptError(f"Prompt {index} is {prompt!r}; an empty prompt says nothing to generate. Give it words.")
+            raise PromptError(
+                f"Prompt {index} is {shown(prompt)}; an empty prompt says nothing to generate. Give it words."
+            )
+        check_text("The study", f"prompt {index}", prompt, kind=PromptError)
     if seeds is None:
         return
     for name, values in (("prompt", prompts), ("seed", seeds)):
         doubled = [value for value, n in Counter(values).items() if n > 1]
         if doubled:
             raise SpecError(
-                f"The {name} {doubled[0]!r} stands twice; a repeated sample adds no evidence. Give it once."
+                f"The {name} {shown(doubled[0])} stands twice; a repeated sample adds no evidence. Give it once."
             )
 
 
-def _check_interventions(interventions: tuple[Intervention, ...], sampler: DDPM) -> None:
-    if not interventions:
-        raise SpecError("The study has no intervention; an empty sweep compares nothing. Give at least one.")
-    for field_name in ("label", "digest"):
-        for value, n in Counter(getattr(item, field_name) for item in interventions).items():
-            if n > 1:
-                twins = [item.label for item in interventions if getattr(item, field_name) == value]
-                raise SpecError(f"Two interventions have one {field_name}, {value!r} ({twins}). Give each its own.")
-    for item in interventions:
-        for edit in item.edits():
-            _check_edit(item.label, edit, sampler)
+def _check_edits_fit(item: Intervention, sampler: DDPM) -> int:
+    """Check that every edit can fire in a run; count the steps on which there is one."""
+    edits = item.edits()
+    for edit in edits:
+        _check_edit(item.label, edit, sampler)
+    return count_steps({edit.window for edit in edits})
 
 
 def _check_edit(label: str, edit: Edit, sampler: DDPM) -> None:
     steps = sampler.steps
     edit.window.check(steps)
-    if edit.component == "unet" and steps in set(edit.window):
+    if edit.component == "unet" and edit.window.start == steps:
         raise SpecError(
-            f"{label!r} skips step {steps}, the first of the run, so there is no step to jump from. "
+            f"{shown(label)} skips step {steps}, the first of the run, so there is no step to jump from. "
             f"Start at {steps - 1} or lower."
         )
     if edit.branch == "uncond" and sampler.rows_per_sample == 1:
         raise SpecError(
-            f"{label!r} edits the branch 'uncond', but a run with guidance_scale=1 has no unconditional rows, so the "
-            "edit could never fire. Choose another branch or guidance scale."
+            f"{shown(label)} edits the branch 'uncond', but a run with guidance_scale=1 has no unconditional rows, so "
+            "the edit could never fire. Choose another branch or guidance scale."
         )

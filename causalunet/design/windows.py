@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from causalunet.design.limits import MOST_PARTS, MOST_STEPS, check_list, is_integer, shown
 from causalunet.errors import SpecError
 
-__all__ = ["Window", "Windows", "cut_relax_cut"]
+__all__ = ["Window", "Windows", "count_steps", "cut_relax_cut"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,16 @@ class Window:
     def __post_init__(self) -> None:
         for name in ("start", "length"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise SpecError(f"Window {name} {value!r} is not valid; it must be an integer of at least 1.")
+            if not is_integer(value) or value < 1:
+                raise SpecError(f"Window {name} {shown(value)} is not valid; it must be an integer of at least 1.")
+        if self.start > MOST_STEPS:
+            raise SpecError(
+                f"Window start {shown(self.start)} is not valid; no run has more than {MOST_STEPS:,} steps."
+            )
         if self.length > self.start:
             raise SpecError(
-                f"Window(start={self.start}, length={self.length}) would run down to step "
-                f"{self.start - self.length + 1}; the last step is 1, so length can be at most {self.start}."
+                f"Window(start={self.start}, length={shown(self.length)}) would run down to step "
+                f"{shown(self.start - self.length + 1)}; the last step is 1, so length can be at most {self.start}."
             )
 
     def __iter__(self) -> Iterator[int]:
@@ -90,7 +95,9 @@ class Windows:
     def __post_init__(self) -> None:
         parts = tuple(self.parts) if isinstance(self.parts, list | tuple) else ()
         if not parts or not all(isinstance(part, Window) for part in parts):
-            raise SpecError(f"Windows() needs a tuple of at least one Window; got {self.parts!r}.")
+            raise SpecError(f"Windows() needs a tuple of at least one Window; got {shown(self.parts)}.")
+        if len(parts) > MOST_PARTS:
+            raise SpecError(f"Windows() got {len(parts):,} windows; there can be {MOST_PARTS:,}.")
         object.__setattr__(self, "parts", parts)
         for earlier, later in itertools.pairwise(parts):
             if later.start >= earlier.stop:
@@ -162,6 +169,16 @@ def windows_to_json(window: Window | Windows) -> list[list[int]]:
 def windows_from_json(value: Any) -> Window | Windows:
     """Read what `windows_to_json` wrote; one entry gives a `Window`."""
     if not isinstance(value, list) or not all(isinstance(entry, list) and len(entry) == 2 for entry in value):
-        raise SpecError(f"A window is written as [[start, length], ...]; got {value!r}.")
+        raise SpecError(f"A window is written as [[start, length], ...]; got {shown(value)}.")
+    check_list("Windows of an intervention", value, MOST_PARTS)
     parts = tuple(Window(*entry) for entry in value)
     return parts[0] if len(parts) == 1 else Windows(parts)
+
+
+def count_steps(windows: Iterable[Window | Windows]) -> int:
+    """Count the steps that lie in any of some windows, without listing them."""
+    total, covered = 0, 0
+    for stop, start in sorted((part.stop, part.start) for window in windows for part in window.parts):
+        total += max(0, start - max(stop - 1, covered))
+        covered = max(covered, start)
+    return total

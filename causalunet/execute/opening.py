@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from causalunet.errors import StoreError
+from causalunet.errors import StoreError, WriteConflictError
 from causalunet.execute.batches import samples_per_block
 from causalunet.metrics import SSIM_DEFINITION
 from causalunet.models.base import DiffusionModel
@@ -26,6 +26,7 @@ from causalunet.results.writer import StudyWriter
 __all__ = ["block_name", "open_writer", "record_source", "versions"]
 
 _MOST_NAMED = 3
+_TRIES = 3
 
 
 def open_writer(
@@ -58,9 +59,18 @@ def open_writer(
     StoreError
         The store holds another study, something else lies there, or another process is at work on what would change.
     """
-    location, factors = Location.parse(path), dict(model.factors)
-    asked = Grid.of(plan.spec, plan.anatomy)
-    fresh = Layout(plan, factors, samples_per_block(plan, memory, micro_batch), asked)
+    location = Location.parse(path)
+    fresh = Layout(plan, dict(model.factors), samples_per_block(plan, memory, micro_batch))
+    for _ in range(_TRIES):
+        with suppress(WriteConflictError):  # another process lays out the same object store
+            return _open(location, model, fresh, overwrite=overwrite, source=source)
+    return _open(location, model, fresh, overwrite=overwrite, source=source)
+
+
+def _open(
+    location: Location, model: DiffusionModel, fresh: Layout, *, overwrite: bool, source: dict[str, Any] | None
+) -> tuple[StudyWriter, Layout]:
+    plan, asked = fresh.plan, fresh.grid
     if not Repository.exists(location):
         attributes = {**_provenance(model), **_of_study(plan), "sources": [source] if source else []}
         writer = StudyWriter.create(location, fresh, attributes)
@@ -84,7 +94,7 @@ def open_writer(
                 f"{location} holds another study: {'; '.join(different)}. Run into another path, or replace it with "
                 "overwrite=True."
             )
-        return writer, _extended(writer, plan, factors, grid, asked)
+        return writer, _extended(writer, plan, fresh.factors, grid, asked)
 
 
 def versions() -> dict[str, str]:

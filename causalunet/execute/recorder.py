@@ -211,7 +211,8 @@ class Recorder:
         nulls = [row for run, row in self._row.items() if self._plan.spec.interventions[run].kind == "null"]
         if nulls:
             difference = np.abs(values["image"][nulls] - baseline["image"]).max(axis=(0, 2, 3, 4))
-            self._writer.write("audit/null_difference", (self._samples,), difference)
+            before = self._writer.read("audit/null_difference", (self._samples,))
+            self._writer.write("audit/null_difference", (self._samples,), np.fmax(before, difference))
 
     def _store_activation(self, name: str, call: Call, value: Tensor) -> None:
         position, part = self._recorded[call.step], self._part

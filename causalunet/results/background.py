@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from causalunet.errors import StorageError
 
@@ -16,7 +17,7 @@ _PATIENCE = 0.2  # seconds between looks at whether the thread still lives
 class BackgroundWriter:
     """Carries out writes in their order, in one thread.
 
-    An error of a write is raised by the next `put` or `drain`; what was queued after it is dropped.
+    An error of a write is raised by `put` and `drain` from then on; what was queued after it is dropped.
 
     Parameters
     ----------
@@ -25,62 +26,74 @@ class BackgroundWriter:
     """
 
     def __init__(self, waiting: int = 16) -> None:
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(waiting)
-        self._error: BaseException | None = None
-        self._thread: threading.Thread | None = None
+        self._waiting = waiting
+        self._worker: _Worker | None = None
 
     def put(self, write: Callable[[], None]) -> None:
         """Queue a write; what it captures must not change any more."""
-        self._raise()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="causalunet-writer", daemon=True)
-            self._thread.start()
-        self._enqueue(write)
+        if self._worker is None:
+            self._worker = _Worker(self._waiting)
+        self._worker.give(write)
 
     def drain(self) -> None:
         """Wait for all writes."""
-        if self._thread is not None:
-            self._enqueue(None)
-            while self._thread.is_alive():
-                self._thread.join(_PATIENCE)
-            self._thread = None
-            if not self._queue.empty() and self._error is None:
-                self._error = StorageError(_DEAD)
-        self._raise()
+        if self._worker is not None:
+            self._worker.end()
+            error, self._worker = self._worker.error, None
+            if error is not None:
+                raise error
 
     def discard(self) -> None:
         """Forget what waits, and any error."""
-        self._error = self._error or StorageError(_DEAD)  # the thread drops writes after an error
-        try:
-            self.drain()
-        except BaseException:
-            self._queue = queue.Queue(self._queue.maxsize)
-        self._error = None
+        if self._worker is not None:
+            self._worker.error = self._worker.error or StorageError(_DEAD)  # it drops writes after an error
+            self._worker.end()
+            self._worker = None
 
-    def _enqueue(self, item: Callable[[], None] | None) -> None:
-        while True:
-            if self._thread is None or not self._thread.is_alive():
-                self._error = self._error or StorageError(_DEAD)
-                self._raise()
-            try:
-                self._queue.put(item, timeout=_PATIENCE)
-            except queue.Full:
-                continue
+
+class _Worker:
+    """A thread with its queue, and the first error of its writes."""
+
+    def __init__(self, waiting: int) -> None:
+        self.error: Exception | None = None
+        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(waiting)
+        self._thread = threading.Thread(target=self._work, name="causalunet-writer", daemon=True)
+        self._thread.start()
+
+    def give(self, write: Callable[[], None]) -> None:
+        if self.error is None and self._put(write):
             return
+        raise self.error or StorageError(_DEAD)
 
-    def _raise(self) -> None:
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+    def end(self) -> None:
+        """Wait until it has done, or dropped, all that it was given."""
+        if not self._put(None):
+            self.error = self.error or StorageError(_DEAD)
+        while self._thread.is_alive():
+            self._thread.join(_PATIENCE)
+        if not self._queue.empty():
+            self.error = self.error or StorageError(_DEAD)
+
+    def _put(self, item: Callable[[], None] | None) -> bool:
+        while self._thread.is_alive():
+            with suppress(queue.Full):
+                self._queue.put(item, timeout=_PATIENCE)
+                return True
+        return False
 
     def _work(self) -> None:
-        while (write := self._queue.get()) is not None:
-            if self._error is not None:
-                continue
+        while True:
             try:
-                write()
-            except BaseException as error:
-                self._error = error
+                write = self._queue.get()
+                if write is None:
+                    return
+                if self.error is None:
+                    write()
+            except Exception as error:
+                self.error = error
+            except BaseException as error:  # such as SystemExit, which would end the thread without a word
+                self.error = StorageError(_DEAD)
+                self.error.__cause__ = error
 
 
 _DEAD = (

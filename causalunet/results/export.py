@@ -18,10 +18,11 @@ from zarr.codecs import Crc32cCodec
 
 from causalunet.errors import StoreError
 from causalunet.results.faults import faults_told
+from causalunet.results.location import check_outside
 
 __all__ = ["export_store", "regions"]
 
-_SHARD_BYTES = 1 << 25
+_SHARD_BYTES = 1 << 23
 
 
 def export_store(store: Store, where: object, path: Path) -> Path:
@@ -49,6 +50,7 @@ def export_store(store: Store, where: object, path: Path) -> Path:
     """
     if path.exists():
         raise StoreError(f"{path} exists. An export never writes over anything; give a new path.")
+    check_outside(path)
     with faults_told(path, "exporting to"):
         path.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -96,7 +98,7 @@ def _copy(name: str, array: zarr.Array[Any], target: zarr.Group, where: object, 
 
 
 def _shards(array: zarr.Array[Any]) -> tuple[int, ...] | None:
-    """Whole chunks, as many from the last axis on as make a shard of some tens of megabytes."""
+    """Whole chunks, as many from the last axis on as make a shard of some megabytes."""
     shard, size = list(array.chunks), math.prod(array.chunks) * max(np.dtype(array.dtype).itemsize, 1)
     for axis in reversed(range(len(shard))):
         wanted = -(-array.shape[axis] // shard[axis]) if shard[axis] else 1

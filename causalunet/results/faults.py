@@ -17,10 +17,28 @@ _SYSTEM = {
     errno.EROFS: "the disk is mounted read-only; mount it for writing",
     errno.EACCES: "permission was denied; give this user the right to write there",
     errno.EPERM: "permission was denied; give this user the right to write there",
+    errno.EEXIST: "a part of the path is a file; give another path",
+    errno.ENOTDIR: "a part of the path is a file; give another path",
+    errno.ENAMETOOLONG: "the name is too long for the disk; give a shorter one",
     errno.EIO: "the disk reports an input/output error; check its health",
     errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
 }
-_NETWORK = ("dispatch failure", "timeout", "connect", "credentials", "access denied", "AccessDenied", "NoSuchBucket")
+_NETWORK = (
+    "dispatch failure",
+    "timeout",
+    "connect",
+    "credentials",
+    "access denied",
+    "AccessDenied",
+    "ExpiredToken",
+    "Forbidden",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "NoSuchBucket",
+    "ServiceUnavailable",
+    "SignatureDoesNotMatch",
+    "SlowDown",
+)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from causalunet.results.schema import FACTOR, VARIABLES, Variable
 
 __all__ = ["Coordinate", "Layout", "StoredArray"]
 
-_MOST_BYTES = 8_000_000
+_MOST_BYTES = 2_000_000
 """Of a chunk, unless a single entry along its leading axes takes more."""
 
 

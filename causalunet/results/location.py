@@ -13,7 +13,7 @@ from causalunet.errors import StoreError
 if TYPE_CHECKING:
     import icechunk
 
-__all__ = ["Location"]
+__all__ = ["Location", "check_outside"]
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<bucket>[^/]*)/?(?P<prefix>.*)")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
@@ -84,3 +84,16 @@ class Location:
             force_path_style=endpoint is not None,
             from_env=True,
         )
+
+
+def check_outside(path: Path) -> None:
+    """Check that a path does not lie inside a results store, whose folder holds nothing but its own files.
+
+    Raises
+    ------
+    StoreError
+        It does.
+    """
+    for folder in path.absolute().parents:
+        if (folder / "zarr.json").is_file() or all((folder / name).is_dir() for name in ("manifests", "snapshots")):
+            raise StoreError(f"{path} lies inside the store {folder}, which would be none any more. Give another path.")

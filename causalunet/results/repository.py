@@ -6,6 +6,7 @@ import datetime
 import itertools
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -21,13 +22,16 @@ from zarr.abc.store import Store
 from causalunet.errors import StorageError, StoreError
 from causalunet.results.claims import claims_held
 from causalunet.results.faults import faults_told
-from causalunet.results.location import Location
+from causalunet.results.location import Location, check_outside
 
 __all__ = ["Commit", "Repository"]
 
 _BRANCH = "main"
 _LOCKS = "locks"
 _LOCK_SECONDS = 600.0
+_NOT_FIRST = ("clean prefix", "updated by other session")
+"""What icechunk says where somebody else has begun a store."""
+_LOOKS, _LOOK_SECONDS = 50, 0.2
 _PARTS = {"chunks", "config.yaml", "manifests", "refs", "snapshots", "transactions", "repo", "overwritten", _LOCKS}
 """Names that icechunk and this package put into a store's folder."""
 
@@ -117,10 +121,11 @@ class Repository:
         folder = location.folder
         if folder is None:
             with faults_told(location, "creating"):
-                cls._make(location)
+                cls._make_first(location)
             repository = cls.open(location)
             lay_out(repository)
             return repository
+        check_outside(folder)
         with faults_told(location, "creating"):
             folder.parent.mkdir(parents=True, exist_ok=True)
             made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -134,6 +139,23 @@ class Repository:
         finally:
             shutil.rmtree(made, ignore_errors=True)
         return cls.open(location)
+
+    @classmethod
+    def _make_first(cls, location: Location) -> None:
+        """Make a store in an object store, or wait for another process that makes it."""
+        try:
+            cls._make(location)
+        except icechunk.IcechunkError as error:
+            if not any(words in str(error) for words in _NOT_FIRST):
+                raise
+            for _ in range(_LOOKS):
+                if icechunk.Repository.exists(location.storage()):
+                    return
+                time.sleep(_LOOK_SECONDS)
+            raise StoreError(
+                f"{location} holds something that is no results store, or one whose creation was cut off before "
+                "anything was stored. Give another address, or delete what lies there."
+            ) from error
 
     @staticmethod
     def _make(location: Location) -> None:
@@ -260,13 +282,13 @@ class Repository:
             return nullcontext()
         with faults_told(location, "locking"):
             lock = cls._lock(location.folder, name)
-        try:
-            lock.acquire(timeout=_LOCK_SECONDS)
-        except Timeout as error:
-            raise StorageError(
-                f"Another process has held {lock.lock_file} for {_LOCK_SECONDS / 60:.0f} minutes. End it, or wait; "
-                "nothing committed is lost."
-            ) from error
+            try:
+                lock.acquire(timeout=_LOCK_SECONDS)
+            except Timeout as error:
+                raise StorageError(
+                    f"Another process has held {lock.lock_file} for {_LOCK_SECONDS / 60:.0f} minutes. End it, or wait; "
+                    "nothing committed is lost."
+                ) from error
         return _released(lock)
 
     @staticmethod

@@ -2,34 +2,197 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, VLenUTF8Codec
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import StorePath
 
 from causalunet.design.interventions import Intervention
+from causalunet.design.limits import COMPONENT_NAME, MOST_BLOCKS, MOST_DEPTH, MOST_PARTS, is_integer, is_number, shown
 from causalunet.design.study import Sample
 from causalunet.errors import CausalUNetError, DamageError, StoreError
 from causalunet.results.faults import faults_told
 from causalunet.results.grid import Grid
-from causalunet.results.schema import FORMAT, FORMAT_VERSION, variable_at
+from causalunet.results.metadata import COORDINATES, array_document, check_group_document, read_document
+from causalunet.results.schema import FORMAT, FORMAT_VERSION, VARIABLES
 
-__all__ = ["check_arrays", "check_attributes", "stored_grid"]
+__all__ = ["Stored", "check_arrays", "check_attributes", "check_specs", "read_stored", "stored_grid"]
 
-_MOST_CHUNK_BYTES = 1 << 28
-_MOST_TEXTS = 10_000_000
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_CODECS = (BytesCodec, Crc32cCodec, VLenUTF8Codec, ShardingCodec)
-_MAPPINGS = ("study",)
-_TEXTS = ("digest", "model_fingerprint")
+_AT_ONCE = 64
+_MOST_MEMBERS = 100
+"""Arrays of a group."""
+_V2 = {".zarray", ".zgroup", ".zattrs", ".zmetadata"}
+_GROUPS = {variable.group.partition("/")[0] for variable in VARIABLES}
+_OF_COMPONENTS = "activations"
+
+_MAPPINGS = ("study", "factors", "ssim", "versions")
+_TEXTS = ("digest", "model_fingerprint", "created_at")
+_NUMBERS = ("model_flops", "threads", "unet_calls_planned", "unet_calls_naive", "unet_calls_run", "seconds")
+_OF_STUDY = {"name": str, "model": str, "sampler": dict, "record": dict, "prompts": list, "interventions": list}
 
 
-def check_attributes(attributes: Mapping[str, Any], where: object) -> None:
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a store holds, checked.
+
+    Attributes
+    ----------
+    attributes : dict
+        Of the root.
+    groups : dict of str to dict
+        Attributes of every group with arrays, by path.
+    arrays : dict of str to zarr.Array
+        By path; reading them takes no more memory than their chunks.
+    """
+
+    attributes: dict[str, Any]
+    groups: dict[str, dict[str, Any]]
+    arrays: dict[str, zarr.Array[Any]]
+
+
+def read_stored(store: Store, where: object) -> Stored:
+    """Read and check what a store says of itself, before any chunk of it is read.
+
+    A store from a stranger can so neither name a path outside of itself, nor run a codec that unpickles, nor unpack a
+    small chunk into all of the memory.
+
+    Parameters
+    ----------
+    store : zarr Store
+    where : object
+        Whose text names the store.
+
+    Raises
+    ------
+    StoreError
+        It holds no results, or those of another version.
+    DamageError
+        Something is not as a study writes it.
+    """
+    with faults_told(where, "opening"):
+        root, groups, documents = sync(_documents(store, where))
+        attributes = check_group_document(root, "", where)
+        _check_consolidated(root, groups, documents, where)
+        arrays = {path: _array(store, path, document, where) for path, document in documents.items()}
+        checked = {path: check_group_document(document, path, where) for path, document in groups.items()}
+    _check_dims(arrays, checked, where)
+    return Stored(attributes, {path: checked[path] for path in checked if path != _OF_COMPONENTS}, arrays)
+
+
+async def _documents(store: Store, where: object) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Documents of the root, of its groups and of their arrays; nothing else is looked at."""
+    prototype = default_buffer_prototype()
+
+    async def document(path: str) -> dict[str, Any]:
+        content = await store.get(f"{path}/zarr.json".lstrip("/"), prototype)
+        if content is None:
+            raise _strange_member(path, where)
+        return read_document(content.to_bytes(), path, where)
+
+    async def several(paths: list[str]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            found |= zip(some, await asyncio.gather(*map(document, some)), strict=True)
+        return found
+
+    async def members(group: str, most: int) -> list[str]:
+        names: list[str] = []
+        async for name in store.list_dir(group):
+            if name in _V2 or not (name.startswith(".") or name == "zarr.json" or COMPONENT_NAME.fullmatch(name)):
+                raise _strange_member(f"{group}/{name}".lstrip("/"), where)
+            if not name.startswith(".") and name != "zarr.json":
+                names.append(f"{group}/{name}".lstrip("/"))
+            if len(names) > most:
+                raise DamageError(
+                    f"{where} has more than {most:,} members of {group or 'the root'}; no study has so many."
+                )
+        return sorted(names)
+
+    root = await document("")
+    check_attributes(root.get("attributes"), where)
+    paths = await members("", _MOST_MEMBERS)
+    if strange := [path for path in paths if path not in _GROUPS]:
+        raise _strange_member(strange[0], where)
+    if _OF_COMPONENTS in paths:
+        paths += await members(_OF_COMPONENTS, MOST_BLOCKS)
+    groups = await several(paths)
+    arrays = [path for group in paths if group != _OF_COMPONENTS for path in await members(group, _MOST_MEMBERS)]
+    return root, groups, await several(arrays)
+
+
+def _strange_member(path: str, where: object) -> DamageError:
+    return DamageError(
+        f"{where} holds {path or 'no zarr.json'!a:.300}, which no study writes, or which lacks its zarr.json. Take out "
+        "what was put there; the store is damaged otherwise."
+    )
+
+
+def _check_consolidated(root: dict[str, Any], groups: dict[str, Any], arrays: dict[str, Any], where: object) -> None:
+    """Check that the copy of all documents in the root, which other readers take, says the same."""
+    if (copy := root.get("consolidated_metadata")) is None:
+        return
+    found = copy.get("metadata") if isinstance(copy, dict) else None
+    found = found if isinstance(found, dict) and all(isinstance(one, dict) for one in found.values()) else {}
+    if {path: _alone(one) for path, one in found.items()} != {
+        path: _alone(x) for path, x in {**groups, **arrays}.items()
+    }:
+        raise DamageError(f"{where} is damaged: its consolidated metadata is not that of its arrays.")
+
+
+def _alone(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name != "consolidated_metadata"}
+
+
+def _array(store: Store, path: str, document: dict[str, Any], where: object) -> zarr.Array[Any]:
+    checked: Any = array_document(document, path, where)
+    return zarr.Array(zarr.AsyncArray(checked, StorePath(store, path)))
+
+
+def _check_dims(arrays: Mapping[str, zarr.Array[Any]], groups: Iterable[str], where: object) -> None:
+    """Check that arrays of one group, and the shared dimensions of all, have one size, and their coordinates."""
+    sizes: dict[tuple[str, str], tuple[int, str]] = {}
+    for path, array in arrays.items():
+        group = path.rpartition("/")[0]
+        for dim, size in zip(dims_of(array), array.shape, strict=True):
+            for scope in (group, "") if dim in COORDINATES and dim != "step" else (group,):
+                other = sizes.setdefault((scope, dim), (size, path))
+                if other[0] != size:
+                    raise DamageError(
+                        f"{where} is damaged: along {dim}, {path} has {size:,} entries and {other[1]} has {other[0]:,}."
+                    )
+    lacking = [
+        f"{group}/{name}"
+        for group, dim in sizes
+        if group
+        for name in COORDINATES.get(dim, ())
+        if f"{group}/{name}" not in arrays
+    ]
+    lacking += [f"{group}/" for group in _GROUPS if not group.startswith("activation") and group not in groups]
+    if lacking:
+        raise DamageError(f"{where} is damaged: it lacks {', '.join(lacking[:3])}.")
+
+
+def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:
+    """Names of an array's dimensions."""
+    names: Any = getattr(array.metadata, "dimension_names", None)
+    return tuple(names or ())
+
+
+def check_arrays(root: zarr.Group, where: object) -> None:
+    """Check names, codecs and sizes of every array; see `read_stored`."""
+    read_stored(root.store, where)
+
+
+def check_attributes(attributes: Any, where: object) -> None:
     """Check that the attributes of a root are those of a results store of this version.
 
     Raises
@@ -37,69 +200,82 @@ def check_attributes(attributes: Mapping[str, Any], where: object) -> None:
     StoreError
         They are not.
     """
+    attributes = attributes if isinstance(attributes, dict) else {}
     if attributes.get("format") != FORMAT:
         raise StoreError(
             f"{where} is a zarr store, but not one of causalunet's results, or its creation was cut off. "
             "Give the path of a store that study.run(...) wrote."
         )
-    if attributes.get("format_version") != FORMAT_VERSION:
+    version, block = attributes.get("format_version"), attributes.get("block")
+    if version != FORMAT_VERSION or not is_integer(version):
         raise StoreError(
-            f"{where} has format version {attributes.get('format_version')!r:.40}; this causalunet reads "
-            f"{FORMAT_VERSION}. Open it with the version of causalunet that wrote it."
+            f"{where} has format version {shown(version)}; this causalunet reads {FORMAT_VERSION}. Open it with the "
+            "version of causalunet that wrote it."
         )
-    block = attributes.get("block")
     wrong = [name for name in _MAPPINGS if not isinstance(attributes.get(name, {}), dict)]
     wrong += [name for name in _TEXTS if not isinstance(attributes.get(name, ""), str)]
-    wrong += ["block"] if isinstance(block, bool) or not isinstance(block, int) or block < 1 else []
+    wrong += [name for name in _NUMBERS if not is_number(attributes.get(name, 0))]
+    wrong += [] if is_integer(block) and 1 <= block < 1 << 40 else ["block"]
+    if not wrong:
+        study, factors, sources = (
+            attributes.get(name, kind()) for name, kind in (("study", dict), ("factors", dict), ("sources", list))
+        )
+        wrong += [f"study.{name}" for name, kind in _OF_STUDY.items() if not isinstance(study.get(name, kind()), kind)]
+        wrong += ["factors"] if not all(_are_texts(values) for values in factors.values()) else []
+        wrong += (
+            ["sources"] if not isinstance(sources, list) or not all(isinstance(one, dict) for one in sources) else []
+        )
+        sampler = study.get("sampler", {})
+        wrong += (
+            ["study.sampler"]
+            if not isinstance(sampler, dict) or not isinstance(sampler.get("configuration", {}), dict)
+            else []
+        )
     if wrong:
         raise DamageError(f"{where} is damaged: its attributes {', '.join(wrong)} are not what a study writes.")
 
 
-def check_arrays(root: zarr.Group, where: object) -> None:
-    """Check names, codecs and sizes of every array before any chunk is read.
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
-    A store from a stranger can so neither name a path outside of itself, nor run a codec that unpickles, nor unpack a
-    small chunk into all of the memory.
+
+def check_specs(texts: Iterable[str], where: object) -> None:
+    """Check that stored interventions have the form of interventions, of whatever kinds.
 
     Raises
     ------
     DamageError
-        Something is not as a study writes it.
+        One has not.
     """
-    with faults_told(where, "listing"):
-        members = dict(root.members(max_depth=None))
-    for path, item in members.items():
-        if not all(_NAME.fullmatch(part) for part in path.split("/")):
-            raise DamageError(f"{where} has a member with the name {path!r:.200}, which no study writes.")
-        if not isinstance(item, zarr.Array):
-            continue
-        _check_array(path, item, where)
-        variable = variable_at(path)
-        dims = getattr(item.metadata, "dimension_names", None)
-        if dims is None or len(dims) != item.ndim or (variable is not None and tuple(dims) != variable.dims):
-            raise DamageError(f"{where} has an array {path} along {dims}, which is not what a study writes.")
+    for text in texts:
+        try:
+            well = _is_spec(json.loads(text), 0)
+        except (ValueError, RecursionError):
+            well = False
+        if not well:
+            raise DamageError(f"{where} is damaged: an intervention is stored as {shown(text)}.")
 
 
-def _check_array(path: str, array: zarr.Array[Any], where: object) -> None:
-    metadata = array.metadata
-    if metadata.zarr_format != 3:
-        raise DamageError(f"{where} has an array {path} of zarr version 2, which may run code; it is not read.")
-    codecs = list(metadata.codecs)
-    for codec in codecs:
-        if isinstance(codec, ShardingCodec):
-            codecs += [*codec.codecs, *codec.index_codecs]
-    strange = [type(codec).__name__ for codec in codecs if not isinstance(codec, _CODECS)]
-    if strange:
-        raise DamageError(f"{where} has an array {path} with the codec {strange[0]}, which no study writes.")
-    kind = np.dtype(array.dtype).kind
-    if kind not in "biufTO" or (kind == "O" and not any(isinstance(codec, VLenUTF8Codec) for codec in codecs)):
-        raise DamageError(f"{where} has an array {path} of type {array.dtype}, which no study writes.")
-    size = math.prod(array.chunks) * max(np.dtype(array.dtype).itemsize, 1)
-    if size > _MOST_CHUNK_BYTES or (kind in "TO" and math.prod(array.shape) > _MOST_TEXTS):
-        raise DamageError(
-            f"{where} has an array {path} with chunks of {size:,} bytes; no study writes more than "
-            f"{_MOST_CHUNK_BYTES:,}, and reading it might fill the memory."
-        )
+def _is_spec(value: Any, depth: int) -> bool:
+    configuration = (
+        value.get("configuration") if isinstance(value, dict) and isinstance(value.get("name"), str) else None
+    )
+    if not isinstance(configuration, dict) or depth > MOST_DEPTH:
+        return False
+    window, parts, fill = (configuration.get(name) for name in ("window", "parts", "fill"))
+    if window is not None and not (isinstance(window, list) and window and all(_is_pair(entry) for entry in window)):
+        return False
+    if fill is not None and not (
+        isinstance(fill, dict) and isinstance(fill.get("configuration"), dict) and "name" in fill
+    ):
+        return False
+    if parts is None:
+        return True
+    return isinstance(parts, list) and len(parts) <= MOST_PARTS and all(_is_spec(part, depth + 1) for part in parts)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_integer, value))
 
 
 def stored_grid(root: zarr.Group, where: object) -> Grid:
@@ -110,22 +286,20 @@ def stored_grid(root: zarr.Group, where: object) -> Grid:
     DamageError
         The coordinates do not say it.
     """
+    stored = read_stored(root.store, where)
     with faults_told(where, "reading the coordinates of"):
-        specs = [str(text) for text in _values(root, "outcomes/spec")]
-        prompts = [str(text) for text in _values(root, "outcomes/prompt")]
-        seeds = [int(seed) for seed in _values(root, "outcomes/seed")]
-        summary = _values(root, "activation_summary/component") if "activation_summary" in root else ()
-        activations = sorted(root["activations"].group_keys()) if "activations" in root else ()  # type: ignore[union-attr]
-    try:
-        interventions = tuple(Intervention.from_json(json.loads(text)) for text in specs)
-    except (CausalUNetError, ValueError, RecursionError) as error:
-        raise DamageError(f"{where} is damaged: an intervention cannot be read back ({error!s:.200}).") from error
+        specs, prompts, seeds = (_values(stored, f"outcomes/{name}") for name in ("spec", "prompt", "seed"))
+        summary = _values(stored, "activation_summary/component") if "activation_summary" in stored.groups else []
+        components = sorted(path.partition("/")[2] for path in stored.groups if path.startswith(f"{_OF_COMPONENTS}/"))
+        try:
+            interventions = tuple(Intervention.from_json(json.loads(text)) for text in specs)
+        except (CausalUNetError, RecursionError) as error:
+            raise DamageError(f"{where} is damaged: an intervention cannot be read back ({error!s:.200}).") from error
     samples = tuple(Sample(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True))
-    return Grid(interventions, samples, tuple(map(str, summary)), tuple(activations))
+    return Grid(interventions, samples, tuple(summary), tuple(components))
 
 
-def _values(root: zarr.Group, path: str) -> Any:
-    found = root[path]
-    if not isinstance(found, zarr.Array):
-        raise DamageError(f"The store has a group where the coordinate {path} should be.")
-    return found[...]
+def _values(stored: Stored, path: str) -> list[Any]:
+    if path not in stored.arrays:
+        raise DamageError(f"The store lacks the coordinate {path}.")
+    return np.asarray(stored.arrays[path][...]).tolist()

@@ -151,8 +151,9 @@ class StudyWriter:
                 del self._root[name]
             self._root.attrs.clear()
         with faults_told(self.repository.location, "laying out"):
+            stored = {path for path, _ in self._root.members(max_depth=None)}
             for array in layout.arrays():
-                made = self._grown(array)
+                made = self._grown(array) if array.path in stored else self._created(array)
                 if array.path in known:
                     made[...] = known[array.path]
             for group in sorted({array.path.rsplit("/", 1)[0] for array in layout.arrays()}):
@@ -161,7 +162,7 @@ class StudyWriter:
                 names = " ".join(item.name for item in coordinates if item.name != item.dim)
                 self._root[group].attrs.update({"created_at": now, "coordinates": names})
                 for item in coordinates:
-                    self._write_coordinate(group, item)
+                    self._write_coordinate(f"{group}/{item.name}", item, stored=f"{group}/{item.name}" in stored)
             created = self.attributes.get("created_at", now)
             own = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_at": created, "block": layout.block}
             self._root.attrs.update({**own, **attributes})
@@ -182,11 +183,12 @@ class StudyWriter:
         return self._arrays[path]
 
     def _grown(self, array: StoredArray) -> zarr.Array[Any]:
-        if array.path in self._root:
-            found = self._array(array.path)
-            if found.shape != array.shape:
-                found.resize(array.shape)
-            return found
+        found = self._array(array.path)
+        if found.shape != array.shape:
+            found.resize(array.shape)
+        return found
+
+    def _created(self, array: StoredArray) -> zarr.Array[Any]:
         text = array.dtype == "str"
         return self._root.create_array(
             array.path,
@@ -200,9 +202,9 @@ class StudyWriter:
             config={"write_empty_chunks": True},
         )
 
-    def _write_coordinate(self, group: str, item: Coordinate) -> None:
-        path, text = f"{group}/{item.name}", item.values.dtype == object
-        if path in self._root:
+    def _write_coordinate(self, path: str, item: Coordinate, *, stored: bool) -> None:
+        text = item.values.dtype == object
+        if stored:
             coordinate = self._array(path)
             if coordinate.shape != item.values.shape:
                 coordinate.resize(item.values.shape)

@@ -210,8 +210,9 @@ def test_what_is_no_store_is_never_written_over(
 
 def test_a_damaged_chunk_is_told_when_it_is_read(copied: Callable[[], Path]) -> None:
     path = copied()
+    size = cu.open_results(path).outcomes.image.nbytes + CHECKSUM
     for file in chunk_files(path):
-        if file.stat().st_size == cu.open_results(path).outcomes.image.nbytes + CHECKSUM:
+        if file.stat().st_size == size:
             flip_one_byte(file)
     results = cu.open_results(path)
     assert results.outcomes.ssim.notnull().all()

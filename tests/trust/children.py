@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -107,7 +108,10 @@ def run_logged(store: str, log: str, environment: dict[str, str]) -> None:
     say = Log(Path(log)).say
     say("start")
     _watch(say)
-    small.run(store)
+    with warnings.catch_warnings(record=True, action="always") as warned:
+        small.run(store)
+    for warning in warned:
+        say("warning", kind=warning.category.__name__, text=str(warning.message))
     say("end")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import causalunet as cu
-
 from tests.trust.children import Child, read_log
 from tests.trust.kills import Figures, KillLoop
 from tests.trust.truth import Truth

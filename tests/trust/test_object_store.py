@@ -1,0 +1,122 @@
+"""The same promises in an object store, where there are no claims: whoever commits second drops its own values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import causalunet as cu
+from causalunet.errors import StorageError, StoreError
+from causalunet.results.writer import StudyWriter
+from tests.trust import small
+from tests.trust.children import Child, read_log
+from tests.trust.kills import KillLoop
+from tests.trust.object_store import ENVIRONMENT, put, s3_server
+from tests.trust.test_kills import check
+from tests.trust.truth import Truth
+
+pytest.importorskip("moto", reason="the S3 server is not installed")
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Address of an empty bucket; everything that opens it is in the environment."""
+    with pytest.MonkeyPatch.context() as patch, s3_server("results") as url:
+        for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": url}.items():
+            patch.setenv(name, value)
+        yield "s3://results"
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_an_object_store_holds_what_a_folder_holds(
+    truth: Truth, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, commit, commits = f"{bucket}/whole", StudyWriter.commit, iter(range(100))
+
+    def then_stop(writer: StudyWriter, *arguments: object) -> None:
+        commit(writer, *arguments)  # type: ignore[arg-type]
+        if next(commits) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyWriter, "commit", then_stop)
+        with pytest.raises(KeyboardInterrupt):
+            small.run(store)
+    unfinished = cu.open_results(store)
+    before = truth.compare(unfinished)
+    assert (before.wrong, before.whole) == ([], False)
+    assert len(before.cells) > 0
+    unfinished.tag("draft")
+
+    results = small.run(store)
+    assert truth.compare(results).whole
+    assert truth.compare(results).wrong == []
+    assert results.verify(quiet=True)
+    assert truth.compare(cu.open_results(store, at="draft")).cells == before.cells
+    assert [commit.tags for commit in results.history() if commit.tags] == [("draft",)]
+    exported = cu.open_results(results.export(tmp_path / "export"))
+    assert truth.compare(exported).wrong == []
+    with pytest.raises(StoreError, match="has no tag or commit 'other'"):
+        cu.open_results(store, at="other")
+
+
+def test_a_killed_run_into_an_object_store_goes_on(truth: Truth, bucket: str, tmp_path: Path) -> None:
+    check(KillLoop(truth, tmp_path, address=f"{bucket}/killed").run(2), 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("writers", [1, 2])
+def test_many_kills_of_runs_into_an_object_store(truth: Truth, bucket: str, tmp_path: Path, writers: int) -> None:
+    loop = KillLoop(truth, tmp_path, address=f"{bucket}/{writers}", writers=writers, seed=writers)
+    check(loop.run(30), 30)
+
+
+def test_two_processes_commit_no_cell_twice_into_an_object_store(truth: Truth, bucket: str, tmp_path: Path) -> None:
+    store, log = f"{bucket}/two", tmp_path / "log"
+    children = [Child.start(store, log) for _ in range(2)]
+    assert [child.ended() for child in children] == [0, 0]
+    seen = truth.compare(cu.open_results(store))
+    assert (seen.wrong, seen.whole) == ([], True)
+    said = read_log(log)
+    committed = [cell for line in said if line["event"] == "committed" for cell in line["cells"]]
+    assert len(committed) == len(set(committed)) == len(seen.cells)
+    begun = [cell for line in said if line["event"] == "begin" for cell in line["cells"]]
+    warned = [line["text"] for line in said if line["event"] == "warning"]
+    print(f"\n{len(begun) - len(committed)} cells were run by both; warnings: {warned}")
+    if len(begun) > len(committed):
+        assert any("were committed by another process first" in text for text in warned)
+
+
+@pytest.fixture
+def refusing(bucket: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address at which an object store cannot be used, for the reason that the test names."""
+    if request.param == "no bucket":
+        yield "s3://nowhere/nothing"
+    elif request.param == "server down":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        yield f"{bucket}/nothing"
+    else:
+        with s3_server("results", INITIAL_NO_AUTH_ACTION_COUNT="1") as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+            yield f"{bucket}/nothing"
+
+
+@pytest.mark.parametrize(
+    "refusing", ["no bucket", "wrong key", pytest.param("server down", marks=pytest.mark.slow)], indirect=True
+)
+def test_an_object_store_that_refuses_is_told(refusing: str) -> None:
+    for doing in (cu.open_results, small.run):
+        started = time.monotonic()
+        with pytest.raises(StorageError, match="the object store refused or could not be reached"):
+            doing(refusing)
+        print(f"\n{doing.__name__}: {time.monotonic() - started:.1f} s")
+
+
+def test_a_creation_that_was_cut_off_is_told(bucket: str) -> None:
+    put(f"{bucket}/cut/config.yaml", b"")
+    with pytest.raises(StoreError, match="creation was cut off"):
+        small.run(f"{bucket}/cut")

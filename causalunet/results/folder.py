@@ -25,8 +25,10 @@ _MOST_SETTINGS = 1 << 16
 """Bytes of a setting or reference."""
 _MOST_UNPACKED = 1 << 28
 """Bytes that one of the engine's compressed files becomes."""
+_MOST_SUMS = 1 << 27
+"""Bytes of the list of checksums, which is read whole."""
 _SETTINGS = {"config.yaml", "refs"}
-_PLAIN = {"chunks", "locks"}
+_PLAIN = {"chunks", "locks", "sums"}
 
 _HEADER = 39
 """Bytes before the content of one of the engine's files; the last one says how it is compressed."""
@@ -67,10 +69,12 @@ def check_folder(folder: Path) -> None:
                 most = _MOST_SETTINGS
             elif entry.name == "zarr.json":
                 most = _MOST_METADATA
+            elif parts == ("sums",):
+                most = _MOST_SUMS
             if size > most or (engine and size * _FACTOR > _MOST_UNPACKED and _too_much(Path(entry.path))):
                 raise DamageError(
-                    f"{folder} holds {'/'.join(parts)!a:.200} of {size:,} bytes, which is, or unpacks to, more than any "
-                    "study writes there. It is not opened, since it might fill the memory."
+                    f"{folder} holds {'/'.join(parts)!a:.200} of {size:,} bytes, which is, or unpacks to, more than "
+                    "any study writes there. It is not opened, since it might fill the memory."
                 )
 
 

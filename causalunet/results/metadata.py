@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import zarr.codecs
@@ -232,7 +232,7 @@ def _check_sizes(shape: list[int], chunks: list[int], inner: list[int], dtype: s
         raise _strange("array", path, f"of {number:,} chunks, {math.prod(within):,} to a shard", where)
 
 
-def _is_shape(value: Any, length: int, least: int) -> bool:
+def _is_shape(value: Any, length: int, least: int) -> TypeGuard[list[int]]:
     return (
         isinstance(value, list) and len(value) == length and all(is_integer(n) and least <= n < 1 << 40 for n in value)
     )
@@ -267,8 +267,8 @@ def _check_kind(document: Mapping[str, Any], kind: str, fields: set[str], path: 
     version, found = document.get("zarr_format"), document.get("node_type")
     if not is_integer(version) or version != 3 or found != kind:
         raise DamageError(
-            f"{where} is damaged: {path or 'the root'} is {shown(found)} of zarr version {shown(version)} where a study "
-            f"writes a {kind} of version 3. Other versions may run code and are not read."
+            f"{where} is damaged: {path or 'the root'} is {shown(found)} of zarr version {shown(version)} where a "
+            f"study writes a {kind} of version 3. Other versions may run code and are not read."
         )
     if strange := sorted(set(document) - fields) or document.get("storage_transformers"):
         raise _strange(kind, path, f"with {shown(strange)}", where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import json
 import shutil
 import tempfile
 import time
@@ -19,10 +20,12 @@ import icechunk
 from filelock import FileLock, Timeout
 from zarr.abc.store import Store
 
-from causalunet.errors import StorageError, StoreError
+from causalunet.errors import DamageError, StorageError, StoreError
 from causalunet.results.claims import claims_held
 from causalunet.results.faults import faults_told
+from causalunet.results.folder import check_folder
 from causalunet.results.location import Location, check_outside
+from causalunet.results.sums import SUMS, Sums
 
 __all__ = ["Commit", "Repository"]
 
@@ -31,8 +34,19 @@ _LOCKS = "locks"
 _LOCK_SECONDS = 600.0
 _NOT_FIRST = ("clean prefix", "updated by other session")
 """What icechunk says where somebody else has begun a store."""
-_LOOKS, _LOOK_SECONDS = 50, 0.2
-_PARTS = {"chunks", "config.yaml", "manifests", "refs", "snapshots", "transactions", "repo", "overwritten", _LOCKS}
+_LOOKS, _LOOK_SECONDS = 25, 0.2
+_PARTS = {
+    "chunks",
+    "config.yaml",
+    "manifests",
+    "refs",
+    "snapshots",
+    "transactions",
+    "repo",
+    "overwritten",
+    _LOCKS,
+    SUMS,
+}
 """Names that icechunk and this package put into a store's folder."""
 
 
@@ -70,6 +84,7 @@ class Repository:
 
     def __init__(self, location: Location, handle: icechunk.Repository) -> None:
         self.location, self._handle = location, handle
+        self._sums = Sums(location.folder) if location.folder is not None else None
 
     @staticmethod
     def exists(location: Location) -> bool:
@@ -96,6 +111,7 @@ class Repository:
                     f"{folder} is not a results store that can be written to: it holds {', '.join(strange[:3])}. "
                     f"{_ADVICE}"
                 )
+            check_folder(folder)
         _quiet()
         with faults_told(location, "looking for a store at"):
             return icechunk.Repository.exists(location.storage())
@@ -105,6 +121,7 @@ class Repository:
         """Open a store that exists; chunks outside of it are never followed."""
         _quiet()
         with faults_told(location, "opening"):
+            _check_settings(location)
             return cls(location, icechunk.Repository.open(location.storage(), config=_config()))
 
     @classmethod
@@ -176,18 +193,19 @@ class Repository:
         """
         if at is None:
             with faults_told(self.location, "opening"):
-                return self._handle.readonly_session(_BRANCH).store
+                return self._checked(self._handle.readonly_session(_BRANCH))
         tags = self.tags()
         with faults_told(self.location, "opening"):
             if at in tags:
-                return self._handle.readonly_session(tag=at).store
+                return self._checked(self._handle.readonly_session(tag=at))
         try:
-            return self._handle.readonly_session(snapshot_id=at).store
+            session = self._handle.readonly_session(snapshot_id=at)
         except (icechunk.IcechunkError, ValueError) as error:
             known = ", ".join(sorted(tags)) or "none yet; make one with results.tag(name)"
             raise StoreError(
                 f"{self.location} has no tag or commit {at!r}. Tags: {known}. Commits are listed by results.history()."
             ) from error
+        return self._checked(session)
 
     def commit(self, session: icechunk.Session, message: str, added: Mapping[str, Any]) -> str:
         """Make a session's writes visible, all at once.
@@ -207,7 +225,9 @@ class Repository:
         """
         # Commits of several processes on one local disk may overwrite each other's reference without a lock.
         with self._locked(self.location, "commit"), faults_told(self.location, "committing to"):
-            return session.commit(message, metadata=dict(added), rebase_with=icechunk.ConflictDetector())
+            commit = session.commit(message, metadata=dict(added), rebase_with=icechunk.ConflictDetector())
+            self._sum(commit)
+            return commit
 
     def history(self, most: int | None = None) -> list[Commit]:
         """Every commit, or so many of them, newest first."""
@@ -215,9 +235,12 @@ class Repository:
             named: dict[str, list[str]] = {}
             for tag in sorted(self._handle.list_tags()):
                 named.setdefault(self._handle.lookup_tag(tag), []).append(tag)
+            found = list(itertools.islice(self._handle.ancestry(branch=_BRANCH), most))
+            if self._sums is not None:
+                self._sums.check(f"snapshots/{info.id}" for info in found)
             return [
                 Commit(info.id, info.written_at, info.message, dict(info.metadata), tuple(named.get(info.id, ())))
-                for info in itertools.islice(self._handle.ancestry(branch=_BRANCH), most)
+                for info in found
             ]
 
     def tags(self) -> frozenset[str]:
@@ -238,10 +261,33 @@ class Repository:
         with faults_told(self.location, "opening"):
             return self._handle.lookup_branch(_BRANCH)
 
+    def _sum(self, commit: str) -> None:
+        """Add the checksums of the engine's files that make a commit."""
+        if self._sums is not None:
+            self._sums.add((f"snapshots/{commit}", *self._manifests(commit)))
+
+    def _checked(self, session: icechunk.Session) -> Store:
+        self._check(session.snapshot_id)
+        return session.store
+
+    def _check(self, commit: str) -> None:
+        """Compare the engine's files that make a commit with their checksums."""
+        if self._sums is not None:
+            with faults_told(self.location, "checking"):
+                self._sums.check([f"snapshots/{commit}"])
+                self._sums.check(self._manifests(commit))
+
+    def _manifests(self, commit: str) -> list[str]:
+        return [f"manifests/{entry['id']}" for entry in json.loads(self._handle.inspect_snapshot(commit))["manifests"]]
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Keep other processes on this machine from changing the layout meanwhile."""
         with self._locked(self.location, "layout"):
+            newest = self.newest()
+            self._check(newest)
+            with faults_told(self.location, "writing checksums of"):
+                self._sum(newest)  # of a run that was killed between its commit and this
             yield
 
     @contextmanager
@@ -314,6 +360,23 @@ def _quiet() -> None:
     """Silence the warning that local commits need a lock, which they get here."""
     icechunk.set_logs_filter("error")
     warnings.filterwarnings("ignore", message=".*local.*storage.*", module="icechunk")
+
+
+def _check_settings(location: Location) -> None:
+    """Refuse settings that no study writes: some lead out of the store, others let reading wait for ever."""
+    stored, own = icechunk.Repository.fetch_config(location.storage()), _config()
+    names = (
+        "caching",
+        "get_partial_values_concurrency",
+        "max_concurrent_requests",
+        "storage",
+        "virtual_chunk_containers",
+    )
+    values = {} if stored is None else {name: getattr(stored, name) for name in names}
+    if strange := [name for name, value in values.items() if value is not None and value != getattr(own, name)]:
+        raise DamageError(
+            f"{location} has settings in config.yaml that no study writes: {', '.join(strange)}. It is not opened."
+        )
 
 
 def _config() -> icechunk.RepositoryConfig:

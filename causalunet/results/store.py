@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import xarray as xr
-import zarr
 from zarr.abc.store import Store
 
 from causalunet.dims import INTERVENTION
 from causalunet.errors import StoreError
+from causalunet.results.exported import ExportedStore
 from causalunet.results.faults import faults_told
+from causalunet.results.folder import check_folder
 from causalunet.results.index import InterventionIndex
+from causalunet.results.lazy import datasets_of
 from causalunet.results.location import Location
 from causalunet.results.repository import Commit, Repository
-from causalunet.results.stored import check_arrays, check_attributes
+from causalunet.results.stored import read_stored
 
 if TYPE_CHECKING:
     from causalunet.results.verify import Verification
@@ -165,11 +166,8 @@ def open_results(path: str | Path, *, at: str | None = None) -> Results:
     source = open_source(path, at)
     location = source.location
     with faults_told(location, "opening"):
-        root = zarr.open_group(source.store, mode="r", zarr_format=3)
-        check_attributes(dict(root.attrs), location)
-        check_arrays(root, location)
-        tree = xr.open_datatree(source.store, engine="zarr", chunks=None, consolidated=False, zarr_format=3)  # type: ignore[arg-type]
-        results = Results.from_dict({node.path: _with_index(node.to_dataset(inherit=False)) for node in tree.subtree})
+        datasets = datasets_of(read_stored(source.store, location), location)
+        results = Results.from_dict({path: _with_index(dataset) for path, dataset in datasets.items()})
     results._source = source
     return results
 
@@ -177,7 +175,8 @@ def open_results(path: str | Path, *, at: str | None = None) -> Results:
 def open_source(path: str | Path, at: str | None = None) -> Source:
     """Find a store, without reading what it holds; arguments and errors as for `open_results`."""
     location = Location.parse(path)
-    return _export_source(location, at) if _is_export(location) else _live_source(location, at)
+    with faults_told(location, "opening"):
+        return _export_source(location, at) if _is_export(location) else _live_source(location, at)
 
 
 def store_exists(path: str | Path) -> bool:
@@ -201,38 +200,20 @@ def _export_source(location: Location, at: str | None) -> Source:
     folder = location.folder
     if folder is None:
         raise StoreError(f"{location} is not a folder. {_ADVICE}")
-    _refuse_links(folder)
-    with faults_told(location, "opening"):
-        return Source(location, zarr.storage.LocalStore(folder, read_only=True), "")
+    check_folder(folder)
+    return Source(location, ExportedStore(folder, read_only=True), "")
 
 
 def _live_source(location: Location, at: str | None) -> Source:
     folder = location.folder
     if folder is not None and not folder.exists():
         raise StoreError(f"There is nothing at {folder}. Run a study with study.run({str(folder)!r}) first.")
-    if folder is not None and folder.is_dir():
-        _refuse_links(folder)
     if not Repository.exists(location):
         found = "nothing of causalunet's is there" if folder is None else "it has neither refs nor zarr.json"
         raise StoreError(f"{location} is not a results store: {found}. {_ADVICE}")
     repository = Repository.open(location)
     store = repository.readable(at)
     return Source(location, store, store.session.snapshot_id)  # type: ignore[attr-defined]
-
-
-def _refuse_links(folder: Path) -> None:
-    """Refuse stores that lead elsewhere: links are followed by every reader, and devices never end."""
-    pending = [os.fspath(folder)]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                elif not entry.is_file(follow_symlinks=False):
-                    raise StoreError(
-                        f"{folder} holds {os.path.relpath(entry.path, folder)}, which is a link or a device. Results "
-                        "are plain files; this store may want to be read as something else, so it is not opened."
-                    )
 
 
 def _with_index(dataset: xr.Dataset) -> xr.Dataset:

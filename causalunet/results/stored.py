@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ _NUMBERS = ("model_flops", "threads", "unet_calls_planned", "unet_calls_naive", 
 _OF_STUDY = {"name": str, "model": str, "sampler": dict, "record": dict, "prompts": list, "interventions": list}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stored:
     """What a store holds, checked.
 
@@ -49,13 +50,18 @@ class Stored:
         Of the root.
     groups : dict of str to dict
         Attributes of every group with arrays, by path.
-    arrays : dict of str to zarr.Array
+    asynchronous : dict of str to zarr.AsyncArray
         By path; reading them takes no more memory than their chunks.
     """
 
     attributes: dict[str, Any]
     groups: dict[str, dict[str, Any]]
-    arrays: dict[str, zarr.Array[Any]]
+    asynchronous: dict[str, zarr.AsyncArray[Any]]
+
+    @cached_property
+    def arrays(self) -> dict[str, zarr.Array[Any]]:
+        """The same arrays, to be read in turn."""
+        return {path: zarr.Array(array) for path, array in self.asynchronous.items()}
 
 
 def read_stored(store: Store, where: object) -> Stored:
@@ -89,44 +95,48 @@ def read_stored(store: Store, where: object) -> Stored:
 
 async def _documents(store: Store, where: object) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Documents of the root, of its groups and of their arrays; nothing else is looked at."""
+    (root,) = (await _read_several(store, [""], where)).values()
+    check_attributes(root.get("attributes"), where)
+    paths = await _members(store, "", _MOST_MEMBERS, where)
+    if strange := [path for path in paths if path not in _GROUPS]:
+        raise _strange_member(strange[0], where)
+    if _OF_COMPONENTS in paths:
+        paths += await _members(store, _OF_COMPONENTS, MOST_BLOCKS, where)
+    groups = await _read_several(store, paths, where)
+    arrays: list[str] = []
+    for group in groups:
+        arrays += await _members(store, group, _MOST_MEMBERS, where) if group != _OF_COMPONENTS else []
+    return root, groups, await _read_several(store, arrays, where)
+
+
+async def _read_several(store: Store, paths: list[str], where: object) -> dict[str, dict[str, Any]]:
     prototype = default_buffer_prototype()
 
-    async def document(path: str) -> dict[str, Any]:
+    async def read(path: str) -> dict[str, Any]:
         content = await store.get(f"{path}/zarr.json".lstrip("/"), prototype)
         if content is None:
             raise _strange_member(path, where)
         return read_document(content.to_bytes(), path, where)
 
-    async def several(paths: list[str]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for start in range(0, len(paths), _AT_ONCE):
-            some = paths[start : start + _AT_ONCE]
-            found |= zip(some, await asyncio.gather(*map(document, some)), strict=True)
-        return found
+    found: dict[str, dict[str, Any]] = {}
+    for start in range(0, len(paths), _AT_ONCE):
+        some = paths[start : start + _AT_ONCE]
+        found |= zip(some, await asyncio.gather(*map(read, some)), strict=True)
+    return found
 
-    async def members(group: str, most: int) -> list[str]:
-        names: list[str] = []
-        async for name in store.list_dir(group):
-            if name in _V2 or not (name.startswith(".") or name == "zarr.json" or COMPONENT_NAME.fullmatch(name)):
-                raise _strange_member(f"{group}/{name}".lstrip("/"), where)
-            if not name.startswith(".") and name != "zarr.json":
-                names.append(f"{group}/{name}".lstrip("/"))
-            if len(names) > most:
-                raise DamageError(
-                    f"{where} has more than {most:,} members of {group or 'the root'}; no study has so many."
-                )
-        return sorted(names)
 
-    root = await document("")
-    check_attributes(root.get("attributes"), where)
-    paths = await members("", _MOST_MEMBERS)
-    if strange := [path for path in paths if path not in _GROUPS]:
-        raise _strange_member(strange[0], where)
-    if _OF_COMPONENTS in paths:
-        paths += await members(_OF_COMPONENTS, MOST_BLOCKS)
-    groups = await several(paths)
-    arrays = [path for group in paths if group != _OF_COMPONENTS for path in await members(group, _MOST_MEMBERS)]
-    return root, groups, await several(arrays)
+async def _members(store: Store, group: str, most: int, where: object) -> list[str]:
+    """Paths of what lies in a group; hidden files are not looked at."""
+    paths: list[str] = []
+    async for name in store.list_dir(group):
+        path = f"{group}/{name}".lstrip("/")
+        hidden = name.startswith(".") and name not in _V2
+        if hidden or name == "zarr.json":
+            continue
+        paths.append(path)
+        if not COMPONENT_NAME.fullmatch(name) or name in _V2 or len(paths) > most:
+            raise _strange_member(path, where)
+    return sorted(paths)
 
 
 def _strange_member(path: str, where: object) -> DamageError:
@@ -152,12 +162,12 @@ def _alone(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name != "consolidated_metadata"}
 
 
-def _array(store: Store, path: str, document: dict[str, Any], where: object) -> zarr.Array[Any]:
+def _array(store: Store, path: str, document: dict[str, Any], where: object) -> zarr.AsyncArray[Any]:
     checked: Any = array_document(document, path, where)
-    return zarr.Array(zarr.AsyncArray(checked, StorePath(store, path)))
+    return zarr.AsyncArray(checked, StorePath(store, path))
 
 
-def _check_dims(arrays: Mapping[str, zarr.Array[Any]], groups: Iterable[str], where: object) -> None:
+def _check_dims(arrays: Mapping[str, zarr.AsyncArray[Any]], groups: Iterable[str], where: object) -> None:
     """Check that arrays of one group, and the shared dimensions of all, have one size, and their coordinates."""
     sizes: dict[tuple[str, str], tuple[int, str]] = {}
     for path, array in arrays.items():
@@ -181,7 +191,7 @@ def _check_dims(arrays: Mapping[str, zarr.Array[Any]], groups: Iterable[str], wh
         raise DamageError(f"{where} is damaged: it lacks {', '.join(lacking[:3])}.")
 
 
-def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:
+def dims_of(array: zarr.Array[Any] | zarr.AsyncArray[Any]) -> tuple[str, ...]:
     """Names of an array's dimensions."""
     names: Any = getattr(array.metadata, "dimension_names", None)
     return tuple(names or ())

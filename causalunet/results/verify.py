@@ -75,10 +75,14 @@ class Verification:
         wrong = [finding for finding in self.findings if finding.problems]
         return 0 if not wrong else 1 if any(finding.damage for finding in wrong) else 3
 
+    @property
+    def verdict(self) -> str:
+        """What it comes to, in words."""
+        return {0: "sound and complete", 1: "NOT sound", 3: "sound, not complete"}[self.exit_code]
+
     def table(self) -> Table:
         """The findings as a table."""
-        verdict = {0: "sound and complete", 1: "NOT sound", 3: "sound, not complete"}[self.exit_code]
-        table = Table(title=f"{self.where}: {verdict}", title_justify="left")
+        table = Table()
         table.add_column("check")
         table.add_column("looked at", justify="right")
         table.add_column("found", overflow="fold")
@@ -90,13 +94,15 @@ class Verification:
         return table
 
     def print(self, console: Console | None = None) -> None:
-        """Print the table."""
-        (console or Console()).print(self.table(), markup=False)
+        """Print the verdict and the table."""
+        console = console or Console()
+        console.print(f"{self.where}: {self.verdict}", markup=False, highlight=False, soft_wrap=True)
+        console.print(self.table(), markup=False)
 
     def __str__(self) -> str:
-        """The table as text."""
+        """Verdict and table as text."""
         text = io.StringIO()
-        Console(width=120, file=text).print(self.table(), markup=False)
+        self.print(Console(width=120, file=text))
         return text.getvalue()
 
 

@@ -6,7 +6,7 @@ import datetime
 import warnings
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from causalunet.cli.printing import ago, aligned, folded, one_line, plain, size, told_warnings
@@ -35,6 +35,7 @@ def test_columns_stand_under_each_other(rows: list[tuple[str, str]]) -> None:
     assert [line[width:].strip() for line in lines] == [second for _, second in rows]
 
 
+@example(["results/first-study.zarr" * 9])
 @given(st.lists(st.text("ab/-", min_size=1, max_size=120), min_size=1))
 def test_folding_never_breaks_a_word(words: list[str]) -> None:
     assert folded(" ".join(words), first="  ", rest="    ").split() == words

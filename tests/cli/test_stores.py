@@ -244,7 +244,7 @@ def test_a_reader_that_stops_reading_ends_the_command(store: Path) -> None:
     os.close(reading)
     with os.fdopen(writing, "w") as pipe:
         done = subprocess.run(
-            [sys.executable, "-m", "causalunet", "ls", str(store)],
+            [sys.executable, "-m", "causalunet", "status", str(store)],
             stdout=pipe,
             stderr=subprocess.PIPE,
             text=True,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import icechunk
 import pytest
 
 import causalunet as cu
 from tests.trust.damage import Reader, all_damaged, chunk_files, cut, damaged, flip
-from tests.trust.truth import Truth
+from tests.trust.truth import Truth, Values, read, same
 
 Files = dict[str, list[Path]]
 
@@ -69,3 +72,93 @@ def test_a_flipped_bit_of_a_chunk_is_an_error(stored: tuple[Path, Files]) -> Non
 @pytest.mark.timeout(3600)
 def test_many_flipped_bits_are_errors(stored: tuple[Path, Files]) -> None:
     flips(stored, 250)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_damaged_chunk_files_of_a_live_store_are_errors(live: Path, change: str) -> None:
+    files, reader = chunk_files(live), Reader(live)
+    silent = []
+    for array in filter(variable_at, files):
+        with damaged(files[array][-1], CHANGES[change]):
+            if not reader.fails(array):
+                silent.append(array)
+    assert silent == []
+    with all_damaged([of_array[0] for of_array in files.values()], CHANGES[change]):
+        assert reader.named() == files.keys(), "verification names them all, coordinates too"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", CHANGES)
+def test_coordinates_that_are_damaged_are_errors(live: Path, change: str) -> None:
+    files, reader = chunk_files(live), Reader(live)
+    for array in set(files) - set(filter(variable_at, files)):
+        with damaged(files[array][0], CHANGES[change]):
+            assert reader.fails(array), array
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_damaged_chunk_files_of_an_export_are_found_by_verification(export: Path, change: str) -> None:
+    files, reader = chunk_files(export), Reader(export)
+    for array in filter(variable_at, files):
+        with damaged(files[array][0], CHANGES[change]):
+            # Zarr reads a chunk that is not there, or empty, as one that was never written.
+            assert reader.fails(array) or change in ("deleted", "emptied")
+            assert array in reader.named(), "found when it is the only one"
+    with all_damaged([of_array[0] for of_array in files.values()], CHANGES[change]):
+        assert reader.named() == files.keys()
+
+
+Everything = tuple[Values, str, list[cu.results.Commit]]
+
+
+def everything(path: Path) -> Everything:
+    """All that a store says: values, attributes, history."""
+    results = cu.open_results(path)
+    attributes = {
+        node.path: [node.attrs, {name: variable.attrs for name, variable in node.variables.items()}]
+        for node in results.subtree
+    }
+    return read(results), json.dumps(attributes, sort_keys=True), results.history()
+
+
+def equal(one: Everything, two: Everything) -> bool:
+    values, others = one[0], two[0]
+    return (
+        one[1:] == two[1:] and values.keys() == others.keys() and all(same(values[k][1], others[k][1]) for k in values)
+    )
+
+
+def flips_beside_chunks(path: Path, trials: int) -> None:
+    """One flipped bit at a time in what is no chunk; every kind of file as often as any other."""
+    whole, draw, counts, silent = everything(path), random.Random(0), Counter[str](), []
+    files = defaultdict(list)
+    for file in sorted(path.rglob("*")):
+        kind = file.relative_to(path).parts[0]
+        if file.is_file() and file.stat().st_size and kind not in ("chunks", "locks"):
+            files[kind].append(file)
+    newest = path / "snapshots" / cu.open_results(path).history()[0].id
+    files["newest snapshot"] = [newest]
+    for _ in range(trials):
+        kind = draw.choice(sorted(files))
+        file = draw.choice(files[kind])
+        with damaged(file, flip(draw)):
+            try:
+                found = everything(path)
+            except (cu.CausalUNetError, icechunk.IcechunkError):
+                counts[f"{kind}: an error"] += 1
+                continue
+            counts[f"{kind}: no difference"] += 1
+            if not equal(found, whole):
+                silent.append(file.relative_to(path))
+    print(f"\n{trials} flips beside chunks: {dict(sorted(counts.items()))}")
+    assert silent == []
+
+
+def test_a_flipped_bit_beside_the_chunks_changes_nothing_silently(live: Path) -> None:
+    flips_beside_chunks(live, 15)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_many_flipped_bits_beside_the_chunks_change_nothing_silently(live: Path) -> None:
+    flips_beside_chunks(live, 300)

@@ -1,0 +1,175 @@
+"""What is stored to trust results by, and whether verifying finds what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import causalunet as cu
+from causalunet.execute import audit
+from causalunet.models.text_to_image import TextToImage
+from causalunet.provenance import describe
+from tests.analysis.synthetic import edited
+
+SCRIPT = """
+import causalunet as cu
+from causalunet.provenance import calling_source
+
+def helper():
+    return calling_source()
+
+print(helper()["name"], helper()["git"]["changed"])
+"""
+
+
+def test_every_edit_is_counted_where_it_applied(results: xr.DataTree, study: cu.Study) -> None:
+    fired = results.audit.fired
+    steps, places = fired.step.values.tolist(), fired.place.values.tolist()
+    expected = np.zeros(fired.shape, np.uint8)
+    for row, item in enumerate(study.interventions):
+        for edit in item.edits():
+            for step in edit.window:
+                expected[row, :, steps.index(step), places.index(edit.component)] = 1
+    np.testing.assert_array_equal(fired, expected)
+    np.testing.assert_array_equal(fired.sel(kind="skip_steps", place="unet").sum("sample").values, [[0, 0, 3, 3, 0, 0]])
+
+
+def test_noise_floor_and_drift_are_measured(results: xr.DataTree) -> None:
+    image, null = results.baseline.image, results.outcomes.image.sel(kind="null").squeeze("intervention")
+    np.testing.assert_array_equal(results.audit.null_difference, np.abs(null.values - image.values).max(axis=(1, 2, 3)))
+    drift = results.audit.drift.values
+    assert np.isfinite(drift[0])
+    assert drift[0] < 1e-4
+    assert np.isnan(drift[1:]).all(), "one plain call per part"
+
+
+def test_a_hook_that_stays_behind_shows_as_drift(
+    tiny_model: TextToImage, study: cu.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left_behind(*arguments: Any) -> Any:
+        handle = tiny_model.unet.out[2].register_forward_hook(lambda _module, _inputs, output: output + 0.1)
+        try:
+            return audit.drift(*arguments)
+        finally:
+            handle.remove()
+
+    monkeypatch.setattr("causalunet.execute.runner.drift", left_behind)
+    results = study.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
+    assert results.audit.drift.values[0] > 0.05
+    found = results.verify(quiet=True)
+    assert found.exit_code == 1
+    assert "drift" in {finding.check for finding in found.findings if finding.problems}
+
+
+def spoil(path: str, value: Any, index: Any = ...) -> Callable[[zarr.Group], None]:
+    def change(root: zarr.Group) -> None:
+        root[path][index] = value  # type: ignore[index]
+
+    return change
+
+
+def forget(path: str) -> Callable[[zarr.Group], None]:
+    def change(root: zarr.Group) -> None:
+        del root[path]
+
+    return change
+
+
+def other_study(root: zarr.Group) -> None:
+    root.attrs["study"] = {**root.attrs["study"], "name": "better"}  # type: ignore[dict-item]
+
+
+WRONG = {
+    "edit that did not fire": (spoil("audit/fired", 0, (2, 1)), "edits fired", "the first of intervention 2, sample 1"),
+    "edit that fired twice": (spoil("audit/fired", 2, (2, 1, 0, 0)), "edits fired", "1 edits fired another number"),
+    "number that is none": (spoil("outcomes/ssim", np.nan, (1, 2)), "finite", r"outcomes/ssim: 1 not finite.*\(1, 2\)"),
+    "infinite activation": (
+        spoil("activations/mid/baseline", np.inf, (0, 1, 0, 0, 0)),
+        "finite",
+        "activations/mid/baseline: 1 not finite",
+    ),
+    "noise": (spoil("audit/null_difference", 0.1), "noise floor", "largest difference 0.1, more than 1e-05"),
+    "another study": (other_study, "study", "not the one that its digest names"),
+    "array that is gone": (forget("outcomes/mse"), "written whole", "outcomes/mse: the array is missing"),
+}
+
+
+@pytest.mark.parametrize(("change", "check", "message"), WRONG.values(), ids=WRONG)
+def test_verifying_finds_what_is_wrong(
+    copied: Callable[[], Path], change: Callable[[zarr.Group], None], check: str, message: str
+) -> None:
+    path = copied()
+    with edited(path) as root:
+        change(root)
+    found = cu.open_results(path).verify(quiet=True)
+    assert not found
+    assert found.exit_code == 1
+    (finding,) = [finding for finding in found.findings if finding.problems]
+    assert finding.check == check
+    (problem,) = finding.problems
+    assert re.search(message, problem), problem
+
+
+def test_what_is_missing_is_not_what_is_wrong(copied: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    path = copied()
+    with edited(path) as root:
+        root["outcomes/status"][1, 2] = 0
+    found = cu.open_results(path).verify()
+    assert found.exit_code == 3
+    printed = capsys.readouterr().out
+    assert "sound, not complete" in printed
+    assert "1 cells not run yet" in printed
+
+
+def test_a_sound_store_is_told_so(
+    results: cu.results.Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert results.verify()
+    assert "sound and complete" in capsys.readouterr().out
+    exported = cu.open_results(results.export(tmp_path / "export.zarr")).verify(quiet=True)
+    assert (exported.exit_code, capsys.readouterr().out) == (0, "")
+    assert "sound and complete" in str(exported)
+
+
+def test_the_study_file_is_kept(results: xr.DataTree) -> None:
+    (source,) = results.attrs["sources"]
+    kept = Path(__file__).with_name("conftest.py")  # where the fixture calls study.run
+    assert (source["name"], source["text"]) == (kept.name, kept.read_text())
+
+
+def test_git_tells_the_state_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "study.py"
+    file.write_text(SCRIPT)
+    assert describe(file)["git"] is None  # type: ignore[index]
+    for command in (
+        ["init", "-q"],
+        ["add", "study.py"],
+        ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-qm", "study"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert describe(file)["git"] == {"commit": commit.stdout.strip(), "changed": False}  # type: ignore[index]
+    (tmp_path / "other.py").write_text("")
+    assert not describe(file)["git"]["changed"], "another file does not matter"  # type: ignore[index]
+    file.write_text(SCRIPT + "\n")
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["study.py", "True"]
+
+
+def test_what_cannot_be_kept_is_left_out(tmp_path: Path) -> None:
+    large = tmp_path / "large.py"
+    large.write_text("#" * 300_000)
+    assert describe(large)["text"] is None  # type: ignore[index]
+    assert describe(tmp_path / "gone.py") is None
+    bytes_ = tmp_path / "bytes.py"
+    bytes_.write_bytes(b"\xff\xfe")
+    assert describe(bytes_)["text"] == "\ufffd\ufffd"  # type: ignore[index]

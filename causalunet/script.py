@@ -118,7 +118,7 @@ def run_script(
         draw(results, folder, console)
         _write_page(results, folder, _first_line(description))
     except KeyboardInterrupt:
-        console.print("Interrupted. Samples that were finished are stored; the same command goes on after them.")
+        console.print("Interrupted. What was committed stays; the same command goes on after it.")
         sys.exit(130)
     except CausalUNetError as error:
         Console(stderr=True).print(str(error), highlight=False, markup=False, soft_wrap=True)

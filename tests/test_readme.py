@@ -1,4 +1,4 @@
-"""The README's Python blocks run as typed, one after the other."""
+"""The Python blocks of README and docs/results.md run as typed, one after the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def test_every_block_runs_as_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocks = python_blocks((ROOT / "README.md").read_text())
-    assert len(blocks) == 3
+    assert len(blocks) == 4
+    blocks += python_blocks((ROOT / "docs/results.md").read_text())  # which goes on with the README's results
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "readme_example.py"
     source.write_text("\n".join(blocks))
@@ -26,8 +27,10 @@ def test_every_block_runs_as_typed(
     printed = capsys.readouterr().out
     assert "U-Net calls" in printed
     assert "times fewer" in printed
-    for made in ("first.zarr/zarr.json", "search.zarr/zarr.json", "shortcut.json"):
+    assert "sound and complete" in printed
+    for made in ("first.zarr/refs", "first-plain.zarr/zarr.json", "search.zarr/refs", "shortcut.json"):
         assert (tmp_path / "results" / made).exists()
+    assert (tmp_path / "archive/first.zarr/zarr.json").exists()
 
 
 def test_the_example_is_about_twelve_lines() -> None:

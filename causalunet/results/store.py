@@ -73,7 +73,7 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         """
         from causalunet.results.verify import verify_store
 
-        verification = verify_store(self.source.store, self.source.location)
+        verification = verify_store(self.source.store, self.source.location, export=not self.source.commit)
         if not quiet:
             verification.print()
         return verification

@@ -117,7 +117,7 @@ class _Problems:
     edits: int = 0
 
 
-def verify_store(store: Store, where: object) -> Verification:
+def verify_store(store: Store, where: object, *, export: bool = False) -> Verification:
     """Check a whole store, one chunk in memory at a time.
 
     Parameters
@@ -125,12 +125,15 @@ def verify_store(store: Store, where: object) -> Verification:
     store : zarr Store
     where : object
         Whose text names the store.
+    export : bool
+        Whether every chunk must be there, also of what was not run: plain zarr reads one that is lost, or an empty
+        file, as if it had never been written.
     """
     with faults_told(where, "opening"):
         root = zarr.open_group(store, mode="r", zarr_format=3)
         arrays = {path: item for path, item in root.members(max_depth=None) if isinstance(item, zarr.Array)}
     problems = _Problems()
-    _read_all(store, arrays, where, problems)
+    _read_all(store, arrays, where, problems, export=export)
     findings = [
         _finding("chunks", f"{problems.read:,} read, with checksums", problems.chunks),
         _finding("written whole", f"{len(arrays)} arrays", [*_absent(root, arrays), *problems.missing]),
@@ -147,7 +150,9 @@ def verify_store(store: Store, where: object) -> Verification:
     return Verification(str(where), tuple(findings))
 
 
-def _read_all(store: Store, arrays: dict[str, zarr.Array[Any]], where: object, problems: _Problems) -> None:
+def _read_all(
+    store: Store, arrays: dict[str, zarr.Array[Any]], where: object, problems: _Problems, *, export: bool
+) -> None:
     try:
         coverage = Coverage.read(arrays, where)
     except CausalUNetError as error:
@@ -155,12 +160,12 @@ def _read_all(store: Store, arrays: dict[str, zarr.Array[Any]], where: object, p
         coverage = None
     for path, array in sorted(arrays.items()):
         with faults_told(where, f"listing the chunks of {path} in"):
-            written = _written(store, path)
+            written = _written(store, path, sizes=export)
         shards = array.shards or array.chunks
         for region in regions(array.shape, shards):
             key = _key(array, region, shards)
             if key not in written:
-                if coverage is None or coverage.expects(path, region):
+                if export or coverage is None or coverage.expects(path, region):
                     problems.missing.append(f"{path}: chunk {key.rpartition('/c/')[2]} is missing")
                 continue
             problems.read += 1
@@ -235,11 +240,11 @@ def _completeness(root: zarr.Group) -> Iterator[Finding]:
         yield _finding(f"complete {name}", f"{done:,} of {status.size:,}", lacking, damage=False)
 
 
-def _written(store: Store, path: str) -> set[str]:
-    """Keys of an array's chunks that exist."""
+def _written(store: Store, path: str, *, sizes: bool) -> set[str]:
+    """Keys of an array's chunks that exist and, if sizes are asked for, are not empty."""
 
     async def listed() -> set[str]:
-        return {key async for key in store.list_prefix(path)}
+        return {key async for key in store.list_prefix(path) if not sizes or await store.getsize(key)}
 
     return sync(listed())
 

@@ -14,6 +14,7 @@ import icechunk
 import pytest
 
 import causalunet as cu
+from causalunet.results.schema import variable_at
 from tests.trust.damage import Reader, all_damaged, chunk_files, cut, damaged, flip
 from tests.trust.truth import Truth, Values, read, same
 
@@ -40,10 +41,19 @@ def export(truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cu.open_results(truth.path).export(tmp_path_factory.mktemp("export") / "results.zarr")
 
 
-@pytest.fixture(scope="module", params=["live", "export"])
+@pytest.fixture(scope="module")
+def live_files(live: Path) -> Files:
+    return chunk_files(live)
+
+
+@pytest.fixture(scope="module")
+def export_files(export: Path) -> Files:
+    return chunk_files(export)
+
+
+@pytest.fixture(params=["live", "export"])
 def stored(request: pytest.FixtureRequest) -> tuple[Path, Files]:
-    path: Path = request.getfixturevalue(request.param)
-    return path, chunk_files(path)
+    return request.getfixturevalue(request.param), request.getfixturevalue(f"{request.param}_files")
 
 
 def flips(stored: tuple[Path, Files], trials: int) -> None:
@@ -75,8 +85,8 @@ def test_many_flipped_bits_are_errors(stored: tuple[Path, Files]) -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_damaged_chunk_files_of_a_live_store_are_errors(live: Path, change: str) -> None:
-    files, reader = chunk_files(live), Reader(live)
+def test_damaged_chunk_files_of_a_live_store_are_errors(live: Path, live_files: Files, change: str) -> None:
+    files, reader = live_files, Reader(live)
     silent = []
     for array in filter(variable_at, files):
         with damaged(files[array][-1], CHANGES[change]):
@@ -89,16 +99,18 @@ def test_damaged_chunk_files_of_a_live_store_are_errors(live: Path, change: str)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
-def test_coordinates_that_are_damaged_are_errors(live: Path, change: str) -> None:
-    files, reader = chunk_files(live), Reader(live)
+def test_coordinates_that_are_damaged_are_errors(live: Path, live_files: Files, change: str) -> None:
+    files, reader = live_files, Reader(live)
     for array in set(files) - set(filter(variable_at, files)):
         with damaged(files[array][0], CHANGES[change]):
             assert reader.fails(array), array
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_damaged_chunk_files_of_an_export_are_found_by_verification(export: Path, change: str) -> None:
-    files, reader = chunk_files(export), Reader(export)
+def test_damaged_chunk_files_of_an_export_are_found_by_verification(
+    export: Path, export_files: Files, change: str
+) -> None:
+    files, reader = export_files, Reader(export)
     for array in filter(variable_at, files):
         with damaged(files[array][0], CHANGES[change]):
             # Zarr reads a chunk that is not there, or empty, as one that was never written.

@@ -107,7 +107,8 @@ def _facts(standing: Standing) -> list[tuple[str, str]]:
     else:
         facts.append(("last commit", f"{moment(last.time)} ({ago(last.time)}): {one_line(last.message, 80)}"))
         facts.append(("at work", _at_work(standing.busy)))
-    facts.append(("size", size(standing.size)))
+    if standing.size is not None:
+        facts.append(("size", size(standing.size)))
     if standing.tags:
         facts.append(("tags", ", ".join(one_line(tag, 60) for tag in standing.tags)))
     return facts

@@ -19,6 +19,7 @@ from zarr.codecs import Crc32cCodec
 from causalunet.errors import StoreError
 from causalunet.results.faults import faults_told
 from causalunet.results.location import check_outside
+from causalunet.results.stored import read_stored
 
 __all__ = ["export_store", "regions"]
 
@@ -55,14 +56,13 @@ def export_store(store: Store, where: object, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
+        stored = read_stored(store, where)
         with faults_told(path, "exporting to"):
-            source = zarr.open_group(store, mode="r", zarr_format=3)
-            target = zarr.create_group(str(made / path.name), zarr_format=3, attributes=dict(source.attrs))
-        for name, item in sorted(source.members(max_depth=None)):
-            if isinstance(item, zarr.Array):
-                _copy(name, item, target, where, path)
-            else:
-                target.require_group(name).attrs.update(item.attrs)
+            target = zarr.create_group(str(made / path.name), zarr_format=3, attributes=stored.attributes)
+            for name, attributes in stored.groups.items():
+                target.require_group(name).attrs.update(attributes)
+        for name, array in stored.arrays.items():
+            _copy(name, array, target, where, path)
         with warnings.catch_warnings(), faults_told(path, "exporting to"):
             # Not in the specification of zarr v3 yet; readers that know it open faster, others do not look.
             warnings.filterwarnings("ignore", message="Consolidated metadata")

@@ -41,8 +41,8 @@ class ExportedStore(LocalStore):
         if "/c/" not in key:
             return
         path = self.root / key
-        if not path.is_file():
-            raise DamageError(f"{self.root} is damaged: the file {key} is missing.")
+        if not path.is_file() or not path.stat().st_size:
+            raise DamageError(f"{self.root} is damaged: the file {key} is missing or empty.")
         # A damaged index of a shard may ask for more bytes than any memory has.
         if isinstance(byte_range, RangeByteRequest) and not byte_range.start <= byte_range.end <= path.stat().st_size:
             raise DamageError(f"{self.root} is damaged: the file {key} ends too early.")

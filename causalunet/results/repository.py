@@ -235,12 +235,16 @@ class Repository:
             named: dict[str, list[str]] = {}
             for tag in sorted(self._handle.list_tags()):
                 named.setdefault(self._handle.lookup_tag(tag), []).append(tag)
-            found = list(itertools.islice(self._handle.ancestry(branch=_BRANCH), most))
+            found: dict[str, icechunk.SnapshotInfo] = {}
+            for info in itertools.islice(self._handle.ancestry(branch=_BRANCH), most):
+                if info.id in found:
+                    raise DamageError(f"The history of {self.location} is damaged: a commit comes before itself.")
+                found[info.id] = info
             if self._sums is not None:
-                self._sums.check(f"snapshots/{info.id}" for info in found)
+                self._sums.check(f"snapshots/{commit}" for commit in found)
             return [
                 Commit(info.id, info.written_at, info.message, dict(info.metadata), tuple(named.get(info.id, ())))
-                for info in found
+                for info in found.values()
             ]
 
     def tags(self) -> frozenset[str]:

@@ -6,14 +6,12 @@ import datetime
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from causalunet.errors import DamageError
@@ -21,7 +19,7 @@ from causalunet.results.faults import faults_told
 from causalunet.results.repository import Commit, Repository
 from causalunet.results.schema import COMPLETE, FAILED
 from causalunet.results.store import open_source
-from causalunet.results.stored import check_arrays, check_attributes
+from causalunet.results.stored import Stored, read_stored
 
 __all__ = ["Standing", "Tally"]
 
@@ -112,23 +110,18 @@ class Standing:
         """
         source = open_source(path)
         where, folder = source.location, source.location.folder
-        with faults_told(where, "opening"):
-            root = zarr.open_group(source.store, mode="r", zarr_format=3)
-            attributes = dict(root.attrs)
-        check_attributes(attributes, where)
-        check_arrays(root, where)
-        marks = _Marks(root, where)
+        marks = _Marks(read_stored(source.store, where), where)
         baseline, cells = marks.read("baseline/status"), marks.read("outcomes/status")
         last, tags, busy = None, frozenset[str](), None
         if source.commit:
             repository = Repository.open(where)
             last, tags, busy = repository.history(most=1)[0], repository.tags(), repository.busy()
-        study = attributes.get("study")
-        named: Mapping[str, Any] = study if isinstance(study, Mapping) else {}
+        attributes = marks.stored.attributes
+        study = attributes.get("study", {})
         return cls(
             where=str(where),
-            study=str(named.get("name", "")),
-            model=str(named.get("model", "")),
+            study=str(study.get("name", "")),
+            model=str(study.get("model", "")),
             digest=str(attributes.get("digest", "")),
             cells=Tally.of(cells),
             baselines=Tally.of(baseline),
@@ -144,34 +137,33 @@ class Standing:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class _Marks:
     """Small arrays of a store, read whole."""
 
-    def __init__(self, root: zarr.Group, where: object) -> None:
-        self._root, self._where = root, where
-        with faults_told(where, "listing"):
-            self.paths = sorted(path for path, item in root.members(max_depth=None) if isinstance(item, zarr.Array))
+    stored: Stored
+    where: object
 
     def read(self, path: str) -> NDArray[Any]:
         """The values of an array that every store has."""
-        if path not in self.paths:
-            raise DamageError(f"{self._where} is damaged: the array {path} is missing.")
-        with faults_told(self._where, f"reading {path} from"):
-            found = self._root[path]
-            size = math.prod(found.shape)  # type: ignore[union-attr]
-            if size > _MOST_MARKS:
-                raise DamageError(f"{self._where} claims to have {size:,} entries in {path}; no study has so many.")
-            return np.asarray(found[...])  # type: ignore[index]
+        if path not in self.stored.arrays:
+            raise DamageError(f"{self.where} is damaged: the array {path} is missing.")
+        array = self.stored.arrays[path]
+        size = math.prod(array.shape)
+        if size > _MOST_MARKS:
+            raise DamageError(f"{self.where} claims to have {size:,} entries in {path}; no study has so many.")
+        with faults_told(self.where, f"reading {path} from"):
+            return np.asarray(array[...])
 
 
 def _unrecorded(marks: _Marks, baseline: NDArray[np.bool_], cells: NDArray[np.bool_]) -> int:
     """Count what is not recorded yet of runs that are complete."""
     lacking = 0
-    for path in marks.paths:
+    for path in marks.stored.arrays:
         group, _, name = path.rpartition("/")
         if group.startswith("activation") and name in ("baseline_status", "status"):
             done, status = baseline if name == "baseline_status" else cells, marks.read(path)
-            with faults_told(group, "counting"):
+            with faults_told(marks.where, f"counting {path} in"):
                 lacking += int((done.reshape(*done.shape, *(1,) * (status.ndim - done.ndim)) & (status != 1)).sum())
     return lacking
 
@@ -181,7 +173,7 @@ def _failures(marks: _Marks, cells: NDArray[Any]) -> tuple[tuple[str, int], ...]
     if not failed.any():
         return ()
     reasons = marks.read("outcomes/failure")
-    with faults_told("outcomes/failure", "counting"):
+    with faults_told(marks.where, "counting failures in"):
         return tuple(Counter(map(str, reasons[failed].tolist())).most_common(_MOST_REASONS))
 
 

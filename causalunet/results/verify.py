@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from causalunet.results.coverage import Coverage
 from causalunet.results.export import regions
 from causalunet.results.faults import faults_told
 from causalunet.results.schema import COMPLETE, FAILED, VARIABLES
+from causalunet.results.stored import Stored, read_stored
 
 __all__ = ["Finding", "Verification", "verify_store"]
 
@@ -126,26 +127,24 @@ def verify_store(store: Store, where: object, *, export: bool = False) -> Verifi
     where : object
         Whose text names the store.
     export : bool
-        Whether every chunk must be there, also of what was not run: plain zarr reads one that is lost, or an empty
-        file, as if it had never been written.
+        Whether every chunk must be there, also of what was not run.
     """
-    with faults_told(where, "opening"):
-        root = zarr.open_group(store, mode="r", zarr_format=3)
-        arrays = {path: item for path, item in root.members(max_depth=None) if isinstance(item, zarr.Array)}
+    stored = read_stored(store, where)
+    arrays = stored.arrays
     problems = _Problems()
     _read_all(store, arrays, where, problems, export=export)
     findings = [
         _finding("chunks", f"{problems.read:,} read, with checksums", problems.chunks),
-        _finding("written whole", f"{len(arrays)} arrays", [*_absent(root, arrays), *problems.missing]),
+        _finding("written whole", f"{len(arrays)} arrays", [*_absent(stored), *problems.missing]),
         _finding("finite", f"{problems.numbers:,} numbers", problems.infinite),
     ]
     if not problems.chunks:
         findings += [
             _finding("edits fired", f"{problems.edits:,} of complete cells", problems.fired),
-            *_small(root, "null_difference", "noise floor", _FLOOR),
-            *_small(root, "drift", "drift", _DRIFT),
-            _finding("study", "digest", _digest_problems(root)),
-            *_completeness(root),
+            *_small(stored, "null_difference", "noise floor", _FLOOR),
+            *_small(stored, "drift", "drift", _DRIFT),
+            _finding("study", "digest", _digest_problems(stored.attributes)),
+            *_completeness(stored),
         ]
     return Verification(str(where), tuple(findings))
 
@@ -160,12 +159,12 @@ def _read_all(
         coverage = None
     for path, array in sorted(arrays.items()):
         with faults_told(where, f"listing the chunks of {path} in"):
-            written = _written(store, path, sizes=export)
+            written = _written(store, path)
         shards = array.shards or array.chunks
         for region in regions(array.shape, shards):
             key = _key(array, region, shards)
-            if key not in written:
-                if export or coverage is None or coverage.expects(path, region):
+            if key not in written and not export:
+                if coverage is None or coverage.expects(path, region):
                     problems.missing.append(f"{path}: chunk {key.rpartition('/c/')[2]} is missing")
                 continue
             problems.read += 1
@@ -205,17 +204,19 @@ def _finding(check: str, looked_at: str, problems: list[str], *, damage: bool = 
     return Finding(check, looked_at, tuple(problems), damage)
 
 
-def _absent(root: zarr.Group, arrays: dict[str, zarr.Array[Any]]) -> Iterator[str]:
+def _absent(stored: Stored) -> Iterator[str]:
     """Arrays of the schema that the store lacks."""
-    factors = bool(root.attrs.get("factors"))
+    factors = bool(stored.attributes.get("factors"))
     for variable in VARIABLES:
         needed = not variable.group.startswith("activation") and (factors or "factor" not in variable.dims)
-        if needed and f"{variable.group}/{variable.name}" not in arrays:
+        if needed and f"{variable.group}/{variable.name}" not in stored.arrays:
             yield f"{variable.group}/{variable.name}: the array is missing"
 
 
-def _small(root: zarr.Group, name: str, check: str, most: float) -> Iterator[Finding]:
-    values = np.asarray(root[f"audit/{name}"][...])  # type: ignore[index]
+def _small(stored: Stored, name: str, check: str, most: float) -> Iterator[Finding]:
+    if f"audit/{name}" not in stored.arrays:
+        return
+    values = np.asarray(stored.arrays[f"audit/{name}"][...])
     known = values[np.isfinite(values)]
     if len(known):
         largest = float(known.max())
@@ -223,28 +224,28 @@ def _small(root: zarr.Group, name: str, check: str, most: float) -> Iterator[Fin
         yield _finding(check, f"{len(known)} samples, at most {largest:.2g}", wrong)
 
 
-def _digest_problems(root: zarr.Group) -> list[str]:
+def _digest_problems(attributes: Mapping[str, Any]) -> list[str]:
     try:
-        digest = StudySpec.from_json(root.attrs["study"]).digest  # type: ignore[arg-type]
+        digest = StudySpec.from_json(attributes["study"]).digest
     except (CausalUNetError, KeyError) as error:
         return [f"the stored study cannot be read: {error!s:.200}"]
-    return [] if digest == root.attrs.get("digest") else ["the stored study is not the one that its digest names"]
+    return [] if digest == attributes.get("digest") else ["the stored study is not the one that its digest names"]
 
 
-def _completeness(root: zarr.Group) -> Iterator[Finding]:
+def _completeness(stored: Stored) -> Iterator[Finding]:
     for path, name in (("baseline/status", "baselines"), ("outcomes/status", "cells")):
-        status = np.asarray(root[path][...])  # type: ignore[index]
+        status = np.asarray(stored.arrays[path][...])
         done, failed = int((status == COMPLETE).sum()), int((status == FAILED).sum())
         lacking = [f"{status.size - done - failed:,} {name} not run yet"] if done + failed < status.size else []
         lacking += [f"{failed:,} {name} failed"] if failed else []
         yield _finding(f"complete {name}", f"{done:,} of {status.size:,}", lacking, damage=False)
 
 
-def _written(store: Store, path: str, *, sizes: bool) -> set[str]:
-    """Keys of an array's chunks that exist and, if sizes are asked for, are not empty."""
+def _written(store: Store, path: str) -> set[str]:
+    """Keys of an array's chunks that exist."""
 
     async def listed() -> set[str]:
-        return {key async for key in store.list_prefix(path) if not sizes or await store.getsize(key)}
+        return {key async for key in store.list_prefix(path)}
 
     return sync(listed())
 

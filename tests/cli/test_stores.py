@@ -152,18 +152,13 @@ def test_an_export_opens_with_plain_xarray(store: Path, tmp_path: Path, command:
     assert not Path("s3:").exists()
 
 
-def test_the_page_lies_beside_the_store(copied: Path, command: Command) -> None:
-    told = command("report", copied, "--question", "Which <block>?")
-    assert (told.code, told.out) == (0, f"Page: {copied.with_suffix('.html')}\n")
-    assert "Which &lt;block&gt;?" in copied.with_suffix(".html").read_text()
-    page = copied.with_name("other.html")
+def test_a_page_replaces_nothing_else_unless_told(store: Path, tmp_path: Path, command: Command) -> None:
+    page = tmp_path / "other.html"
     page.write_text("mine")
-    told = command("report", copied, page)
+    told = command("report", store, page)
     assert told.code == 2
     assert "replace it with --force" in told.err
     assert page.read_text() == "mine"
-    told = command("report", copied, page / "below.html")
-    assert (told.code, told.err) == (2, f"causalunet: File exists: {page}\n")
 
 
 @pytest.mark.parametrize(
@@ -254,13 +249,21 @@ def test_a_reader_that_stops_reading_ends_the_command(store: Path) -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_an_error_of_the_system_names_the_file(store: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied", "page.html")
+
+    monkeypatch.setattr("causalunet.results.standing.read_stored", broken)
+    assert command("status", store) == (2, "", "causalunet: Permission denied: page.html\n")
+
+
 def test_an_error_that_nobody_foresaw_is_one_line_too(
     store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: object) -> None:
         raise KeyError("nobody\nknew")
 
-    monkeypatch.setattr("causalunet.results.standing.check_arrays", broken)
+    monkeypatch.setattr("causalunet.results.standing.read_stored", broken)
     assert main(["status", str(store)]) == 2
     told = capsys.readouterr().err
     assert re.fullmatch(r"causalunet: unexpected KeyError in test_stores\.py, line \d+: .* report it .*\n", told)

@@ -98,6 +98,13 @@ class Child:
         return int(code)
 
 
+def warm_up() -> None:
+    """Wait until the server that children are forked from has imported everything."""
+    first = context().Process(target=small.model)
+    first.start()
+    first.join()
+
+
 def run_logged(store: str, log: str, environment: dict[str, str]) -> None:
     """Run the study, as a child."""
     import torch

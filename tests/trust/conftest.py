@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.trust import small
-from tests.trust.children import Child
+from tests.trust.children import Child, warm_up
 from tests.trust.truth import Truth
 
 
@@ -15,7 +15,7 @@ from tests.trust.truth import Truth
 def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
     """What an uninterrupted run stores; its store is not to be changed."""
     folder = tmp_path_factory.mktemp("truth")
-    Child.start(folder / "first.zarr", folder / "first.log").ended()  # the first child waits until all is imported
+    warm_up()
     child = Child.start(folder / "results.zarr", folder / "log")
     child.ended()
     return Truth(folder / "results.zarr", time.monotonic() - child.started)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import causalunet as cu
 from causalunet.errors import DamageError, StorageError, StoreError
+from tests.trust import small
 from tests.trust.children import Cell, Child, read_log, stop
 from tests.trust.truth import Seen, Truth
+
+_AIMED = 0.5
+"""Share of the kills that wait for a commit to begin."""
+_COMMIT = 0.1
+"""Seconds after that within which they come; a commit takes about half of it."""
 
 
 @dataclass
@@ -80,7 +87,7 @@ class KillLoop:
             # With several writers, one is often left alone after the other's death.
             for seconds in sorted(self._random.uniform(0, self.truth.seconds * self.writers) for _ in children):
                 child = children.pop(self._random.randrange(len(children)))
-                if killing and child.kill_after(seconds):
+                if killing and self._kill(child, seconds):
                     self.figures.kills += 1
                     self.figures.moments[self._moment(child)] += 1
                 child.ended()
@@ -93,6 +100,18 @@ class KillLoop:
                 shutil.rmtree(self.store)
             self.figures.stores += 1
             self._next()
+
+    def _kill(self, child: Child, seconds: float) -> bool:
+        """Kill at a random moment, or around a commit, which would seldom be hit; False if it ended by itself."""
+        if self._random.random() < _AIMED:
+            commits = self._commits() + self._random.randint(1, small.PARTS // 2)
+            while child.process.is_alive() and self._commits() < commits:
+                time.sleep(0.002)
+            seconds = time.monotonic() - child.started + self._random.uniform(0, _COMMIT)
+        return child.kill_after(seconds)
+
+    def _commits(self) -> int:
+        return self.log.read_bytes().count(b'"commit"') if self.log.exists() else 0
 
     def _moment(self, child: Child) -> str:
         """What the killed process was doing."""

@@ -31,6 +31,11 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
 }
 
 
+changed = pytest.mark.parametrize(
+    "change", [*list(CHANGES)[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in list(CHANGES)[2:])]
+)
+
+
 @pytest.fixture(scope="module")
 def live(truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(truth.path, tmp_path_factory.mktemp("live") / "results.zarr"))
@@ -84,7 +89,7 @@ def test_many_flipped_bits_are_errors(stored: tuple[Path, Files]) -> None:
     flips(stored, 250)
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@changed
 def test_damaged_chunk_files_of_a_live_store_are_errors(live: Path, live_files: Files, change: str) -> None:
     files, reader = live_files, Reader(live)
     silent = []
@@ -94,7 +99,7 @@ def test_damaged_chunk_files_of_a_live_store_are_errors(live: Path, live_files: 
                 silent.append(array)
     assert silent == []
     with all_damaged([of_array[0] for of_array in files.values()], CHANGES[change]):
-        assert reader.named() == files.keys(), "verification names them all, coordinates too"
+        assert reader.named() >= files.keys(), "verification names them all, coordinates too"
 
 
 @pytest.mark.slow
@@ -106,18 +111,18 @@ def test_coordinates_that_are_damaged_are_errors(live: Path, live_files: Files, 
             assert reader.fails(array), array
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_damaged_chunk_files_of_an_export_are_found_by_verification(
-    export: Path, export_files: Files, change: str
-) -> None:
+@changed
+def test_damaged_chunk_files_of_an_export_are_errors(export: Path, export_files: Files, change: str) -> None:
     files, reader = export_files, Reader(export)
-    for array in filter(variable_at, files):
+    arrays = list(filter(variable_at, files))
+    for array in arrays:
         with damaged(files[array][0], CHANGES[change]):
-            # Zarr reads a chunk that is not there, or empty, as one that was never written.
-            assert reader.fails(array) or change in ("deleted", "emptied")
+            assert reader.fails(array), array
+    for array in random.Random(0).sample(arrays, 3):
+        with damaged(files[array][0], CHANGES[change]):
             assert array in reader.named(), "found when it is the only one"
     with all_damaged([of_array[0] for of_array in files.values()], CHANGES[change]):
-        assert reader.named() == files.keys()
+        assert reader.named() >= files.keys()
 
 
 Everything = tuple[Values, str, list[cu.results.Commit]]

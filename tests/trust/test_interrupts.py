@@ -68,30 +68,24 @@ def look(truth: Truth, store: Path) -> int:
     return len(seen.cells)
 
 
-def interrupts(truth: Truth, folder: Path, count: Callable[[int | None], Iterator[int]], times: int) -> list[int]:
-    """Interrupt at counted moments, each time further on, in stores that are completed afterwards."""
-    begun = count(None)
-    small.run(folder / "whole.zarr")
-    moments, draw, cells = next(begun), random.Random(0), []
-    for number in range(times):
-        store = folder / f"{number}.zarr"
-        for at in sorted(draw.sample(range(moments), 2)):
-            count(at)
-            with pytest.raises(KeyboardInterrupt):
-                small.run(store)
-            cells.append(look(truth, store))
-            if cells[-1]:
-                break
-        count(None)
-        seen = truth.compare(small.run(store))
-        assert (seen.wrong, seen.whole) == ([], True)
+def interrupt(truth: Truth, store: Path, count: Callable[[int | None], Iterator[int]], moments: list[int]) -> list[int]:
+    """Interrupt at counted moments, then let the study be completed; gives how many cells there were each time."""
+    cells = []
+    for at in moments:
+        count(at)
+        with pytest.raises(KeyboardInterrupt):
+            small.run(store)
+        cells.append(look(truth, store))
+    count(None)
+    seen = truth.compare(small.run(store))
+    assert (seen.wrong, seen.whole) == ([], True)
     return cells
 
 
 def test_an_interrupted_process_goes_on(
     truth: Truth, tmp_path: Path, count: Callable[[int | None], Iterator[int]]
 ) -> None:
-    interrupts(truth, tmp_path, count, 2)
+    assert interrupt(truth, tmp_path / "results.zarr", count, [50, 250])[1] > 0
 
 
 @pytest.mark.slow
@@ -99,7 +93,10 @@ def test_an_interrupted_process_goes_on(
 def test_a_process_interrupted_at_any_call_goes_on(
     truth: Truth, tmp_path: Path, count: Callable[[int | None], Iterator[int]]
 ) -> None:
-    cells = interrupts(truth, tmp_path, count, 50)
+    begun = count(None)
+    small.run(tmp_path / "whole.zarr")
+    moments, draw = next(begun), random.Random(0)
+    cells = [interrupt(truth, tmp_path / f"{number}.zarr", count, [draw.randrange(moments)])[0] for number in range(50)]
     print(f"\n{len(cells)} interrupts at counted calls, after {sorted(cells)} cells")
 
 
@@ -145,7 +142,7 @@ def end_thread() -> None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
 
 
-@pytest.mark.parametrize("number", [0, 40, 90])
+@pytest.mark.parametrize("number", [40, *(pytest.param(number, marks=pytest.mark.slow) for number in (0, 90))])
 def test_a_dead_writer_is_told(truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     store, put, puts = tmp_path / "results.zarr", BackgroundWriter.put, itertools.count()
 

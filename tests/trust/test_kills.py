@@ -23,7 +23,7 @@ def check(figures: Figures, kills: int) -> None:
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(truth: Truth, tmp_path: Path) -> None:
-    check(KillLoop(truth, tmp_path).run(4), 4)
+    check(KillLoop(truth, tmp_path).run(3), 3)
 
 
 @pytest.mark.slow

@@ -68,8 +68,16 @@ class Truth:
         self.values = read(cu.open_results(path))
 
     def compare(self, results: xr.DataTree) -> Seen:
-        """Compare everything that a store shows: complete cells are right, and of the others nothing is there."""
-        seen, there = Seen(), read(results)
+        """Compare everything that a store shows, with the truth and with its history."""
+        there = read(results)
+        seen = self.compare_values(there)
+        if isinstance(results, cu.results.Results) and results.source.commit:  # exports have no history
+            self._count(results, there, seen)
+        return seen
+
+    def compare_values(self, there: Values) -> Seen:
+        """Complete cells are right, and of the others nothing is there."""
+        seen = Seen()
         if there.keys() != self.values.keys():
             seen.wrong.append(f"other arrays: {sorted(there.keys() ^ self.values.keys())}")
             return seen
@@ -80,16 +88,13 @@ class Truth:
         for path, (dims, values) in there.items():
             if path in CLOCK or (path in GROWING and not seen.whole):
                 continue
-            true = self.values[path][1]
             if dims[:2] == (INTERVENTION, SAMPLE):
                 mask = cells
             elif dims[:1] == (SAMPLE,) and variable_at(path) is not None:
                 mask = baselines
             else:
                 mask = np.ones(values.shape[:1], bool)
-            self._compare(path, values, true, mask, seen)
-        if isinstance(results, cu.results.Results) and results.source.commit:  # exports have no history
-            self._count(results, there, seen)
+            self._compare(path, values, self.values[path][1], mask, seen)
         return seen
 
     @staticmethod

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.interventions import Intervention
-from causalunet.design.limits import check_keys, check_plain, check_text, shown
+from causalunet.design.limits import check_keys, check_plain, check_text, is_integer, shown
 from causalunet.design.study import DDPM, StudySpec, listed, sampler_from_json, sampler_to_json
 from causalunet.errors import ModelError, SpecError
 from causalunet.plan import BASELINE, make_plan
@@ -202,7 +202,7 @@ class Shortcut:
         """
         if not isinstance(value, dict) or value.get("format") != _FORMAT:
             raise SpecError(f"{shown(value)} is not a shortcut; give what Shortcut.to_json() wrote.")
-        if value.get("version") != _VERSION:
+        if value.get("version") != _VERSION or not is_integer(value["version"]):
             raise SpecError(
                 f"The shortcut has version {shown(value.get('version'))}; this causalunet reads {_VERSION}."
             )

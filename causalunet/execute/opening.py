@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from causalunet.errors import StoreError, WriteConflictError
@@ -20,7 +21,8 @@ from causalunet.results.grid import Grid
 from causalunet.results.layout import Layout
 from causalunet.results.location import Location
 from causalunet.results.repository import Repository
-from causalunet.results.stored import check_attributes, stored_grid
+from causalunet.results.schema import FAILED, MISSING
+from causalunet.results.stored import check_attributes, read_stored, stored_grid
 from causalunet.results.writer import StudyWriter
 
 __all__ = ["block_name", "open_writer", "record_source", "versions"]
@@ -76,14 +78,11 @@ def _open(
         writer = StudyWriter.create(location, fresh, attributes)
     else:
         writer = StudyWriter(Repository.open(location))
+        _check_ours(writer)  # before anything is written into what may be another's
     with writer.repository.exclusive():
         writer.refresh()
-        attributes = writer.attributes
-        if attributes:
-            check_attributes(attributes, location)
-        elif list(writer.root):
-            raise StoreError(f"{location} is a zarr store, but not one of causalunet's results.")
-        grid = stored_grid(writer.root, location) if attributes else asked
+        attributes = _check_ours(writer)
+        grid = stored_grid(read_stored(writer.root.store, location), location) if attributes else asked
         different = _differences(plan, model, attributes, asked.lacking(grid)) if attributes else []
         if not attributes or (different and overwrite):
             replaced = {**_provenance(model), **_of_study(plan), "sources": [source] if source else []}
@@ -95,6 +94,16 @@ def _open(
                 "overwrite=True."
             )
         return writer, _extended(writer, plan, fresh.factors, grid, asked)
+
+
+def _check_ours(writer: StudyWriter) -> dict[str, Any]:
+    """Attributes of a store of this package; none of one whose creation was cut off."""
+    attributes, where = writer.attributes, writer.repository.location
+    if attributes:
+        check_attributes(attributes, where)
+    elif list(writer.root):
+        raise StoreError(f"{where} is a zarr store, but not one of causalunet's results.")
+    return attributes
 
 
 def versions() -> dict[str, str]:
@@ -112,11 +121,13 @@ def record_source(writer: StudyWriter, source: dict[str, Any] | None) -> None:
     """Keep the study's file, unless this version of it is kept already."""
     if source is None:
         return
-    with writer.repository.exclusive():
-        writer.refresh()
-        sources = list(writer.attributes.get("sources", ()))
-        if not any(isinstance(entry, dict) and entry.get("sha256") == source["sha256"] for entry in sources):
-            writer.update_attributes({"sources": [*sources, source]}, "another version of the study's file")
+    for _ in range(_TRIES):
+        with suppress(WriteConflictError), writer.repository.exclusive():  # another process does it in an object store
+            writer.refresh()
+            sources = list(writer.attributes.get("sources", ()))
+            if not any(isinstance(entry, dict) and entry.get("sha256") == source["sha256"] for entry in sources):
+                writer.update_attributes({"sources": [*sources, source]}, "another version of the study's file")
+            return
 
 
 def _extended(writer: StudyWriter, plan: Plan, factors: dict[str, Any], grid: Grid, asked: Grid) -> Layout:
@@ -144,6 +155,21 @@ def _change(
                     "now. Wait until that one has finished, or end it; nothing committed is lost."
                 )
         writer.lay_out(layout, attributes, message, afresh=afresh)
+        if not afresh:
+            _mark_without_baseline(writer)
+
+
+def _mark_without_baseline(writer: StudyWriter) -> None:
+    """Mark new cells as failed where the baseline failed: they cannot be run."""
+    cells, baseline = writer.read("outcomes/status"), writer.read("baseline/status")
+    stranded = (baseline == FAILED) & (cells == MISSING)
+    for sample in np.flatnonzero(stranded.any(axis=0)).tolist():
+        at, rows = slice(sample, sample + 1), np.flatnonzero(stranded[:, sample]).tolist()
+        reason = np.full((len(rows), 1), "baseline: failed before the study grew", dtype=object)
+        writer.write_cells("outcomes/status", rows, at, np.full((len(rows), 1), FAILED))
+        writer.write_cells("outcomes/failure", rows, at, reason)
+    if stranded.any():
+        writer.commit("cells without a baseline marked", {"failed": int(stranded.sum())})
 
 
 def _growth(grid: Grid, joined: Grid) -> str:
@@ -157,22 +183,24 @@ def _growth(grid: Grid, joined: Grid) -> str:
 
 def _differences(plan: Plan, model: DiffusionModel, stored: dict[str, Any], lacking: dict[str, list[str]]) -> list[str]:
     """Say in which ways a study is not the stored one, nor that one extended."""
-    asked, there = plan.spec.to_json(), stored["study"]
+    asked, there = plan.spec.to_json(), stored.get("study", {})
     different = [
         f"{name} is {_short(there.get(name))} there and {_short(asked[name])} here"
         for name in ("name", "model")
         if asked[name] != there.get(name)
     ]
     for part, ours, theirs in (
-        ("sampler", asked["sampler"]["configuration"], there["sampler"]["configuration"]),
-        ("record", {name: asked["record"][name] for name in ("steps", "of", "dtype")}, there["record"]),
+        ("sampler", asked["sampler"]["configuration"], there.get("sampler", {}).get("configuration", {})),
+        ("record", {name: asked["record"][name] for name in ("steps", "of", "dtype")}, there.get("record", {})),
     ):
         different += [
             f"{part}.{name} is {_short(theirs.get(name))} there and {_short(value)} here"
             for name, value in ours.items()
             if theirs.get(name) != value
         ]
-    if stored["model_fingerprint"] != model.fingerprint:
+    if stored.get("factors") != {name: list(values) for name, values in model.factors.items()}:
+        different.append("the factors that the model reads differ")
+    if stored.get("model_fingerprint") != model.fingerprint:
         different.append("the weights of the model differ")
     for part, missing in lacking.items():
         more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""

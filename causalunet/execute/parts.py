@@ -106,6 +106,15 @@ class Progress:
                 parts += self._recorded_later(stretch, recorded[:, at], of_runs[:, :, at])
         return parts
 
+    def lacks(self, part: Part) -> bool:
+        """Whether a part can be run and would not run again what is complete."""
+        baseline, cells = self.baseline[part.samples], self.cells[list(part.interventions), part.samples]
+        if part.forked and (baseline != COMPLETE).any():
+            return False
+        if not part.forked and (baseline == COMPLETE).any():
+            return False
+        return not part.outcomes or bool((cells != COMPLETE).all())
+
     def _first_time(self, samples: slice, baseline: bool, pending: NDArray[np.intp]) -> Iterator[Part]:
         components = self._names if self._all_runs else ()
         groups: dict[int, list[int]] = {0: []} if baseline else {}
@@ -130,7 +139,7 @@ class Progress:
         if of_baseline and not groups:
             yield Part(samples, (), False, of_baseline)
         for runs in groups.values():
-            yield Part(samples, tuple(runs), False, of_baseline, named(of_runs.any(axis=1)))
+            yield Part(samples, tuple(runs), False, of_baseline, named(of_runs[:, runs].any(axis=1)))
             of_baseline = ()
 
     def _recorded(self, writer: StudyWriter, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:

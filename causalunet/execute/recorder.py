@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from causalunet.errors import ModelError
 from causalunet.execute.lockstep import Block
 from causalunet.execute.outcomes import baseline_values, outcome_values
 from causalunet.execute.parts import Part
@@ -135,9 +136,20 @@ class Recorder:
         """Keep a run's image."""
         self._images[run] = self._model.decode(x0)
 
+    @property
+    def failed_cells(self) -> int:
+        """Cells of this part that failed."""
+        return sum(run != BASELINE for run, _ in self.failed) if self._part.outcomes else 0
+
     def write(self) -> None:
         """Compare all images with the baseline's and hand everything to the store; it counts once committed."""
         self._spread_failures()
+        if self.failed and not self._part.outcomes:
+            reason = next(iter(self.failed.values()))
+            raise ModelError(
+                f"Runs that are stored were made again to record more of them, and now {reason}. "
+                "The model or the machine is not the one that made the store; nothing of this was stored."
+            )
         if not self._part.forked:
             self._write_baseline()
         if self._part.outcomes and self._row:
@@ -210,7 +222,8 @@ class Recorder:
         self._writer.write_cells("audit/fired", runs, self._samples, self._fired)
         nulls = [row for run, row in self._row.items() if self._plan.spec.interventions[run].kind == "null"]
         if nulls:
-            difference = np.abs(values["image"][nulls] - baseline["image"]).max(axis=(0, 2, 3, 4))
+            largest = np.abs(values["image"][nulls] - baseline["image"]).max(axis=(2, 3, 4))
+            difference = np.fmax.reduce(np.where(failed[nulls], np.nan, largest), axis=0)
             before = self._writer.read("audit/null_difference", (self._samples,))
             self._writer.write("audit/null_difference", (self._samples,), np.fmax(before, difference))
 

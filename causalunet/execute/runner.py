@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from causalunet.errors import CausalUNetWarning, WriteConflictError
+from causalunet.errors import CausalUNetWarning, StoreError, WriteConflictError
 from causalunet.execute.audit import drift
 from causalunet.execute.batches import MicroBatch, micro_batch_size
 from causalunet.execute.lockstep import Block, check_fired, run_block
@@ -86,11 +86,12 @@ class Runner:
         self._micro_batch = MicroBatch(micro_batch)
         self._unet = TracedUNet(model.unet, model.anatomy)
         self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._layout_id = self.writer.attributes.get("layout_id")
         self.unet_calls_run = self._conflicts = 0
 
     def unet_calls_missing(self) -> int:
         """U-Net calls that completing the study takes, over all samples."""
-        parts = self._progress().missing(slice(0, len(self.layout.grid.samples)))
+        parts = self._progress(retry_failed=self._retry).missing(slice(0, len(self.layout.grid.samples)))
         return sum(len(self._part_plan(part).calls) * (part.samples.stop - part.samples.start) for part in parts)
 
     def fill(self, runs: Iterable[int] | None = None, *, blocks: int = 1) -> None:
@@ -110,7 +111,8 @@ class Runner:
         """
         chosen = None if runs is None else tuple(runs)
         try:
-            waiting = [samples for samples in self._order(blocks) if self._progress().missing(samples, chosen)]
+            progress = self._progress(retry_failed=self._retry)
+            waiting = [samples for samples in self._order(blocks) if progress.missing(samples, chosen)]
             if waiting:
                 record_source(self.writer, self._source)
             for wait in (False, True):
@@ -143,8 +145,8 @@ class Runner:
             stacklevel=2,
         )
 
-    def _progress(self) -> Progress:
-        return Progress(self.writer, self.layout, retry_failed=self._retry)
+    def _progress(self, *, retry_failed: bool) -> Progress:
+        return Progress(self.writer, self.layout, retry_failed=retry_failed)
 
     def _order(self, blocks: int) -> Iterator[slice]:
         size, samples = self.layout.block * blocks, len(self.layout.grid.samples)
@@ -161,17 +163,37 @@ class Runner:
             for start in range(samples.start, samples.stop, self.layout.block):
                 if not claims.enter_context(self.writer.claim(block_name(start, self.layout.block), wait=wait)):
                     return False
-            for attempt in range(_TRIES):
+            retry, conflicts = self._retry, 0
+            while True:
                 self.writer.refresh()
+                self._check_layout()
                 try:
-                    for part in self._progress().missing(samples, runs):
-                        self._run(part)
-                    return True
+                    if self._run_all(self._progress(retry_failed=retry).missing(samples, runs)):
+                        return True
+                    retry = False  # what failed again is not tried a third time
                 except WriteConflictError:
-                    self._conflicts += 1
-                    if attempt == _TRIES - 1:
+                    self._conflicts, conflicts = self._conflicts + 1, conflicts + 1
+                    if conflicts == _TRIES:
                         raise
-        return True
+
+    def _run_all(self, parts: Iterable[Part]) -> bool:
+        """Run parts, unless what was committed meanwhile changes them; False if it did."""
+        whole = True
+        for part in parts:
+            self._check_layout()
+            if self._progress(retry_failed=True).lacks(part):
+                self._run(part)
+            else:
+                whole = False
+        return whole
+
+    def _check_layout(self) -> None:
+        """Refuse to go on where another process has changed what stands where."""
+        if self.writer.attributes.get("layout_id") != self._layout_id:
+            raise StoreError(
+                f"Another process has extended or replaced the study in {self.writer.repository.location} meanwhile. "
+                "Nothing committed is lost; run the same command again to go on with what is there now."
+            )
 
     def _part_plan(self, part: Part) -> Plan:
         replayed = part.forked and bool(part.baseline_components or part.components)
@@ -216,7 +238,7 @@ class Runner:
             {
                 "cells": part.cells,
                 "baselines": 0 if part.forked else len(samples),
-                "failed": len(recorder.failed),
+                "failed": recorder.failed_cells,
                 "unet_calls": calls,
                 "seconds": round(seconds, 3),
                 "versions": versions(),
@@ -228,4 +250,7 @@ class Runner:
         """One plain call per part, at its first sample and the first step."""
         x, eps = (recorder.baseline[name][:1, 0] for name in ("x_t", "eps"))
         found = drift(self._model, self._plan, block.prompts[:1], self._plan.schedule.steps, x, eps)
-        self.writer.write("audit/drift", (slice(part.samples.start, part.samples.start + 1),), found)
+        index = (slice(part.samples.start, part.samples.start + 1),)
+        # The largest of all parts. What is not finite here, where the trace gave numbers, is the worst of all.
+        worst = np.where(np.isnan(found) & np.isfinite(eps).all(), np.inf, found)
+        self.writer.write("audit/drift", index, np.fmax(self.writer.read("audit/drift", index), worst))

@@ -76,11 +76,11 @@ class Coverage:
         group, dims = path.rpartition("/")[0], self._dims(path)
         if SAMPLE not in dims or variable_at(path) is None:
             return np.ones((1,) * len(dims), bool)  # known before anything runs, or a coordinate
+        whole, own = "baseline/status", f"{group}/baseline_status"
         if INTERVENTION in dims:
-            mark = f"{group}/status" if f"{group}/status" in self.marks else "outcomes/status"
-        else:
-            mark = f"{group}/baseline_status" if f"{group}/baseline_status" in self.marks else "baseline/status"
-        return self._spread(mark, path, region) == COMPLETE
+            whole, own = "outcomes/status", f"{group}/status"
+        done = self._spread(whole, path, region) == COMPLETE
+        return done & (self._spread(own, path, region) == COMPLETE) if own in self.marks else done
 
     def _spread(self, mark: str, path: str, region: tuple[slice, ...]) -> NDArray[Any]:
         """Part of a mark that belongs to a chunk, with axes of length one where it has none."""

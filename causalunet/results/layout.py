@@ -173,7 +173,7 @@ class Layout:
             path=f"{group}/{variable.name}",
             variable=variable,
             shape=shape,
-            chunks=self._chunks(variable.dims, shape, dtype, streamed=component is not None),
+            chunks=self._chunks(variable.dims, shape, dtype, streamed=floating),
             dtype=dtype,
         )
 

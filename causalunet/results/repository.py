@@ -362,7 +362,7 @@ _ADVICE = "Give the path of a folder that study.run(...) wrote, or of one that d
 @cache
 def _quiet() -> None:
     """Silence the warning that local commits need a lock, which they get here."""
-    icechunk.set_logs_filter("error")
+    icechunk.set_logs_filter("off")  # what goes wrong is raised; logs would repeat a strange store's words
     warnings.filterwarnings("ignore", message=".*local.*storage.*", module="icechunk")
 
 

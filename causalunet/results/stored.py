@@ -288,7 +288,7 @@ def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(is_integer, value))
 
 
-def stored_grid(root: zarr.Group, where: object) -> Grid:
+def stored_grid(stored: Stored, where: object) -> Grid:
     """Read what stands where along the axes of a store.
 
     Raises
@@ -296,7 +296,6 @@ def stored_grid(root: zarr.Group, where: object) -> Grid:
     DamageError
         The coordinates do not say it.
     """
-    stored = read_stored(root.store, where)
     with faults_told(where, "reading the coordinates of"):
         specs, prompts, seeds = (_values(stored, f"outcomes/{name}") for name in ("spec", "prompt", "seed"))
         summary = _values(stored, "activation_summary/component") if "activation_summary" in stored.groups else []

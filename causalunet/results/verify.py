@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from causalunet.results.coverage import Coverage
 from causalunet.results.export import regions
 from causalunet.results.faults import faults_told
 from causalunet.results.schema import COMPLETE, FAILED, VARIABLES
-from causalunet.results.stored import Stored, read_stored
+from causalunet.results.stored import Stored, read_stored, stored_grid
 
 __all__ = ["Finding", "Verification", "verify_store"]
 
@@ -143,7 +143,7 @@ def verify_store(store: Store, where: object, *, export: bool = False) -> Verifi
             _finding("edits fired", f"{problems.edits:,} of complete cells", problems.fired),
             *_small(stored, "null_difference", "noise floor", _FLOOR),
             *_small(stored, "drift", "drift", _DRIFT),
-            _finding("study", "digest", _digest_problems(stored.attributes)),
+            _finding("study", "digest and grid", _study_problems(stored, where)),
             *_completeness(stored),
         ]
     return Verification(str(where), tuple(findings))
@@ -217,19 +217,25 @@ def _small(stored: Stored, name: str, check: str, most: float) -> Iterator[Findi
     if f"audit/{name}" not in stored.arrays:
         return
     values = np.asarray(stored.arrays[f"audit/{name}"][...])
-    known = values[np.isfinite(values)]
+    known = values[~np.isnan(values)]
     if len(known):
         largest = float(known.max())
         wrong = [f"largest difference {largest:.2g}, more than {most:g}"] if largest > most else []
         yield _finding(check, f"{len(known)} samples, at most {largest:.2g}", wrong)
 
 
-def _digest_problems(attributes: Mapping[str, Any]) -> list[str]:
+def _study_problems(stored: Stored, where: object) -> list[str]:
+    """Whether the stored study is the one that was run, and has a place for every cell."""
     try:
-        digest = StudySpec.from_json(attributes["study"]).digest
+        study, grid = StudySpec.from_json(stored.attributes["study"]), stored_grid(stored, where)
     except (CausalUNetError, KeyError) as error:
         return [f"the stored study cannot be read: {error!s:.200}"]
-    return [] if digest == attributes.get("digest") else ["the stored study is not the one that its digest names"]
+    same = study.digest == stored.attributes.get("digest")
+    problems = [] if same else ["the stored study is not the one that its digest names"]
+    placed = {item.digest for item in grid.interventions}
+    samples = len(set(study.samples) - set(grid.samples))
+    lacking = {"interventions": len({item.digest for item in study.interventions} - placed), "samples": samples}
+    return problems + [f"{count:,} {name} of the study have no place" for name, count in lacking.items() if count]
 
 
 def _completeness(stored: Stored) -> Iterator[Finding]:

@@ -245,6 +245,7 @@ def test_a_reader_that_stops_reading_ends_the_command(store: Path) -> None:
             text=True,
             check=False,
             cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         )
     assert (done.returncode, done.stderr) == (141, "")
 

@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import causalunet as cu
-from causalunet.errors import CausalUNetWarning, MemoryExhaustedError, StorageError
+from causalunet.errors import CausalUNetWarning, MemoryExhaustedError, StorageError, StoreError
 from causalunet.execute.batches import MicroBatch, out_of_memory
+from causalunet.execute.runner import Runner
 from causalunet.execute.trace import TracedUNet
 from causalunet.execute.visits import CallResult
 from causalunet.models.text_to_image import TextToImage
@@ -104,6 +105,55 @@ def test_without_a_baseline_all_cells_of_a_sample_fail(run: Run, monkeypatch: py
     assert np.isnan(results.baseline.image.values[0]).all()
     assert results.verify(quiet=True).exit_code == 3
     assert run(retry_failed=True).verify(quiet=True)
+
+
+def test_failed_cells_of_a_recorded_study_are_no_damage(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = replace(STUDY, record=cu.Record(activations="mid", summary="up.*", steps=(4, 1), of="all"))
+
+    def wrong(action: Any, output: torch.Tensor) -> torch.Tensor:
+        if any(fill.fill.name == "identity" for fill in action.fills):  # the null run
+            output[:] = float("nan")
+        return output
+
+    with monkeypatch.context() as patch:
+        spoil(patch, wrong)
+        with pytest.warns(CausalUNetWarning, match="2 of 6 cells failed"):
+            results = run(study=recorded)
+    assert results.verify(quiet=True).exit_code == 3, results.verify()
+    assert np.isnan(results.audit.null_difference).all(), "nothing was measured"
+    again = run(study=recorded, retry_failed=True)
+    assert again.verify(quiet=True), again.verify()
+
+
+def test_cells_added_to_a_failed_baseline_fail_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(action: Any, output: torch.Tensor) -> torch.Tensor:
+        if not action.fills:
+            output[0] = float("nan")
+        return output
+
+    larger = replace(STUDY, interventions=[*STUDY.interventions, cu.SkipSteps(cu.Window(3, 1))])
+    with monkeypatch.context() as patch:
+        spoil(patch, wrong)
+        with pytest.warns(CausalUNetWarning, match="3 of 6 cells failed"):
+            run()
+    with pytest.warns(CausalUNetWarning, match="4 of 8 cells failed"):
+        grown = run(study=larger)
+    assert grown.outcomes.status.values.tolist() == [[2, 1]] * 4
+    whole = run(study=larger, retry_failed=True)
+    assert whole.verify(quiet=True), whole.verify()
+
+
+def test_a_study_that_another_process_changed_is_not_gone_on_with(
+    run: Run, tiny_model: TextToImage, tmp_path: Path
+) -> None:
+    plan = STUDY.plan(tiny_model, calibrate=False)
+    larger = replace(STUDY, interventions=[*STUDY.interventions, cu.SkipSteps(cu.Window(3, 1))])
+    for name, changed in (("grown.zarr", larger), ("replaced.zarr", replace(STUDY, name="other"))):
+        early = Runner(plan, tiny_model, tmp_path / name, memory=1 << 30)
+        before = run(name, study=changed, overwrite=True)
+        with pytest.raises(StoreError, match="Another process has extended or replaced the study"):
+            early.fill()
+        assert cu.open_results(tmp_path / name).history()[0].id == before.history()[0].id, "nothing was written"
 
 
 def test_batches_shrink_until_memory_suffices(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

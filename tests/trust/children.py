@@ -72,9 +72,9 @@ class Child:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def start(cls, store: Path | str, log: Path) -> Child:
-        """Start one."""
-        process = context().Process(target=run_logged, args=(str(store), str(log), dict(os.environ)))
+    def start(cls, store: Path | str, log: Path, *, together: int = 1) -> Child:
+        """Start one; it begins with its first cell when so many have opened the store."""
+        process = context().Process(target=run_logged, args=(str(store), str(log), dict(os.environ), together))
         process.start()
         return cls(process)
 
@@ -105,7 +105,7 @@ def warm_up() -> None:
     first.join()
 
 
-def run_logged(store: str, log: str, environment: dict[str, str]) -> None:
+def run_logged(store: str, log: str, environment: dict[str, str], together: int) -> None:
     """Run the study, as a child."""
     import torch
 
@@ -114,7 +114,13 @@ def run_logged(store: str, log: str, environment: dict[str, str]) -> None:
     small.in_small_groups()
     say = Log(Path(log)).say
     say("start")
-    _watch(say)
+
+    def ready() -> None:
+        say("ready")
+        while sum(line["event"] == "ready" for line in read_log(Path(log))) < together:
+            time.sleep(0.01)
+
+    _watch(say, ready)
     with warnings.catch_warnings(record=True, action="always") as warned:
         small.run(store)
     for warning in warned:
@@ -122,7 +128,7 @@ def run_logged(store: str, log: str, environment: dict[str, str]) -> None:
     say("end")
 
 
-def _watch(say: Callable[..., None]) -> None:
+def _watch(say: Callable[..., None], ready: Callable[[], None]) -> None:
     """Log each part before it runs, and each commit before and after."""
     from causalunet.execute.parts import Part
     from causalunet.execute.runner import Runner
@@ -133,7 +139,7 @@ def _watch(say: Callable[..., None]) -> None:
 
     def begun(runner: Runner, *arguments: Any, **options: Any) -> None:
         begin(runner, *arguments, **options)
-        say("ready")
+        ready()
 
     def running(runner: Runner, part: Part) -> None:
         current[:] = [(run, sample) for run in part.runs for sample in range(part.samples.start, part.samples.stop)]

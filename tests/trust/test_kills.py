@@ -35,7 +35,7 @@ def test_many_kills(truth: Truth, tmp_path: Path, writers: int) -> None:
 
 def test_two_processes_share_a_study(truth: Truth, tmp_path: Path) -> None:
     store, log = tmp_path / "results.zarr", tmp_path / "log"
-    children = [Child.start(store, log) for _ in range(2)]
+    children = [Child.start(store, log, together=2) for _ in range(2)]
     assert [child.ended() for child in children] == [0, 0]
     seen = truth.compare(cu.open_results(store))
     assert (seen.wrong, seen.whole) == ([], True)

@@ -91,7 +91,7 @@ def test_many_kills_of_runs_into_an_object_store(truth: Truth, bucket: str, tmp_
 @pytest.mark.slow
 def test_two_processes_commit_no_cell_twice_into_an_object_store(truth: Truth, bucket: str, tmp_path: Path) -> None:
     store, log = f"{bucket}/two", tmp_path / "log"
-    children = [Child.start(store, log) for _ in range(2)]
+    children = [Child.start(store, log, together=2) for _ in range(2)]
     assert [child.ended() for child in children] == [0, 0]
     seen = truth.compare(cu.open_results(store))
     assert (seen.wrong, seen.whole) == ([], True)

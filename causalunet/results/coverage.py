@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,32 @@ from causalunet.errors import DamageError
 from causalunet.results.faults import faults_told
 from causalunet.results.schema import COMPLETE, variable_at
 
-__all__ = ["Coverage"]
+__all__ = ["Coverage", "unrecorded"]
 
 _MAY_BE_NAN = {"audit/drift", "audit/null_difference"}
+
+
+def unrecorded(
+    paths: Iterable[str], read: Callable[[str], NDArray[Any]], baseline: NDArray[np.bool_], cells: NDArray[np.bool_]
+) -> int:
+    """Count outputs of components that are to be recorded of complete runs and are not yet.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        Of all arrays.
+    read : callable
+        Gives the values of one.
+    baseline, cells : ndarray of bool, (sample,) and (intervention, sample)
+        Which are complete.
+    """
+    lacking = 0
+    for path in paths:
+        group, _, name = path.rpartition("/")
+        if group.startswith("activation") and name in ("baseline_status", "status"):
+            done, status = baseline if name == "baseline_status" else cells, read(path)
+            lacking += int((done.reshape(*done.shape, *(1,) * (status.ndim - done.ndim)) & (status != COMPLETE)).sum())
+    return lacking
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def _check_text(chunk_bytes: Any, chunk_spec: Any) -> None:
     size, expected = len(content), math.prod(chunk_spec.shape)
     entries = int.from_bytes(content[:4].tobytes(), "little")
     if entries != expected or size < 4 * (entries + 1) or size > _MOST_TEXT_BYTES:
-        raise DamageError(f"A chunk of {expected:,} texts has {size:,} bytes and claims to hold {entries:,} texts.")
+        raise ValueError(f"A chunk of {expected:,} texts has {size:,} bytes and claims to hold {entries:,} texts.")
 
 
 def read_document(content: bytes, path: str, where: object) -> dict[str, Any]:

@@ -106,7 +106,7 @@ class Repository:
                     f"{folder} is not a results store that can be written to: it is plain zarr, an export or a store "
                     f"of an older causalunet. {_ADVICE}"
                 )
-            if strange := sorted({entry.name for entry in folder.iterdir()} - _PARTS):
+            if strange := sorted({entry.name for entry in folder.iterdir() if entry.name[0] != "."} - _PARTS):
                 raise StoreError(
                     f"{folder} is not a results store that can be written to: it holds {', '.join(strange[:3])}. "
                     f"{_ADVICE}"
@@ -304,9 +304,9 @@ class Repository:
         if self.location.folder is None:
             yield True
             return
-        lock = self._lock(self.location.folder, name)
         try:
             with faults_told(self.location, "locking"):
+                lock = self._lock(self.location.folder, name)
                 lock.acquire(timeout=-1 if wait else 0)
         except StoreError as error:
             if isinstance(error.__cause__, Timeout):

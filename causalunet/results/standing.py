@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.errors import DamageError
+from causalunet.results.coverage import unrecorded
 from causalunet.results.faults import faults_told
 from causalunet.results.repository import Commit, Repository
 from causalunet.results.schema import COMPLETE, FAILED
@@ -125,7 +126,7 @@ class Standing:
             digest=str(attributes.get("digest", "")),
             cells=Tally.of(cells),
             baselines=Tally.of(baseline),
-            unrecorded=_unrecorded(marks, baseline == COMPLETE, cells == COMPLETE),
+            unrecorded=marks.unrecorded(baseline == COMPLETE, cells == COMPLETE),
             failures=_failures(marks, cells),
             unet_calls=int(marks.read("audit/unet_calls").sum()),
             seconds=float(np.nansum(marks.read("audit/seconds"))),
@@ -155,17 +156,10 @@ class _Marks:
         with faults_told(self.where, f"reading {path} from"):
             return np.asarray(array[...])
 
-
-def _unrecorded(marks: _Marks, baseline: NDArray[np.bool_], cells: NDArray[np.bool_]) -> int:
-    """Count what is not recorded yet of runs that are complete."""
-    lacking = 0
-    for path in marks.stored.arrays:
-        group, _, name = path.rpartition("/")
-        if group.startswith("activation") and name in ("baseline_status", "status"):
-            done, status = baseline if name == "baseline_status" else cells, marks.read(path)
-            with faults_told(marks.where, f"counting {path} in"):
-                lacking += int((done.reshape(*done.shape, *(1,) * (status.ndim - done.ndim)) & (status != 1)).sum())
-    return lacking
+    def unrecorded(self, baseline: NDArray[np.bool_], cells: NDArray[np.bool_]) -> int:
+        """Count what is not recorded yet of runs that are complete."""
+        with faults_told(self.where, "counting what is recorded in"):
+            return unrecorded(self.stored.arrays, self.read, baseline, cells)
 
 
 def _failures(marks: _Marks, cells: NDArray[Any]) -> tuple[tuple[str, int], ...]:

@@ -86,9 +86,9 @@ def read_stored(store: Store, where: object) -> Stored:
     with faults_told(where, "opening"):
         root, groups, documents = sync(_documents(store, where))
         attributes = check_group_document(root, "", where)
-        _check_consolidated(root, groups, documents, where)
         arrays = {path: _array(store, path, document, where) for path, document in documents.items()}
         checked = {path: check_group_document(document, path, where) for path, document in groups.items()}
+        _check_consolidated(root, groups, documents, where)
     _check_dims(arrays, checked, where)
     return Stored(attributes, {path: checked[path] for path in checked if path != _OF_COMPONENTS}, arrays)
 

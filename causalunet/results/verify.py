@@ -17,7 +17,7 @@ from zarr.core.sync import sync
 
 from causalunet.design.study import StudySpec
 from causalunet.errors import CausalUNetError, DamageError
-from causalunet.results.coverage import Coverage
+from causalunet.results.coverage import Coverage, unrecorded
 from causalunet.results.export import regions
 from causalunet.results.faults import faults_told
 from causalunet.results.schema import COMPLETE, FAILED, VARIABLES
@@ -245,6 +245,15 @@ def _completeness(stored: Stored) -> Iterator[Finding]:
         lacking = [f"{status.size - done - failed:,} {name} not run yet"] if done + failed < status.size else []
         lacking += [f"{failed:,} {name} failed"] if failed else []
         yield _finding(f"complete {name}", f"{done:,} of {status.size:,}", lacking, damage=False)
+    baseline, cells = (
+        np.asarray(stored.arrays[path][...]) == COMPLETE for path in ("baseline/status", "outcomes/status")
+    )
+    count = unrecorded(stored.arrays, lambda path: np.asarray(stored.arrays[path][...]), baseline, cells)
+    if any(path.startswith("activation") for path in stored.arrays):
+        baseline, cells = read("baseline/status") == COMPLETE, read("outcomes/status") == COMPLETE
+        count = unrecorded(stored.arrays, read, baseline, cells)
+        lacking = [f"{count:,} outputs of components not recorded yet"] if count else []
+        yield _finding("complete records", "every component", lacking, damage=False)
 
 
 def _written(store: Store, path: str) -> set[str]:

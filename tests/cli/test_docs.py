@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +17,31 @@ from causalunet.cli import _parser
 from causalunet.models.base import _LOADERS
 from tests.cli.conftest import Command
 
-TEXT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "cli.md").read_text()
 SECTIONS = {part.partition("\n")[0]: part for part in re.split(r"^## ", TEXT, flags=re.MULTILINE)}
+
+
+WITHOUT_TORCH = """
+import json, sys
+
+BLOCKED = {"einops", "nnsight", "safetensors", "torch"}
+
+class Blocker:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"{name} is blocked here", name=name)
+
+sys.meta_path.insert(0, Blocker)
+from causalunet.cli import main
+
+for command in json.loads(sys.argv[1]):
+    assert main(command) == 0, command
+assert not BLOCKED & {name.partition(".")[0] for name in sys.modules}
+for command in (["run", "first.py"], ["resume", "results/first.zarr"], ["models"]):
+    assert main(command) == 2, command
+"""
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
@@ -32,20 +58,31 @@ def options(parser: argparse.ArgumentParser) -> Iterator[str]:
         yield from (option for option in action.option_strings if option not in ("-h", "--help"))
 
 
-def test_the_session_works_as_typed(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_session_works_as_typed_and_needs_torch_only_to_run(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setitem(_LOADERS, "shapes", _LOADERS["tiny"])  # which takes less time
     (script,) = re.findall(r"^```python\n(.*?)^```$", SECTIONS["A session"], flags=re.MULTILINE | re.DOTALL)
     (session,) = re.findall(r"^```shell\n(.*?)^```$", SECTIONS["A session"], flags=re.MULTILINE | re.DOTALL)
     Path("first.py").write_text(script)
     lines = [shlex.split(line, comments=True) for line in session.splitlines()]
-    assert len(lines) == 10
-    for program, *arguments in lines:
-        assert program == "causalunet"
-        told = command(*arguments)
-        assert (told.code, told.err) == (0, ""), (arguments, told)
+    assert {line[0] for line in lines} == {"causalunet"}
+    before, reading, after = lines[:2], lines[2:-1], lines[-1:]
+    assert [line[1] for line in (*before, *after)] == ["run", "run", "resume"]
+    assert {line[1] for line in reading} == {"status", "verify", "ls", "report", "export"}
+    for line in before:
+        told = command(*line[1:])
+        assert (told.code, told.err) == (0, ""), (line, told)
+    without = [sys.executable, "-c", WITHOUT_TORCH, json.dumps([line[1:] for line in reading])]
+    done = subprocess.run(without, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    assert done.stderr.count("pip install 'causalunet[run]'") == 3
     assert "Which step can be skipped?" in Path("results/first.html").read_text()
     assert Path("archive/first.zarr/zarr.json").exists()
+    for line in after:
+        assert command(*line[1:]).code == 0
 
 
 def test_every_command_and_option_is_told() -> None:

@@ -25,32 +25,6 @@ from tests.cli.conftest import Command
 
 ROOT = Path(__file__).parents[2]
 
-WITHOUT_TORCH = """
-import sys
-
-BLOCKED = {"einops", "nnsight", "safetensors", "torch"}
-
-class Blocker:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"{name} is blocked here", name=name)
-
-sys.meta_path.insert(0, Blocker)
-from causalunet.cli import main
-from causalunet.cli.stores import _default_page
-
-store, folder, spec = sys.argv[1:]
-for command in (
-    ["status", store], ["verify", store], ["ls", store], ["ls", store, "--history"], ["ls", folder],
-    ["export", store, folder + "/export.zarr"], ["report", store, folder + "/page.html"],
-):
-    assert main(command) == 0, command
-assert not BLOCKED & {name.partition(".")[0] for name in sys.modules}
-for command in (["run", spec, folder + "/new.zarr"], ["resume", store], ["models"]):
-    assert main(command) == 2, command
-"""
-
 
 def chunk_of(store: Path) -> Path:
     """The largest chunk of a live store."""
@@ -61,19 +35,6 @@ def flip_one_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-
-
-def test_what_only_reads_needs_no_torch_and_what_runs_says_so(store: Path, spec: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, str(store), str(tmp_path), str(spec)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("pip install 'causalunet[run]'") == 3
-    assert (tmp_path / "page.html").exists()
 
 
 def test_the_status_of_a_finished_store(store: Path, study: cu.Study, command: Command) -> None:

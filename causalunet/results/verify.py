@@ -245,10 +245,10 @@ def _completeness(stored: Stored) -> Iterator[Finding]:
         lacking = [f"{status.size - done - failed:,} {name} not run yet"] if done + failed < status.size else []
         lacking += [f"{failed:,} {name} failed"] if failed else []
         yield _finding(f"complete {name}", f"{done:,} of {status.size:,}", lacking, damage=False)
-    baseline, cells = (
-        np.asarray(stored.arrays[path][...]) == COMPLETE for path in ("baseline/status", "outcomes/status")
-    )
-    count = unrecorded(stored.arrays, lambda path: np.asarray(stored.arrays[path][...]), baseline, cells)
+
+    def read(path: str) -> NDArray[Any]:
+        return np.asarray(stored.arrays[path][...])
+
     if any(path.startswith("activation") for path in stored.arrays):
         baseline, cells = read("baseline/status") == COMPLETE, read("outcomes/status") == COMPLETE
         count = unrecorded(stored.arrays, read, baseline, cells)

@@ -85,7 +85,7 @@ class KillLoop:
         children = [Child.start(self.store, self.log) for _ in range(self.writers)]
         try:
             # With several writers, one is often left alone after the other's death.
-            for seconds in sorted(self._random.uniform(0, self.truth.seconds * self.writers) for _ in children):
+            for seconds in sorted(self._random.uniform(0, self.truth.seconds) for _ in children):
                 child = children.pop(self._random.randrange(len(children)))
                 if killing and self._kill(child, seconds):
                     self.figures.kills += 1

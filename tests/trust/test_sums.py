@@ -49,8 +49,8 @@ def test_a_list_that_was_cut_off_is_completed(files: dict[str, bytes], data: st.
         sums.check(files)
         sums.add(files)
         sums.check(files)
-        for name in files:
-            (folder / name).write_bytes(files[name] + b" ")
+        for name, content in files.items():
+            (folder / name).write_bytes(content + b" ")
             with pytest.raises(DamageError):
                 Sums(folder).check([name])
 

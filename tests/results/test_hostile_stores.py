@@ -630,8 +630,10 @@ def test_small_files_are_small(store: Path, name: str) -> None:
 
 SETTINGS = {
     "max_concurrent_requests": "max_concurrent_requests: 0",
-    "storage": "storage:\n  concurrency:\n    max_concurrent_requests_for_object: 65535\n    ideal_concurrent_request_size: 1",
-    "caching": "caching:\n  num_snapshot_nodes: 1\n  num_chunk_refs: 1\n  num_transaction_changes: 1\n  num_bytes_attributes: 1\n  num_bytes_chunks: 18446744073709551615",
+    "storage": "storage:\n  concurrency:\n    max_concurrent_requests_for_object: 65535\n"
+    "    ideal_concurrent_request_size: 1",
+    "caching": "caching:\n  num_snapshot_nodes: 1\n  num_chunk_refs: 1\n  num_transaction_changes: 1\n"
+    "  num_bytes_attributes: 1\n  num_bytes_chunks: 18446744073709551615",
     "get_partial_values_concurrency": "get_partial_values_concurrency: 65535",
 }
 

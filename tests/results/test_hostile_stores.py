@@ -36,7 +36,7 @@ from causalunet.results import lazy
 from causalunet.results.folder import unpacked_bytes
 from causalunet.results.location import Location
 from causalunet.results.repository import Repository
-from causalunet.results.stored import read_stored, stored_grid
+from causalunet.results.stored import check_specs, read_stored, stored_grid
 from causalunet.results.writer import StudyWriter
 from tests.analysis.synthetic import edited, write_results
 from tests.mutations import damaged, mutated
@@ -54,6 +54,12 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     items = [AblateBlock(2, Window(4, 2)), AblateBlock(3, Window(3, 1)), SkipSteps(Window(2, 1))]
     results = write_results(path / "live", items, samples=4, steps=4, block=2)
     return {"live": path / "live", "export": results.export(path / "export")}
+
+
+@pytest.fixture(scope="module")
+def opened(originals: dict[str, Path]) -> dict[str, xr.DataTree]:
+    """Both, opened once; whole variables are not to be read."""
+    return {kind: cu.open_results(path) for kind, path in originals.items()}
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +291,7 @@ def test_documents_that_no_study_writes_are_refused(name: str, export: Path, chu
 
 @pytest.mark.parametrize("kind", ["live"])
 def test_documents_of_live_stores_are_looked_at_too(store: Path, chunks_read: list[str]) -> None:
-    for name in ("version 2", "zstd", "pickle", "objects", "endless shape", "a billion coordinates", "units"):
+    for name in ("version 2", "pickle", "a billion coordinates"):
         place, change, message = DOCUMENTS[name]
         sound = read(store, f"{place}/zarr.json")
         rewrite(store, place, change)
@@ -450,10 +456,12 @@ SPECS = [
 @pytest.mark.parametrize("kind", ["live"])
 def test_interventions_are_stored_as_interventions(store: Path) -> None:
     for text in SPECS:
-        with edited(store) as root:
-            root["outcomes/spec"][1] = text
         with pytest.raises(DamageError, match="an intervention is stored as"):
-            cu.open_results(store)
+            check_specs([text], store)
+    with edited(store) as root:
+        root["outcomes/spec"][1] = SPECS[-1]
+    with pytest.raises(DamageError, match="an intervention is stored as"):
+        cu.open_results(store)
 
 
 @pytest.mark.parametrize("kind", ["live"])
@@ -629,12 +637,11 @@ def test_small_files_are_small(store: Path, name: str) -> None:
 
 
 SETTINGS = {
-    "max_concurrent_requests": "max_concurrent_requests: 0",
-    "storage": "storage:\n  concurrency:\n    max_concurrent_requests_for_object: 65535\n"
-    "    ideal_concurrent_request_size: 1",
-    "caching": "caching:\n  num_snapshot_nodes: 1\n  num_chunk_refs: 1\n  num_transaction_changes: 1\n"
-    "  num_bytes_attributes: 1\n  num_bytes_chunks: 18446744073709551615",
-    "get_partial_values_concurrency": "get_partial_values_concurrency: 65535",
+    "max_concurrent_requests": "0",
+    "storage": "{concurrency: {max_concurrent_requests_for_object: 65535, ideal_concurrent_request_size: 1}}",
+    "caching": "{num_snapshot_nodes: 1, num_chunk_refs: 1, num_transaction_changes: 1, num_bytes_attributes: 1, "
+    "num_bytes_chunks: 18446744073709551615}",
+    "get_partial_values_concurrency": "65535",
 }
 
 
@@ -643,7 +650,7 @@ def test_settings_that_no_study_writes_are_refused(store: Path) -> None:
     """With some of them icechunk 1.1 waits for ever."""
     sound = (store / "config.yaml").read_text()
     for name, text in SETTINGS.items():
-        (store / "config.yaml").write_text(sound.replace(f"{name}: null", text))
+        (store / "config.yaml").write_text(sound.replace(f"{name}: null", f"{name}: {text}"))
         with pytest.raises(DamageError, match=f"settings in config.yaml that no study writes: {name}"):
             cu.open_results(store)
     for broken in ("[" * 50_000, "\0", "storage: 5", "- 1"):
@@ -751,10 +758,10 @@ keys = st.one_of(
 @both
 @given(data=st.data())
 def test_parts_are_read_as_numpy_takes_them(
-    kind: str, originals: dict[str, Path], values: dict[str, NDArray[Any]], data: st.DataObject
+    kind: str, opened: dict[str, xr.DataTree], values: dict[str, NDArray[Any]], data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from(["image", "ssim", "failure", "status"]))
-    array, expected = cu.open_results(originals[kind]).outcomes[name], values[f"/outcomes/{name}"]
+    array, expected = opened[kind].outcomes[name], values[f"/outcomes/{name}"]
     axes = data.draw(st.lists(keys, min_size=1, max_size=2))
     for axis, key in reversed(list(enumerate(axes))):
         expected = expected[(slice(None),) * axis + (key,)]
@@ -876,7 +883,7 @@ FUZZ: dict[str, tuple[str, Callable[[Fuzzed, st.DataObject], None]]] = {
 
 
 @pytest.mark.parametrize("name", FUZZ)
-@settings(max_examples=5, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_strange_stores_raise_only_our_own_errors(name: str, fuzzed: dict[str, Fuzzed], data: st.DataObject) -> None:
     kind, fuzz = FUZZ[name]

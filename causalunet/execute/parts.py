@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.plan import BASELINE, GROUP
-from causalunet.results.layout import Layout
+from causalunet.results.layout import Layout, Recording
 from causalunet.results.schema import COMPLETE, FAILED, MISSING
 from causalunet.results.writer import StudyWriter
 
@@ -30,17 +29,17 @@ class Part:
         What is run, ascending; without `BASELINE` from stored baseline states.
     outcomes : bool
         Whether outcomes are stored; otherwise the runs are made again for their activations only.
-    baseline_components : tuple of str
-        Components whose baseline activations are stored.
-    components : tuple of str
-        Components whose activations in the other runs are stored.
+    baseline_recordings : tuple of Recording
+        What is recorded of the baseline.
+    recordings : tuple of Recording
+        What is recorded of the other runs.
     """
 
     samples: slice
     runs: tuple[int, ...]
     outcomes: bool = True
-    baseline_components: tuple[str, ...] = ()
-    components: tuple[str, ...] = ()
+    baseline_recordings: tuple[Recording, ...] = ()
+    recordings: tuple[Recording, ...] = ()
 
     @property
     def forked(self) -> bool:
@@ -75,9 +74,9 @@ class Progress:
         self._open = (MISSING, FAILED) if retry_failed else (MISSING,)
         self.baseline = writer.read("baseline/status")
         self.cells = writer.read("outcomes/status")
-        self._names = layout.recorded_components
-        self._baseline_recorded = self._recorded(writer, "baseline_status", (len(self._names), len(self.baseline)))
-        self._recorded_cells = self._recorded(writer, "status", (len(self._names), *self.cells.shape))
+        self._recordings = layout.recordings
+        self._baseline_recorded = self._recorded(writer, "baseline_status", self.baseline.shape)
+        self._recorded_cells = self._recorded(writer, "status", self.cells.shape)
 
     def missing(self, samples: slice, runs: Iterable[int] | None = None) -> list[Part]:
         """Parts that complete some samples.
@@ -116,43 +115,44 @@ class Progress:
         return not part.outcomes or bool((cells != COMPLETE).all())
 
     def _first_time(self, samples: slice, baseline: bool, pending: NDArray[np.intp]) -> Iterator[Part]:
-        components = self._names if self._all_runs else ()
+        recordings = self._recordings if self._all_runs else ()
         groups: dict[int, list[int]] = {0: []} if baseline else {}
         for run in pending.tolist():
             groups.setdefault(run // GROUP, []).append(run)
         for group, runs in groups.items():
             if baseline and group == 0:
-                yield Part(samples, (BASELINE, *runs), True, self._names, components)
+                yield Part(samples, (BASELINE, *runs), True, self._recordings, recordings)
             else:
-                yield Part(samples, tuple(runs), True, (), components)
+                yield Part(samples, tuple(runs), True, (), recordings)
 
     def _recorded_later(
         self, samples: slice, baseline: NDArray[np.bool_], of_runs: NDArray[np.bool_]
     ) -> Iterator[Part]:
-        def named(lacking: Any) -> tuple[str, ...]:
-            return tuple(name for name, lacks in zip(self._names, lacking, strict=True) if lacks)
+        def lacking(missing: NDArray[np.bool_]) -> tuple[Recording, ...]:
+            return tuple(itertools.compress(self._recordings, missing))
 
-        groups: dict[int, list[int]] = {}
+        # Runs that lack different things stay apart: what is stored is not recorded again from a replay.
+        groups: dict[tuple[int, tuple[Recording, ...]], list[int]] = {}
         for run in np.flatnonzero(of_runs.any(axis=0)).tolist():
-            groups.setdefault(run // GROUP, []).append(run)
-        of_baseline = named(baseline)
+            groups.setdefault((run // GROUP, lacking(of_runs[:, run])), []).append(run)
+        of_baseline = lacking(baseline)
         if of_baseline and not groups:
             yield Part(samples, (), False, of_baseline)
-        for runs in groups.values():
-            yield Part(samples, tuple(runs), False, of_baseline, named(of_runs[:, runs].any(axis=1)))
+        for (_, of_runs_of_group), runs in groups.items():
+            yield Part(samples, tuple(runs), False, of_baseline, of_runs_of_group)
             of_baseline = ()
 
     def _recorded(self, writer: StudyWriter, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Whether all that is recorded of each component is stored, (component, ...)."""
-        done = np.ones(shape, bool)
-        grid = self._layout.grid
-        for row, component in enumerate(self._names):
-            if component in grid.activations and writer.has(f"activations/{component}/{name}"):
-                done[row] &= writer.read(f"activations/{component}/{name}") == COMPLETE
-        if grid.summary and writer.has(f"activation_summary/{name}"):
-            summarised = writer.read(f"activation_summary/{name}") == COMPLETE
-            for column, component in enumerate(grid.summary):
-                done[self._names.index(component)] &= summarised[..., column]
+        """Whether each recording is stored, (recording, ...); what the store has no place for counts as stored."""
+        done = np.ones((len(self._recordings), *shape), bool)
+        summary = f"activation_summary/{name}"
+        summarised = writer.read(summary) == COMPLETE if self._layout.grid.summary and writer.has(summary) else None
+        for row, recording in enumerate(self._recordings):
+            whole = f"activations/{recording.component}/{name}"
+            if recording.whole and writer.has(whole):
+                done[row] = writer.read(whole) == COMPLETE
+            elif not recording.whole and summarised is not None:
+                done[row] = summarised[..., self._layout.grid.summary.index(recording.component)]
         return done
 
 

@@ -16,7 +16,7 @@ from causalunet.execute.parts import Part
 from causalunet.execute.summaries import Summaries
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import BASELINE, Call, Plan
-from causalunet.results.layout import Layout
+from causalunet.results.layout import Layout, Recording
 from causalunet.results.schema import COMPLETE, FAILED
 from causalunet.results.writer import StudyWriter
 
@@ -55,7 +55,6 @@ class Recorder:
         self._n, self._samples = len(block.seeds), part.samples
         self._row = {run: row for row, run in enumerate(part.interventions)}
         self._places = {name: index for index, name in enumerate(layout.grid.places)}
-        self._full = layout.grid.activations
         self._recorded = {step: position for position, step in enumerate(layout.recorded_steps)}
         self._summaries = Summaries(layout, part, self._n)
         steps = plan.schedule.steps
@@ -89,9 +88,9 @@ class Recorder:
         if call.step not in self._recorded:
             return ()
         # Others are compared with the baseline's activations, so its calls give what theirs do.
-        of_baseline = (*self._part.baseline_components, *self._part.components) if BASELINE in call.runs else ()
-        others = self._part.components if any(run != BASELINE for run in call.runs) else ()
-        return tuple(dict.fromkeys((*of_baseline, *others)))
+        of_baseline = (*self._part.baseline_recordings, *self._part.recordings) if BASELINE in call.runs else ()
+        others = self._part.recordings if any(run != BASELINE for run in call.runs) else ()
+        return tuple(dict.fromkeys(recording.component for recording in (*of_baseline, *others)))
 
     def activations(self, call: Call, rows: slice, values: dict[str, Tensor]) -> None:
         """Store activations, and their summaries, once those of all samples of a call are there."""
@@ -229,18 +228,17 @@ class Recorder:
 
     def _store_activation(self, name: str, call: Call, value: Tensor) -> None:
         position, part = self._recorded[call.step], self._part
-        others = tuple(run for run in call.runs if run != BASELINE) if name in part.components else ()
+        others = tuple(run for run in call.runs if run != BASELINE)
         if BASELINE in call.runs:
             self._baseline_activations[name] = value
-        baseline = BASELINE in call.runs and name in part.baseline_components
-        if name in self._full:
+        whole = Recording(name, whole=True)
+        if BASELINE in call.runs and whole in part.baseline_recordings:
+            self._writer.write(f"activations/{name}/baseline", (self._samples, position), value.cpu().numpy())
+        if others and whole in part.recordings:
             numbers = value.cpu().numpy()
-            if baseline:
-                self._writer.write(f"activations/{name}/baseline", (self._samples, position), numbers)
             for run in others:
                 self._writer.write(f"activations/{name}/intervened", (run, self._samples, position), numbers)
-        runs = (*((BASELINE,) if baseline else ()), *others)
-        self._summaries.add(name, runs, position, value, self._baseline_activations[name])
+        self._summaries.add(name, call.runs, position, value, self._baseline_activations[name])
 
 
 def _blank(images: NDArray[np.float32], failed: NDArray[np.bool_]) -> NDArray[np.float32]:

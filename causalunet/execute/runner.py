@@ -196,7 +196,7 @@ class Runner:
             )
 
     def _part_plan(self, part: Part) -> Plan:
-        replayed = part.forked and bool(part.baseline_components or part.components)
+        replayed = part.forked and bool(part.baseline_recordings or part.recordings)
         key = (part.runs, replayed)
         if key not in self._plans:
             plan, replay = self._plan, self.layout.recorded_steps if replayed else ()

@@ -15,7 +15,7 @@ from causalunet.plan import GROUP, Plan
 from causalunet.results.grid import Grid
 from causalunet.results.schema import FACTOR, VARIABLES, Variable
 
-__all__ = ["Coordinate", "Layout", "StoredArray"]
+__all__ = ["Coordinate", "Layout", "Recording", "StoredArray"]
 
 _MOST_BYTES = 2_000_000
 """Of a chunk, unless a single entry along its leading axes takes more."""
@@ -48,6 +48,14 @@ class Coordinate:
     name: str
     dim: str
     values: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One of the two things that are recorded of a component: its whole output, or a summary of it."""
+
+    component: str
+    whole: bool
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,9 @@ class Layout:
         """What is known of every run before it runs, by path: its costs, what runs at which step, what is edited."""
         plan, grid, runs = self.plan, self.grid, range(len(self.grid.interventions))
         ran = np.zeros((len(runs), plan.schedule.steps), bool)
-        alive = {name: np.zeros((len(runs), len(self.recorded_steps)), bool) for name in self.recorded_components}
+        alive = {
+            recording.component: np.zeros((len(runs), len(self.recorded_steps)), bool) for recording in self.recordings
+        }
         recorded = {step: position for position, step in enumerate(self.recorded_steps)}
         for call in plan.calls:
             chosen = [run for run in call.runs if run >= 0]
@@ -121,9 +131,10 @@ class Layout:
         return values
 
     @property
-    def recorded_components(self) -> tuple[str, ...]:
-        """Components of which anything is recorded."""
-        return tuple(dict.fromkeys((*self.grid.activations, *self.grid.summary)))
+    def recordings(self) -> tuple[Recording, ...]:
+        """All that is recorded of components."""
+        whole, summary = self.grid.activations, self.grid.summary
+        return (*(Recording(name, True) for name in whole), *(Recording(name, False) for name in summary))
 
     def _declared(self) -> NDArray[np.uint8]:
         """How often each intervention's edits are to apply, (intervention, step, place)."""

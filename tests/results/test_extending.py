@@ -18,6 +18,7 @@ from causalunet.models.text_to_image import TextToImage
 from causalunet.plan import BASELINE, Plan
 from causalunet.results.location import Location
 from causalunet.results.repository import Repository
+from causalunet.results.writer import StudyWriter
 
 ROUNDING = 1e-5
 SMALL = cu.Study(
@@ -39,6 +40,11 @@ GROWN = {
     "samples": {"seeds": [1, 3], "prompts": ["a green square", *SMALL.prompts]},
     "components": {"record": replace(SMALL.record, activations=("down.0", "mid"), summary=("up.*", "down.1"))},
 }
+FORMS = {
+    "whole too": {"record": replace(SMALL.record, activations=("mid", "up.1"))},
+    "summary too": {"record": replace(SMALL.record, summary=("mid", "up.*"))},
+}
+GROWN |= FORMS
 GROWN["everything"] = GROWN["interventions"] | GROWN["samples"] | GROWN["components"]
 
 
@@ -149,6 +155,30 @@ def test_added_components_of_the_baseline_take_one_call_per_recorded_step(
     assert [[call.step for call in plan.calls] for plan, _ in plans] == [[4, 2]]
     fresh = more.run(tmp_path / "f.zarr", model=tiny_model, progress=False)
     assert_alike(grown, fresh)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_stored_of_a_component_is_not_written_again_for_more_of_it(
+    form: str, tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay is equal to rounding only, so it may not replace what stands there."""
+    SMALL.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
+    written: list[tuple[str, Any]] = []
+    write = StudyWriter.write
+
+    def noted(self: StudyWriter, path: str, index: Any, values: Any) -> None:
+        written.append((path, index))
+        write(self, path, index, values)
+
+    monkeypatch.setattr(StudyWriter, "write", noted)
+    replace(SMALL, **FORMS[form]).run(tmp_path / "s.zarr", model=tiny_model, progress=False)
+    values = [(path, index) for path, index in written if path.startswith("activation")]
+    if form == "whole too":
+        assert {path.rpartition("/")[0] for path, _ in values} == {"activations/up.1"}
+    else:
+        column = cu.open_results(tmp_path / "s.zarr").activation_summary.component.values.tolist().index("mid")
+        assert {path.rpartition("/")[0] for path, _ in values} == {"activation_summary"}
+        assert {str(index[-1]) for _, index in values} == {str(slice(column, column + 1))}
 
 
 def test_growing_waits_for_nobody_and_says_so(tiny_model: TextToImage, tmp_path: Path) -> None:

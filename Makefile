@@ -3,6 +3,7 @@
 #
 #   make study ARGS="--seeds 4"        more arguments for the study
 #   make test ARGS="-k windows"        more arguments for pytest
+#   make test WORKERS=0                in one process, as -s needs; by default one per core, at most 4
 #   make test PYTHON=python3.12        another interpreter for a new .venv
 #   make test PIP_FLAGS="--extra-index-url URL"   any option of pip install, here an index with a CPU-only torch
 
@@ -12,6 +13,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLA
 PYTHON ?=
 PIP_FLAGS ?=
 ARGS ?=
+WORKERS ?= auto
 
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 
@@ -37,7 +39,7 @@ studies: $(VENV)/.installed-run
 	@set -e; for name in $(STUDIES); do $(BIN)/python studies/$$name/study.py --quick $(ARGS); done
 
 test: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-test
 	@$(BIN)/ruff check .

@@ -109,13 +109,20 @@ async def _documents(store: Store, where: object) -> tuple[dict[str, Any], dict[
     return root, groups, await _read_several(store, arrays, where)
 
 
+def _nothing_laid_out(where: object) -> StoreError:
+    return StoreError(
+        f"{where} holds no study yet: a process is making it at this moment, or was ended while it did. "
+        "Run the study into it (again) with study.run(path)."
+    )
+
+
 async def _read_several(store: Store, paths: list[str], where: object) -> dict[str, dict[str, Any]]:
     prototype = default_buffer_prototype()
 
     async def read(path: str) -> dict[str, Any]:
         content = await store.get(f"{path}/zarr.json".lstrip("/"), prototype)
         if content is None:
-            raise _strange_member(path, where)
+            raise _strange_member(path, where) if path else _nothing_laid_out(where)
         return read_document(content.to_bytes(), path, where)
 
     found: dict[str, dict[str, Any]] = {}

@@ -118,6 +118,9 @@ def alarm(seconds: float) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600, method="thread")
+# An interrupt within zarr leaves a coroutine that nobody awaits.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_process_interrupted_at_any_instant_goes_on(truth: Truth, tmp_path: Path) -> None:
     draw, interrupted, stores = random.Random(0), 0, 0
     while interrupted < 50:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import causalunet as cu
-from causalunet.errors import StorageError, StoreError
+from causalunet.errors import DamageError, StorageError, StoreError
 from causalunet.results import repository
 from causalunet.results.writer import StudyWriter
 from tests.trust import small
@@ -128,6 +128,25 @@ def test_an_object_store_that_refuses_is_told(refusing: str) -> None:
         with pytest.raises(StorageError, match="the object store refused or could not be reached"):
             doing(refusing)
         print(f"\n{doing.__name__}: {time.monotonic() - started:.1f} s")
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_a_creation_that_was_cut_off_before_its_study_was_laid_out_goes_on(
+    truth: Truth, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = f"{bucket}/empty"
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyWriter, "lay_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            small.run(store)
+    with pytest.raises(StoreError, match="holds no study yet") as error:
+        cu.open_results(store)
+    assert not isinstance(error.value, DamageError)
+    assert truth.compare(small.run(store)).whole
 
 
 def test_a_creation_that_was_cut_off_is_told(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -66,6 +67,15 @@ def style() -> AbstractContextManager[None]:
     return mpl.rc_context(_SETTINGS)
 
 
+class ShownFigure(Figure):
+    """A figure that notebooks show although pyplot does not know of it."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format="png")
+        return content.getvalue()
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Make a figure that pyplot does not know of, laid out without overlaps.
 
@@ -74,7 +84,7 @@ def new_figure(width: float, height: float) -> Figure:
     width, height : float
         Inches.
     """
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return ShownFigure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def axis_label(variable: str, attrs: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from rich.console import Console
 
 from causalunet.analysis import curve, mean_curve
@@ -20,7 +21,7 @@ from causalunet.design import AblateBlock, AblateSkip, SkipSteps, sweep
 from causalunet.errors import SpecError, StoreError
 from causalunet.report import plot_grid, plot_panels, plot_samples, plot_trend, save, table_by_start
 from causalunet.report.pictures import wrap
-from causalunet.report.style import look, step_ticks
+from causalunet.report.style import ShownFigure, look, step_ticks
 from tests.analysis.synthetic import write_results
 
 INTERVENTIONS = (
@@ -106,6 +107,15 @@ def test_trend_into_given_axes(results: xr.DataTree) -> None:
     assert all(ax.get_legend() is not None for ax in axes)
     with pytest.raises(SpecError, match="1 axes given for 2 variables"):
         plot_trend(results, BLOCKS, variable=("ssim", "psnr"), ax=axes[0])
+
+
+def test_notebooks_show_figures(results: xr.DataTree) -> None:
+    """Without pyplot nothing registers figures with IPython, so they say themselves what they look like."""
+    figure = plot_trend(results, {"kind": "skip_steps"})
+    assert isinstance(figure, ShownFigure)
+    image = np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB"))
+    assert image.shape[1] == round(figure.get_figwidth() * 150)
+    assert image.std() > 10
 
 
 def test_users_settings_are_left_alone(results: xr.DataTree) -> None:

@@ -19,13 +19,15 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help study studies test lint bench clean
+.PHONY: help study studies test lint docs look bench clean
 
 help:
 	@echo "make study   the temporal dynamics study, its quick form"
 	@echo "make studies all studies, their quick form, each from the results of the earlier ones"
 	@echo "make test    the tests"
 	@echo "make lint    ruff, mypy and the import contracts"
+	@echo "make docs    the documentation site, in docs/_build/html"
+	@echo "make look    opens every page of the site in Chromium, which has to be installed"
 	@echo "make bench   the benchmarks"
 	@echo "make clean   remove .venv, caches and builds"
 
@@ -47,11 +49,20 @@ lint: $(VENV)/.installed-test
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
+# The study of the tutorials first: the gallery and later tutorials read its results. It runs once.
+docs: $(VENV)/.installed-docs
+	@cd docs/tutorials && ../../$(BIN)/python when.py
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html $(ARGS)
+	@$(BIN)/python docs/_ext/check_site.py docs/_build/html
+
+look: docs $(VENV)/.installed-test
+	@$(BIN)/python -m pytest -m browser tests/docs
+
 bench: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -m benchmark tests/benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) docs/_build docs/_gallery docs/reference/generated docs/tutorials/results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:
@@ -83,4 +94,9 @@ $(VENV)/.installed-run: pyproject.toml constraints.txt | $(BIN)/pip
 $(VENV)/.installed-test: $(VENV)/.installed-run
 	@echo "Installing what the tests need"
 	@$(PIP) --no-build-isolation --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-run
+	@echo "Installing what the documentation needs"
+	@$(PIP) --no-build-isolation --editable '.[docs]'
 	@touch $@

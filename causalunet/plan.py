@@ -60,7 +60,7 @@ class Fork(NamedTuple):
     state : int
         Number of the state drawn.
     runs : tuple of int
-        Interventions (or `BASELINE`) that go there.
+        Interventions (or ``BASELINE``, -1) that go there.
     """
 
     target: int
@@ -252,7 +252,7 @@ def make_plan(
     image_shape : tuple of int
         (channel, y, x).
     runs : iterable of int, optional
-        Indices of the interventions to run, and `BASELINE`; by default all of them.
+        Indices of the interventions to run, and ``BASELINE``, -1; by default all of them.
     forked : bool
         Let every run start where it first differs from the baseline, at step s, from the baseline's x_s: a state with
         the number -s, which whoever runs the plan provides.

@@ -9,9 +9,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
-import causalunet  # noqa: E402 - after the path to the extensions
-from gallery_figures import figures  # noqa: E402
-from inventories import mapping  # noqa: E402
+from inventories import mapping  # noqa: E402 - after the path to it
+
+import causalunet  # noqa: E402
 
 project = "causalunet"
 author = "the causalunet authors"
@@ -19,9 +19,12 @@ copyright = "2026, the causalunet authors"  # noqa: A001 - Sphinx's name
 release = version = causalunet.__version__
 
 extensions = [
+    "mathml",
     "myst_nb",
     "numpydoc",
+    "own_members",
     "schema_page",
+    "study_pages",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
@@ -31,8 +34,10 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
 ]
-exclude_patterns = ["_build", "_ext", "**/results", "gallery/*.rst", "gallery/*.py", "tutorials/*.py"]
+exclude_patterns = ["_build", "_ext", "**/results", "gallery/*", "_gallery/*.ipynb", "**sg_execution_times.rst"]
 nitpicky = True
+# Where xarray keeps these is its own business, and not in its documentation.
+nitpick_ignore = [("py:class", "xarray.core.indexes.Index"), ("py:class", "xarray.core.datatree.DataTree")]
 templates_path = ["_templates"]
 
 html_theme = "sphinx_book_theme"
@@ -42,6 +47,7 @@ html_css_files = ["site.css"]
 html_logo = "_static/logo.svg"
 html_favicon = "_static/logo.svg"
 html_copy_source = False
+html_math_renderer = "mathml"
 html_theme_options = {
     "show_navbar_depth": 1,
     "show_toc_level": 2,
@@ -64,8 +70,8 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
 nb_output_stderr = "error"
-os.environ.setdefault("COLUMNS", "100")  # tables that pages print
-os.environ.setdefault("TTY_COMPATIBLE", "0")
+os.environ["IPYTHONDIR"] = str(HERE / "_ipython")
+os.environ["COLUMNS"] = "100"  # of tables that pages print
 
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
@@ -75,7 +81,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "min_reported_time": 10_000,
-    "image_scrapers": (figures,),
+    "image_scrapers": ("gallery_figures",),
     "capture_repr": (),
     "within_subsection_order": "FileNameSortKey",
 }

@@ -76,8 +76,9 @@ def compare(
 
     Examples
     --------
-    >>> compare(results, "ablate_block bottom=2 10-6", "ablate_skip top=2 10-6")  # doctest: +SKIP
-    >>> compare(results, {"kind": "ablate_block", "bottom": 2}, {"kind": "ablate_skip"})  # doctest: +SKIP
+    >>> one = compare(results, "ablate_block bottom=2 10-6", "ablate_skip top=2 10-6")
+    >>> compare(results, {"kind": "ablate_block", "bottom": 2}, {"kind": "ablate_skip"})["mean"].dims
+    ('start',)
     """
     one, other = (_curve(results, side, variable, allow_incomplete) for side in (a, b))
     starts_agree = _check_starts(one, other)

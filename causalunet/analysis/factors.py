@@ -115,7 +115,8 @@ def factor_effects(
 
     Examples
     --------
-    >>> factor_effects(results)["share"].sel(factor="colour")  # doctest: +SKIP
+    >>> factor_effects(results)["share"].sel(factor="colour").dims
+    ('selection', 'start')
     """
     options: dict[str, Any] = {"min_probability": min_probability, "allow_incomplete": allow_incomplete}
     parts = {}

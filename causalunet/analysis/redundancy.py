@@ -132,7 +132,8 @@ def first_redundant_step(
 
     Examples
     --------
-    >>> first_redundant_step(results, threshold=0.9, kind="ablate_block", length=5)  # doctest: +SKIP
+    >>> found = first_redundant_step(results, threshold=0.9, kind="ablate_block", length=5)
+    >>> steps, intervals = found["step"], found["interval"]
     """
     question = _Question(
         axis=_START,

@@ -152,7 +152,7 @@ class StudySpec:
     ----------
     name : str
     interventions : iterable of Intervention
-        With labels and contents that differ. A `Null` is added unless there is one.
+        With labels and contents that differ. A null intervention is added unless there is one.
     prompts : iterable of str
     seeds : iterable of int, optional
         Every prompt is sampled with every seed. By default each prompt is sampled once, the first with seed 0, the
@@ -225,7 +225,7 @@ class StudySpec:
         Raises
         ------
         SpecError, PromptError
-            Something is missing, unknown, of another type or too large; see `causalunet.design.limits`.
+            Something is missing, unknown, of another type or too large; see ``causalunet.design.limits``.
         """
         check_keys("A study", value, [entry.name for entry in fields(StudySpec)])
         lacking = [entry.name for entry in fields(StudySpec) if entry.default is MISSING and entry.name not in value]

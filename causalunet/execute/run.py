@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -70,6 +72,8 @@ def call_progress(calls: int | None, shown: bool) -> Iterator[Any]:
     Gives what is to be told the calls done, and what is to be told in words.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, disable=not shown) as bar:
+    # Without ipywidgets rich warns in a notebook and shows nothing; as plain text the bar comes once, at the end.
+    console = Console(force_jupyter=None if find_spec("ipywidgets") else False)
+    with Progress(*columns, console=console, disable=not shown) as bar:
         task = bar.add_task("U-Net calls", total=calls)
         yield lambda n: bar.advance(task, n), bar.console.print if shown else None

@@ -48,7 +48,7 @@ def from_unet(
     image_size : int, optional
         Pixels; by default ``unet.image_size``, which only guided-diffusion's objects have.
     alpha_bar : ndarray of float64, (timestep,), optional
-        Training schedule, from `causalunet.schedule`. By default the squared-cosine schedule for GLIDE; the other
+        Training schedule, from ``causalunet.schedule``. By default the squared-cosine schedule for GLIDE; the other
         packages train with that or the linear one, so theirs must be said.
     tokenize : callable, optional
         For GLIDE: prompts to padded tokens and mask; by default with ``unet.tokenizer``.

@@ -62,8 +62,9 @@ def plot_phases(
 
     Examples
     --------
+    >>> from causalunet.analysis import phases
     >>> selection = {"kind": "skip_steps", "length": 5}
-    >>> plot_phases(results, selection, phases(results, **selection))  # doctest: +SKIP
+    >>> figure = plot_phases(results, selection, phases(results, **selection))
     """
     variable = str(phases.attrs["variable"])
     probability = _PROBABILITY if band == "interval" else None

@@ -89,7 +89,7 @@ def plot_trend(
     --------
     Figure 4 of the paper:
 
-    >>> plot_trend(results, {"kind": "skip_steps"}, variable=("ssim", "psnr"))  # doctest: +SKIP
+    >>> figure = plot_trend(results, {"kind": "skip_steps"}, variable=("ssim", "psnr"))
     """
     variables = (variable,) if isinstance(variable, str) else tuple(variable)
     named = _named(results, selections, by)

@@ -48,7 +48,7 @@ class Source:
 class Results(xr.DataTree):  # type: ignore[no-untyped-call]
     """Stored results of a study: an `xarray.DataTree`, read lazily, that knows its store.
 
-    Made by `open_results`. What xarray makes of it (selections, means) are plain trees and datasets.
+    Made by `causalunet.open_results`. What xarray makes of it (selections, means) are plain trees and datasets.
     """
 
     __slots__ = ("_source",)
@@ -160,8 +160,9 @@ def open_results(path: str | Path, *, at: str | None = None) -> Results:
 
     Examples
     --------
-    >>> results = open_results("results/phases.zarr")  # doctest: +SKIP
-    >>> results.outcomes.ssim.sel(kind="ablate_block", bottom=2).mean("sample")  # doctest: +SKIP
+    >>> results = open_results("results/phases.zarr")
+    >>> results.outcomes.ssim.sel(kind="ablate_block", bottom=2).mean("sample").dims
+    ('intervention',)
     """
     source = open_source(path, at)
     location = source.location

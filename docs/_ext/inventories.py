@@ -1,7 +1,7 @@
 """What the site links to in other projects' documentation.
 
-Inventories are usually fetched at every build. These few names are written down instead, so that a build needs no network
-and gives the same site tomorrow.
+Inventories are usually fetched at every build. These few names are written down instead, so that a build needs no
+network and gives the same site tomorrow.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ _PROJECTS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "xarray.open_datatree": ("function", "generated/xarray.open_datatree.html"),
         },
     ),
+    "scipy": (
+        "https://docs.scipy.org/doc/scipy/",
+        {"scipy.stats.bootstrap": ("function", "reference/generated/scipy.stats.bootstrap.html")},
+    ),
     "zarr": ("https://zarr.readthedocs.io/en/stable/", {"zarr": ("module", "index.html")}),
     "torch": (
         "https://docs.pytorch.org/docs/stable/",
@@ -61,7 +65,9 @@ def mapping(folder: Path) -> dict[str, tuple[str, str]]:
 
 def _as_environment(project: str, names: dict[str, tuple[str, str]]) -> tuple[Any, Any]:
     """The part of a Sphinx environment that `InventoryFile.dump` reads: one domain with its objects."""
-    objects = [(name, name, kind, page.partition("#")[0], page.partition("#")[2], 1) for name, (kind, page) in names.items()]
+    objects = [
+        (name, name, kind, page.partition("#")[0], page.partition("#")[2], 1) for name, (kind, page) in names.items()
+    ]
     domain = SimpleNamespace(name="py", get_objects=lambda: objects)
     environment = SimpleNamespace(
         config=SimpleNamespace(project=project, version=""),

@@ -38,11 +38,12 @@ def _table(variables: list[Variable]) -> nodes.table:
     body = nodes.tbody()
     for one in variables:
         along = nodes.Text(", ".join(one.dims) or "nothing")
-        body += _row([nodes.literal(text=one.name), along, nodes.Text(one.dtype), nodes.Text(one.units), nodes.Text(one.meaning)])
+        body += _row(
+            [nodes.literal(text=one.name), along, nodes.Text(one.dtype), nodes.Text(one.units), nodes.Text(one.meaning)]
+        )
     group += [head, body]
     table += group
     return table
-
 
 
 def _row(cells: list[nodes.Node]) -> nodes.row:

@@ -1,6 +1,6 @@
 """The study of the tutorials: what is lost if a part of the U-Net is missing for four of twenty steps, by start step.
 
-    python when.py     # about a minute on two cores; a second time nothing is left to run
+python when.py     # about a minute on two cores; a second time nothing is left to run
 """
 
 from __future__ import annotations

@@ -1,0 +1,51 @@
+"""Every link, anchor and picture of the built site leads somewhere; no browser is needed.
+
+python docs/_ext/check_site.py docs/_build/html
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from bs4 import BeautifulSoup
+
+_ATTRIBUTES = {"a": "href", "img": "src", "link": "href", "script": "src", "source": "src"}
+_GENERATED = {"genindex.html", "search.html", "py-modindex.html"}
+
+
+def broken(site: Path) -> Iterator[str]:
+    """Say which references of a page lead nowhere."""
+    pages = {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in site.rglob("*.html")}
+    anchors = {path: {tag["id"] for tag in page.find_all(id=True)} for path, page in pages.items()}
+    for path, page in pages.items():
+        name = path.relative_to(site)
+        for tag, attribute in _ATTRIBUTES.items():
+            for element in page.find_all(tag):
+                if problem := _problem(str(element.get(attribute, "")), path, anchors):
+                    yield f"{name}: {problem}"
+        for image in page.find_all("img"):
+            if not image.get("alt"):
+                yield f"{name}: {image.get('src')} has no text for those who cannot see it"
+
+
+def _problem(target: str, path: Path, anchors: dict[Path, set[str]]) -> str:
+    parts = urlsplit(target)
+    if not target or parts.scheme or parts.netloc or target == "#":
+        return ""
+    place = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+    if place.is_dir():
+        place /= "index.html"
+    if not place.exists():
+        return f"{target} is not there"
+    if parts.fragment and place in anchors and unquote(parts.fragment) not in anchors[place]:
+        return f"{target} has no such place"
+    return ""
+
+
+if __name__ == "__main__":
+    found = sorted(set(broken(Path(sys.argv[1]).resolve())))
+    print("\n".join(found) or "Every link and picture of the site is there.")
+    sys.exit(bool(found))

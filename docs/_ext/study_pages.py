@@ -1,0 +1,28 @@
+"""Pages below studies/ show the README beside each study's script."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+_STUDIES = Path(__file__).parents[2] / "studies"
+
+
+def show_readme(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put the README in place of the page that stands for it, with links as they are on the site."""
+    folder, _, name = docname.rpartition("/")
+    readme = _STUDIES / name / "README.md"
+    if folder != "studies" or not readme.is_file():
+        return
+    app.env.note_dependency(str(readme))
+    text = readme.read_text(encoding="utf-8").replace("](../../docs/images/", "](../images/")
+    source[0] = re.sub(r"\]\(\.\./(\w+)\)", r"](\1.md)", text)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Listen for pages that are read."""
+    app.connect("source-read", show_readme)
+    return {"parallel_read_safe": True}

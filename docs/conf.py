@@ -28,7 +28,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
-    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
@@ -49,6 +48,8 @@ html_favicon = "_static/logo.svg"
 html_copy_source = False
 html_math_renderer = "mathml"
 html_theme_options = {
+    "logo": {"text": "causalunet"},
+    "navbar_persistent": [],  # the search stands in the sidebar
     "show_navbar_depth": 1,
     "show_toc_level": 2,
     "home_page_in_toc": False,

@@ -27,7 +27,7 @@ def broken(site: Path) -> Iterator[str]:
                 if problem := _problem(str(element.get(attribute, "")), path, anchors):
                     yield f"{name}: {problem}"
         for image in page.find_all("img"):
-            if not image.get("alt"):
+            if image.get("alt") is None:
                 yield f"{name}: {image.get('src')} has no text for those who cannot see it"
 
 

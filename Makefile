@@ -49,9 +49,12 @@ lint: $(VENV)/.installed-test
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-# The study of the tutorials first: the gallery and later tutorials read its results. It runs once.
+# The study of the tutorials first: the gallery and later tutorials read its results. It runs once; what single pages
+# store goes before they run again, as they may have changed.
 docs: $(VENV)/.installed-docs
 	@cd docs/tutorials && ../../$(BIN)/python when.py
+	@find docs/tutorials/results docs/reference/errors/results -mindepth 1 -maxdepth 1 ! -name when.zarr \
+	  -exec rm -rf {} + 2>/dev/null || true
 	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html $(ARGS)
 	@$(BIN)/python docs/_ext/check_site.py docs/_build/html
 
@@ -62,7 +65,7 @@ bench: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -m benchmark tests/benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) docs/_build docs/_gallery docs/reference/generated docs/tutorials/results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) docs/_build docs/_gallery docs/reference/generated docs/tutorials/results docs/reference/errors/results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:

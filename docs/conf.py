@@ -73,6 +73,7 @@ nb_merge_streams = True
 nb_output_stderr = "error"
 os.environ["IPYTHONDIR"] = str(HERE / "_ipython")
 os.environ["COLUMNS"] = "100"  # of tables that pages print
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # of tqdm, which nnsight imports
 
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",

@@ -15,7 +15,7 @@ _REGISTRY: dict[str, type[Fill]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """Base of every fill. A subclass names itself and, by subclassing, enters the registry.
+    """Base of every fill. A subclass names itself, says what it puts in place, and enters the registry by subclassing.
 
     Attributes
     ----------
@@ -32,6 +32,22 @@ class Fill:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super(Fill, cls).__init_subclass__(**kwargs)
         _REGISTRY[cls.name] = cls
+
+    def apply(self, value: Any) -> Any:
+        """Make what is put in place of a value.
+
+        Parameters
+        ----------
+        value : Tensor, (row, channel, y, x)
+            What the component put out, or what came over the skip connection. Others may hold it: it is never written
+            into. A row is one sample in one branch; rows are not mixed, or a result would depend on the batch.
+
+        Returns
+        -------
+        Tensor, (row, channel, y, x)
+            A new tensor of the same shape and dtype. If the fill `severs`, it depends on nothing but these.
+        """
+        raise NotImplementedError(self.name)
 
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": ..., "configuration": {...}}``."""
@@ -65,12 +81,20 @@ class Zero(Fill):
     name: ClassVar[str] = "zero"
     severs: ClassVar[bool] = True
 
+    def apply(self, value: Any) -> Any:
+        """Zeros of the same shape."""
+        return value.new_zeros(value.shape)
+
 
 @dataclass(frozen=True, slots=True)
 class Identity(Fill):
     """The value itself, taken out and put back: changes nothing, measures the noise floor."""
 
     name: ClassVar[str] = "identity"
+
+    def apply(self, value: Any) -> Any:
+        """A copy of the value."""
+        return value.clone()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +114,10 @@ class Scale(Fill):
         if not is_number(self.factor):
             raise SpecError(f"Scale factor {shown(self.factor)} is not a finite number.")
         object.__setattr__(self, "factor", float(self.factor) + 0.0)  # -0.0 == 0.0, so both have one spelling
+
+    def apply(self, value: Any) -> Any:
+        """The value times the factor."""
+        return value * self.factor
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,10 @@ class Edit(Intervention):
     def __post_init__(self) -> None:
         if not isinstance(self.fill, Fill):
             raise SpecError(f"Edit got fill={shown(self.fill)}; give one of the fills, such as Zero().")
+        if type(self.fill).apply is Fill.apply and not isinstance(self.fill, Jump):
+            raise SpecError(
+                f"The fill {self.fill.name!r} does not say what it puts in place: give its class apply(self, value)."
+            )
         if not isinstance(self.component, str) or not COMPONENT_NAME.fullmatch(self.component):
             raise ComponentError(
                 f"Edit got component={shown(self.component)}; names of components are up to 128 letters, digits and "

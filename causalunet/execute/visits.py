@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from causalunet.design.anatomy import Anatomy, Component
-from causalunet.design.fills import Fill, Identity, Scale, Zero
+from causalunet.design.fills import Fill
 from causalunet.design.interventions import Branch
 from causalunet.errors import FiringError, SpecError
 from causalunet.plan import Action
 
 __all__ = ["CallResult", "UNetCaller", "Visit", "check_call", "fill_edge", "filled", "lay_out_visits", "stand_in"]
-
-_FILLS: dict[type[Fill], Callable[[Any, Tensor], Tensor]] = {
-    Zero: lambda fill, value: torch.zeros_like(value),
-    Identity: lambda fill, value: value.clone(),
-    Scale: lambda fill, value: value * fill.factor,
-}
-"""What each fill puts in place of a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +98,22 @@ def fill_edge(visit: Visit, value: Tensor, cond_rows: int) -> Tensor:
 def filled(value: Tensor, fills: tuple[tuple[Fill, Branch], ...], cond_rows: int) -> Tensor:
     """Replace a value, or the rows of one branch of it; never in place, since others may hold the tensor."""
     for fill, branch in fills:
-        if type(fill) not in _FILLS:
-            raise SpecError(f"The executor has no rule for the fill {fill.name!r}.")
-        replaced = _FILLS[type(fill)](fill, value)
+        replaced = fill.apply(value)
+        if replaced is value or replaced.shape != value.shape or replaced.dtype != value.dtype:
+            raise SpecError(
+                f"The fill {fill.name!r} gave {_described(replaced)} for {_described(value)}; apply(value) has to give "
+                "a new tensor of the same shape and dtype."
+            )
         if branch == "cond":
             replaced = torch.cat([replaced[:cond_rows], value[cond_rows:]])
         elif branch == "uncond":
             replaced = torch.cat([value[:cond_rows], replaced[cond_rows:]])
         value = replaced
     return value
+
+
+def _described(value: Tensor) -> str:
+    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
 
 
 def lay_out_visits(anatomy: Anatomy, action: Action, record: tuple[str, ...]) -> tuple[Visit, ...]:

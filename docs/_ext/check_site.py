@@ -16,9 +16,14 @@ _ATTRIBUTES = {"a": "href", "img": "src", "link": "href", "script": "src", "sour
 _GENERATED = {"genindex.html", "search.html", "py-modindex.html"}
 
 
+def pages_of(site: Path) -> list[Path]:
+    """Pages of a site, without the templates that its theme leaves among the static files."""
+    return [path for path in sorted(site.rglob("*.html")) if "_static" not in path.relative_to(site).parts]
+
+
 def broken(site: Path) -> Iterator[str]:
     """Say which references of a page lead nowhere."""
-    pages = {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in site.rglob("*.html")}
+    pages = {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in pages_of(site)}
     anchors = {path: {tag["id"] for tag in page.find_all(id=True)} for path, page in pages.items()}
     for path, page in pages.items():
         name = path.relative_to(site)

@@ -5,6 +5,8 @@ python -m tests.docs.blocks docs/howto/resume.md     # runs one page here and pr
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,8 @@ __all__ = ["Block", "find", "run"]
 
 _OPENING = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|:{3,})(?P<info>[^`]*)$")
 _REASON = re.compile(r"<!-- not run: (?P<reason>.+?) -->\s*\Z", re.DOTALL)
+_SHOWN = re.compile(r"\s*^ *```text\n(?P<text>.*?)^ *```$", re.DOTALL | re.MULTILINE)
+_NUMBER = re.compile(r"[+-]?[\d,]+(?:\.(?P<decimals>\d*))?(?P<exponent>e[+-]?\d+)?")
 _PYTHON = re.compile(r"python3?\b|\{code-cell\}|\{code-block\} python|\{code\} python|pycon\b")
 
 
@@ -32,12 +36,15 @@ class Block:
         Why it is not run; empty if it is.
     raises : bool
         Whether the page shows the error that it ends with.
+    shown : str
+        What it prints, as far as the page shows that in a block of text below it.
     """
 
     line: int
     code: str
     reason: str
     raises: bool
+    shown: str = ""
 
 
 def find(text: str) -> Iterator[Block]:
@@ -61,18 +68,26 @@ def find(text: str) -> Iterator[Block]:
         closing = re.compile(rf"^ *{fence[0]}{{{len(fence)},}} *$")
         end = next((at for at in range(start, len(lines)) if closing.match(lines[at])), len(lines))
         if _PYTHON.match(info):
-            yield _block(lines, number, start, end, len(opening["indent"]))
+            yield _block(lines, number, (start, end), len(opening["indent"]))
         number = end + 1
 
 
-def _block(lines: list[str], opening: int, start: int, end: int, indent: int) -> Block:
+def _block(lines: list[str], opening: int, code: tuple[int, int], indent: int) -> Block:
+    start, end = code
     body = [line[indent:] if not line[:indent].strip() else line for line in lines[start:end]]
     options = 0
     while options < len(body) and body[options].startswith(":"):
         options += 1
     said = _REASON.search("\n".join(lines[:opening]))
     raises = any("raises-exception" in line for line in body[:options])
-    return Block(start + options + 1, "\n".join(body[options:]) + "\n", said["reason"] if said else "", raises)
+    shown = _SHOWN.match("\n".join(lines[end + 1 :]))
+    return Block(
+        line=start + options + 1,
+        code="\n".join(body[options:]) + "\n",
+        reason=said["reason"] if said else "",
+        raises=raises,
+        shown=shown["text"] if shown else "",
+    )
 
 
 def run(page: Path, *, namespace: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -81,7 +96,7 @@ def run(page: Path, *, namespace: dict[str, Any] | None = None) -> dict[str, Any
     Raises
     ------
     AssertionError
-        A block that shows an error raised none.
+        A block that shows an error raised none, or what is shown below a block is not what it prints.
     """
     namespace = {} if namespace is None else namespace
     namespace["__name__"] = "page"
@@ -90,16 +105,42 @@ def run(page: Path, *, namespace: dict[str, Any] | None = None) -> dict[str, Any
             continue
         # Line numbers of a traceback are those of the page.
         code = compile("\n" * (block.line - 1) + block.code, page, "exec", dont_inherit=True)
-        if not block.raises:
-            exec(code, namespace)
-            continue
+        printed = io.StringIO()
         try:
-            exec(code, namespace)
+            with contextlib.redirect_stdout(printed):
+                exec(code, namespace)
         except Exception as error:
+            if not block.raises:
+                raise
             print(f"{type(error).__name__}: {error}")
         else:
-            raise AssertionError(f"{page}:{block.line} shows an error, and raised none.")
+            assert not block.raises, f"{page}:{block.line} shows an error, and raised none."
+        finally:
+            print(printed.getvalue(), end="")
+        missing = first_missing(block.shown, printed.getvalue())
+        assert not missing, f"{page}:{block.line} does not print {missing!r} there, but\n{printed.getvalue()}"
     return namespace
+
+
+def first_missing(shown: str, printed: str) -> str:
+    """First word of a text that is not printed at its place; empty if all are.
+
+    The page may leave words out and break lines elsewhere. Numbers agree within 2 %, one unit of the last digit shown, or
+    1e-6: another processor rounds otherwise.
+    """
+    words = iter(printed.split())
+    return next((word for word in shown.split() if not any(_alike(word, other) for other in words)), "")
+
+
+def _alike(shown: str, printed: str) -> bool:
+    if shown == printed:
+        return True
+    one, other = (_NUMBER.fullmatch(word.strip("[](){},:;%")) for word in (shown, printed))
+    if not one or not other:
+        return False
+    a, b = (float(found[0].replace(",", "")) for found in (one, other))
+    last = 1.5 * 10.0 ** -len(one["decimals"]) if one["decimals"] and not one["exponent"] else 0.0
+    return abs(a - b) <= max(0.02 * abs(a), last, 1e-6)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ docs: $(VENV)/.installed-docs
 	@$(BIN)/python docs/_ext/check_site.py docs/_build/html
 
 look: docs $(VENV)/.installed-test
-	@$(BIN)/python -m pytest -m browser tests/docs
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 -m browser tests/docs/test_site.py
 
 bench: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -m benchmark tests/benchmarks $(ARGS)

@@ -47,6 +47,7 @@ html_logo = "_static/logo.svg"
 html_favicon = "_static/logo.svg"
 html_copy_source = False
 html_math_renderer = "mathml"
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system says; without it the theme warns
 html_theme_options = {
     "logo": {"text": "causalunet"},
     "navbar_persistent": [],  # the search stands in the sidebar

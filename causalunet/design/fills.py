@@ -45,7 +45,7 @@ class Fill:
         Returns
         -------
         Tensor, (row, channel, y, x)
-            A new tensor of the same shape and dtype. If the fill `severs`, it depends on nothing but these.
+            A new tensor of the same shape and dtype. Where ``severs`` is set it depends on nothing but these.
         """
         raise NotImplementedError(self.name)
 

@@ -53,7 +53,8 @@ def run_plan(
         Not even one sample fits into memory.
     """
     runner = Runner(plan, model, path, memory=memory, overwrite=overwrite, retry_failed=retry_failed, source=source)
-    with call_progress(runner.unet_calls_missing(), progress) as (advance, say):
+    missing = runner.unet_calls_missing()
+    with call_progress(missing, progress and missing != 0) as (advance, say):
         runner.advance, runner.say = advance, say
         runner.fill()
     runner.warn_of_failures()

@@ -17,7 +17,7 @@ from causalunet.errors import SpecError
 
 __all__ = ["captions", "line_height", "pack", "sample_positions", "show", "wrap"]
 
-_GLYPH = 0.55  # mean width of a letter, as a share of the font size
+_GLYPH = 0.6  # mean width of a letter, as a share of the font size
 
 
 def show(ax: Axes, image: NDArray[np.floating], anchor: Literal["NW", "S"]) -> None:

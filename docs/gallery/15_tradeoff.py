@@ -2,9 +2,9 @@
 Quality against cost
 ====================
 
-Vertical: mean SSIM to the uncut image (no unit) with its 95 % bootstrap interval over 6 samples. Horizontal: U-Net calls
-of a run as a share of the uncut run's. A run that stops early has the estimate of x_0 at its last step as its image, so
-the uncut run holds these points already, for all its steps.
+Vertical: mean SSIM to the uncut image (no unit) with its 95 % bootstrap interval over 6 samples. Horizontal: U-Net
+calls of a run as a share of the uncut run's. A run that stops early has the estimate of x_0 at its last step as its
+image, so the uncut run holds these points already, for all its steps.
 """
 
 import xarray as xr
@@ -14,7 +14,7 @@ import causalunet as cu
 results = cu.open_results("../tutorials/results/when.zarr")
 ssim = cu.analysis.estimate_quality(results)["ssim"].sel(step=[13, 10, 7, 5, 3, 2]).rename(step="method")
 points = xr.Dataset({"time": (21 - ssim.method) / 20, "ssim": ssim.mean("sample")}, attrs={"samples": 6})
-points["interval"] = (("method", "bound"), cu.analysis.bootstrap_mean(ssim), {"interval_kind": "bootstrap BCa", "probability": 0.95})
+points["interval"] = ("method", "bound"), cu.analysis.bootstrap_mean(ssim), {"probability": 0.95}
 points["label"] = "method", [f"at {step}" for step in points.method.values]
 points["family"] = "method", ["stop early"] * points.sizes["method"]
 figure = cu.report.plot_tradeoff(points)

@@ -125,8 +125,8 @@ def run(page: Path, *, namespace: dict[str, Any] | None = None) -> dict[str, Any
 def first_missing(shown: str, printed: str) -> str:
     """First word of a text that is not printed at its place; empty if all are.
 
-    The page may leave words out and break lines elsewhere. Numbers agree within 2 %, one unit of the last digit shown, or
-    1e-6: another processor rounds otherwise.
+    The page may leave words out and break lines elsewhere. Numbers agree within 2 %, one unit of the last digit shown,
+    or 1e-6: another processor rounds otherwise.
     """
     words = iter(printed.split())
     return next((word for word in shown.split() if not any(_alike(word, other) for other in words)), "")

@@ -70,7 +70,14 @@ within = "another block"
 def test_every_block_is_found_with_its_line_and_reason() -> None:
     blocks = list(find(PAGE))
     code = [block.code.strip() for block in blocks]
-    assert code == ["a = 1", 'print("one of", 2.0, "or", [3, 4])', "b = a + 1", "c = b + 1", "c / 0", 'd = load("nothing")']
+    assert code == [
+        "a = 1",
+        'print("one of", 2.0, "or", [3, 4])',
+        "b = a + 1",
+        "c = b + 1",
+        "c / 0",
+        'd = load("nothing")',
+    ]
     lines = PAGE.splitlines()
     for block in blocks:
         assert block.code.strip() in "\n".join(lines[block.line - 1 : block.line + 1])

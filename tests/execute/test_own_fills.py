@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,10 +18,9 @@ WINDOW = cu.Window(5, 2)
 
 
 @pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
     monkeypatch.setattr(fills, "_REGISTRY", dict(fills._REGISTRY))
-    yield
 
 
 def own(apply: Callable[[Any, Any], Any] | None) -> Fill:

@@ -64,6 +64,11 @@ def faults() -> list[str]:
     return []
 
 
+def failed(asked: Any) -> list[str]:
+    """What to note of a request without answer; those that the browser dropped as it left a page are none."""
+    return [] if "ERR_ABORTED" in (asked.failure or "") else [f"{asked.url} failed: {asked.failure}"]
+
+
 @pytest.fixture
 def page(browser: Browser, faults: list[str], address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A window of the width that the test asks for; whatever goes wrong in it is noted."""
@@ -72,7 +77,7 @@ def page(browser: Browser, faults: list[str], address: str, request: pytest.Fixt
     opened = context.new_page()
     opened.on("console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None)
     opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on("requestfailed", lambda asked: faults.append(f"{asked.url} failed"))
+    opened.on("requestfailed", lambda asked: faults.extend(failed(asked)))
     opened.on("response", lambda got: faults.append(f"{got.url}: {got.status}") if got.status >= 400 else None)
     opened.on(
         "request",

@@ -41,7 +41,7 @@ studies: $(VENV)/.installed-run
 	@set -e; for name in $(STUDIES); do $(BIN)/python studies/$$name/study.py --quick $(ARGS); done
 
 test: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed-test
 	@$(BIN)/ruff check .

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Before torch: tests run side by side, and the processes that they start would each take all cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable, Iterator
 from typing import Any
 

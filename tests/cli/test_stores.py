@@ -45,7 +45,7 @@ def test_the_status_of_a_finished_store(store: Path, study: cu.Study, command: C
     assert facts["cells"] == "12 of 12 complete"
     assert facts["baselines"] == "3 of 3 complete"
     assert re.fullmatch(r"42 U-Net calls, [\d.]+ s", facts["spent"])
-    assert re.search(r" ago\): 12 cells of 3 samples$", facts["last commit"])
+    assert re.search(r"(ago|just now)\): 12 cells of 3 samples$", facts["last commit"])
     assert facts["at work"] == "no process of this machine"
     assert facts["size"].endswith("kB")
     assert facts["tags"] == "paper-v1"

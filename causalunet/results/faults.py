@@ -89,6 +89,6 @@ def told(error: BaseException, where: object, doing: str) -> CausalUNetError:
     if isinstance(error, icechunk.IcechunkError) and any(word in text for word in _NETWORK):
         return StorageError(f"Failed {doing} {where}: the object store refused or could not be reached: {text:.300}")
     return DamageError(
-        f"Failed {doing} {where}: {type(error).__name__}: {text[:300].rstrip('. ')}. The store is damaged there, or was "
-        "written by something else; causalunet verify lists all damaged parts."
+        f"Failed {doing} {where}: {type(error).__name__}: {text[:300].rstrip('. ')}. The store is damaged there, or "
+        "was written by something else; causalunet verify lists all damaged parts."
     )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,17 +19,9 @@ from causalunet.errors import CausalUNetError, CheckpointError, ModelError
 from causalunet.models.checkpoints import fingerprint, load_weights
 from causalunet.models.openai_layout import TextUNet
 from causalunet.models.shapes import SHAPES_CONFIG
+from tests.without_torch import run_without_torch
 
 WITHOUT_TORCH = """
-import sys
-
-class Blocker:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] == "torch":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocker)
 import causalunet as cu
 
 study = cu.Study(name="study", prompts=["a red circle"], interventions=[cu.AblateBlock(2, cu.Window(9, 2))])
@@ -45,9 +35,7 @@ for attempt in (study.plan, lambda: study.run("results.zarr"), lambda: cu.load_m
 
 
 def test_a_missing_extra_is_named_with_its_cure(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    done = run_without_torch(WITHOUT_TORCH, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     messages = done.stdout.splitlines()
     assert len(messages) == 4

@@ -6,8 +6,6 @@ import argparse
 import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from causalunet.cli import _parser
 from causalunet.models.base import _LOADERS
 from tests.cli.conftest import Command
+from tests.without_torch import run_without_torch
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "cli.md").read_text()
@@ -23,22 +22,13 @@ SECTIONS = {part.partition("\n")[0]: part for part in re.split(r"^## ", TEXT, fl
 
 
 WITHOUT_TORCH = """
-import json, sys
+import json
 
-BLOCKED = {"einops", "nnsight", "safetensors", "torch"}
-
-class Blocker:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"{name} is blocked here", name=name)
-
-sys.meta_path.insert(0, Blocker)
 from causalunet.cli import main
 
 for command in json.loads(sys.argv[1]):
     assert main(command) == 0, command
-assert not BLOCKED & {name.partition(".")[0] for name in sys.modules}
+check()
 for command in (["run", "first.py"], ["resume", "results/first.zarr"], ["models"]):
     assert main(command) == 2, command
 """
@@ -75,8 +65,7 @@ def test_the_session_works_as_typed_and_needs_torch_only_to_run(
     for line in before:
         told = command(*line[1:])
         assert (told.code, told.err) == (0, ""), (line, told)
-    without = [sys.executable, "-c", WITHOUT_TORCH, json.dumps([line[1:] for line in reading])]
-    done = subprocess.run(without, capture_output=True, text=True, check=False)
+    done = run_without_torch(WITHOUT_TORCH, json.dumps([line[1:] for line in reading]))
     assert done.returncode == 0, done
     assert done.stderr.count("pip install 'causalunet[run]'") == 3
     assert "Which step can be skipped?" in Path("results/first.html").read_text()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,24 +16,16 @@ import causalunet as cu
 from causalunet.errors import StoreError
 from causalunet.models.text_to_image import TextToImage
 from tests.results.opened import arrays_of, chunk_files, flip_one_byte
+from tests.without_torch import run_without_torch
 
 OPEN_WITHOUT_TORCH = """
-import json, sys
+import json
 
-BLOCKED = {"einops", "nnsight", "safetensors", "torch"}
-
-class Blocker:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"{name} is blocked here", name=name)
-
-sys.meta_path.insert(0, Blocker)
 import causalunet as cu
 
 results = cu.open_results(sys.argv[1])
 curve = results.outcomes.ssim.sel(kind="ablate_block", bottom=2).mean("sample")
-assert not BLOCKED & {name.partition(".")[0] for name in sys.modules}
+check()
 print(json.dumps({"ssim": curve.values.tolist(), "start": curve.start.values.tolist()}))
 """
 
@@ -112,9 +102,7 @@ def test_spec_is_that_of_the_study(results: xr.DataTree, study: cu.Study) -> Non
 
 
 def test_opens_without_torch(results: xr.DataTree, store: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", OPEN_WITHOUT_TORCH, str(store)], capture_output=True, text=True, check=False
-    )
+    done = run_without_torch(OPEN_WITHOUT_TORCH, str(store))
     assert done.returncode == 0, done.stderr
     expected = results.outcomes.ssim.sel(kind="ablate_block", bottom=2).mean("sample")
     assert json.loads(done.stdout) == {"ssim": expected.values.tolist(), "start": [6, 4]}

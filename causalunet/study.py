@@ -84,7 +84,7 @@ class Study(StudySpec):
             return plan
         from causalunet.execute import calibrate as measure
 
-        return plan.calibrated(measure(model, self.sampler.rows_per_sample, memory))
+        return plan.calibrated(measure(model, plan, memory))
 
     def run(
         self,

@@ -11,7 +11,7 @@ from causalunet.design.anatomy import Anatomy
 from causalunet.errors import MemoryExhaustedError
 from causalunet.plan import GROUP, Plan
 
-__all__ = ["MicroBatch", "micro_batch_size", "out_of_memory", "samples_per_block"]
+__all__ = ["MicroBatch", "mean_batch_size", "micro_batch_size", "out_of_memory", "samples_per_block"]
 
 _TENSORS_PER_BLOCK = 8  # outputs, normalised copies and convolution workspace alive around one block
 _MOST_ROWS = 64  # a CPU gains nothing beyond, and a progress bar should move
@@ -91,3 +91,19 @@ def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:
     mean_calls = min(len(plan.calls) / plan.schedule.steps, runs)
     filled = math.ceil(micro_batch / mean_calls)
     return max(1, min(plan.samples, fit, filled))
+
+
+def mean_batch_size(plan: Plan, budget: int, micro_batch: int) -> int:
+    """Samples in the mean U-Net call of a run: a small study fills no call, and the last of an action is seldom full.
+
+    Parameters
+    ----------
+    plan : Plan
+    budget : int
+        Bytes.
+    micro_batch : int
+        The most samples of a call.
+    """
+    block = samples_per_block(plan, budget, micro_batch)
+    together = [block * len(calls) for groups in plan.by_step.values() for calls in groups.values()]
+    return max(1, round(sum(together) / sum(math.ceil(samples / micro_batch) for samples in together)))

@@ -6,27 +6,29 @@ import time
 
 import torch
 
-from causalunet.execute.batches import micro_batch_size
+from causalunet.execute.batches import mean_batch_size, micro_batch_size
 from causalunet.execute.trace import TracedUNet
 from causalunet.models.base import DiffusionModel
-from causalunet.plan import Action
+from causalunet.plan import Action, Plan
 
 __all__ = ["calibrate"]
 
 
-def calibrate(model: DiffusionModel, rows_per_sample: int, budget: int, repeats: int = 2) -> float:
-    """Seconds per floating-point operation of an untouched call at the batch size that a run would use.
+def calibrate(model: DiffusionModel, plan: Plan, budget: int, repeats: int = 2) -> float:
+    """Seconds per floating-point operation of an untouched call of the mean batch size that a run would use.
 
     Parameters
     ----------
     model : DiffusionModel
-    rows_per_sample : int
+    plan : Plan
     budget : int
         Memory budget in bytes.
     repeats : int
         Timed calls after one to warm up; the fastest counts.
     """
-    rows = micro_batch_size(model.anatomy, budget, rows_per_sample) * rows_per_sample
+    rows_per_sample = plan.spec.sampler.rows_per_sample
+    most = micro_batch_size(model.anatomy, budget, rows_per_sample)
+    rows = mean_batch_size(plan, budget, most) * rows_per_sample
     unet = TracedUNet(model.unet, model.anatomy)
     context = tuple(part.expand(rows, *part.shape[1:]) for part in model.encode([""]))
     device = context[0].device

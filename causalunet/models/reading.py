@@ -26,8 +26,12 @@ class _Block:
     module: nn.Module
 
 
+_READ: dict[tuple[object, ...], Anatomy] = {}
+"""What was read in this process, by the sizes, the modules and the shapes of their parameters."""
+
+
 def read_anatomy(unet: TextUNet) -> Anatomy:
-    """Describe a U-Net as a graph.
+    """Describe a U-Net as a graph; one of an architecture read before is not called again.
 
     Parameters
     ----------
@@ -38,6 +42,14 @@ def read_anatomy(unet: TextUNet) -> Anatomy:
     -------
     Anatomy
     """
+    modules = tuple((name, type(module)) for name, module in unet.named_modules())
+    architecture = (unet.config, modules, tuple(parameter.shape for parameter in unet.parameters()))
+    if architecture not in _READ:
+        _READ[architecture] = _read_anatomy(unet)
+    return _READ[architecture]
+
+
+def _read_anatomy(unet: TextUNet) -> Anatomy:
     config, text = unet.config, unet.config.text
     arguments = (
         torch.empty(1, config.in_channels, config.image_size, config.image_size, device="meta"),

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from causalunet.models import reading
 from causalunet.models.glide import GLIDE_CONFIG
 from causalunet.models.openai_layout import AttentionBlock, TextUNet, UNetConfig, timestep_embedding
 from causalunet.models.reading import read_anatomy
 from causalunet.models.shapes import SHAPES_CONFIG
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.text_transformer import SelfAttention, TextConfig
+from tests.conftest import TINY_CONFIG
 
 GLIDE_PARAMETERS = 385_030_726
 TEXT = TextConfig(vocabulary=50, context=12, width=32, layers=2, heads=4)
@@ -221,13 +223,23 @@ def test_anatomy_is_that_of_a_real_call(shapes: TextUNet) -> None:
         assert component.flops > 0
 
 
-def test_reading_the_anatomy_leaves_the_model_alone(tiny_model: TextToImage) -> None:
+def test_reading_the_anatomy_leaves_the_model_alone(tiny_model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_READ", {})
     before = {name: value.clone() for name, value in tiny_model.unet.state_dict().items()}
     hooks = [len(module._forward_hooks) for module in tiny_model.unet.modules()]
     read_anatomy(tiny_model.unet)
     after = tiny_model.unet.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert [len(module._forward_hooks) for module in tiny_model.unet.modules()] == hooks
+
+
+def test_an_architecture_is_read_once_and_a_changed_one_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_READ", {})
+    first = read_anatomy(TextUNet(TINY_CONFIG))
+    assert read_anatomy(TextUNet(TINY_CONFIG)) is first
+    changed = TextUNet(TINY_CONFIG)
+    changed.out = torch.nn.Sequential(changed.out, torch.nn.Conv2d(6, 6, 1))
+    assert read_anatomy(changed).flops > first.flops
 
 
 def test_timestep_embedding() -> None:

@@ -30,6 +30,8 @@ WITH_CODE = [
     for page in PAGES
     if page not in ELSEWHERE and any(not block.reason for block in find(page.read_text(encoding="utf-8")))
 ]
+SLOW = {"6-shortcut.md", "7-script.md"}
+"""They take half a minute and more each; `make docs` executes them too, up to their exercises."""
 GALLERY = sorted(DOCS.glob("gallery/*.py"))
 
 
@@ -56,7 +58,13 @@ def run_script(path: Path) -> dict[str, object]:
     return namespace
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=relative)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page.name in SLOW else [], id=relative(page))
+        for page in WITH_CODE
+    ],
+)
 def test_every_block_runs_as_typed(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

@@ -80,7 +80,7 @@ def flips(stored: tuple[Path, Files], trials: int) -> None:
 
 
 def test_a_flipped_bit_of_a_chunk_is_an_error(stored: tuple[Path, Files]) -> None:
-    flips(stored, 30)
+    flips(stored, 20)
 
 
 @pytest.mark.slow

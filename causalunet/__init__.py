@@ -27,6 +27,7 @@ from causalunet.design import (
     sweep,
 )
 from causalunet.errors import CausalUNetError, MissingExtraError
+from causalunet.prompts import NO_PROMPT
 from causalunet.results import open_results
 from causalunet.shortcut import Shortcut, time_interventions, time_shortcut
 from causalunet.study import Study
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DDPM",
+    "NO_PROMPT",
     "AblateBlock",
     "AblateSkip",
     "CausalUNetError",

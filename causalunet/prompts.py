@@ -1,17 +1,45 @@
-"""Sets of prompts to sample studies from."""
+"""Sets of prompts to sample studies from, and the sample that has none."""
 
 from __future__ import annotations
 
 import operator
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from causalunet.errors import SpecError
 
-__all__ = ["imagenet", "imagenet_classes"]
+__all__ = ["NO_PROMPT", "NoPrompt", "imagenet", "imagenet_classes"]
+
+
+class NoPrompt(str):
+    """Type of `NO_PROMPT`; there is one value of it.
+
+    To a model it is the empty text, which stands for "no condition". A type of its own tells it from a prompt that is
+    empty by mistake, which studies refuse.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls) -> NoPrompt:
+        """The one value."""
+        return NO_PROMPT if "NO_PROMPT" in globals() else super().__new__(cls, "")
+
+    def __repr__(self) -> str:
+        return "NO_PROMPT"
+
+    def __reduce__(self) -> tuple[type[NoPrompt], tuple[()]]:
+        return NoPrompt, ()
+
+
+NO_PROMPT: Final = NoPrompt()
+"""An open sample: the model is given no condition, so nothing but the noise decides what the image shows.
+
+Such samples are told apart by their seed: ``prompts=[NO_PROMPT], seeds=range(24)``. Stored results hold ``""`` as their
+prompt. They need ``guidance_scale=1``: there is no condition to be guided to.
+"""
 
 
 @cache

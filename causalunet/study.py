@@ -35,6 +35,8 @@ class Study(StudySpec):
     interventions : iterable of Intervention
         With labels and contents that differ. A `Null` is added unless there is one: it measures the noise floor.
     prompts : iterable of str
+        `causalunet.NO_PROMPT` among them is a sample without a condition: nothing but the noise decides what its image
+        shows. Give it seeds, and ``DDPM(guidance_scale=1)``.
     seeds : iterable of int, optional
         Every prompt is sampled with every seed. By default each prompt is sampled once, the first with seed 0, the
         second with seed 1, and so on.
@@ -74,10 +76,9 @@ class Study(StudySpec):
             What the model cannot do is told here, before anything runs.
         """
         model = model if model is not None else load_registered(self.model)
-        from causalunet.models.base import check_guidance
+        from causalunet.models.base import check_samples
 
-        model.check_prompts(self.prompts)
-        check_guidance(model, self.sampler.rows_per_sample)
+        check_samples(model, self)
         schedule = Schedule.spaced(model.alpha_bar, self.sampler.steps)
         plan = make_plan(self, model.anatomy, schedule, model.image_shape)
         if not calibrate:

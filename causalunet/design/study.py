@@ -27,6 +27,7 @@ from causalunet.design.limits import (
 )
 from causalunet.design.windows import Window, count_steps
 from causalunet.errors import PromptError, SpecError
+from causalunet.prompts import NO_PROMPT, NoPrompt
 
 __all__ = ["DDPM", "Record", "Sample", "StudySpec", "listed", "sampler_from_json", "sampler_to_json"]
 
@@ -136,6 +137,7 @@ class Sample:
     Parameters
     ----------
     prompt : str
+        `causalunet.NO_PROMPT` for a sample without a condition.
     seed : int
         Names the noise of every step.
     """
@@ -154,6 +156,7 @@ class StudySpec:
     interventions : iterable of Intervention
         With labels and contents that differ. A null intervention is added unless there is one.
     prompts : iterable of str
+        `causalunet.NO_PROMPT` among them is a sample without a condition.
     seeds : iterable of int, optional
         Every prompt is sampled with every seed. By default each prompt is sampled once, the first with seed 0, the
         second with seed 1, and so on.
@@ -191,6 +194,7 @@ class StudySpec:
                 raise SpecError(f"Seeds are one or more integers of at least 0, below 2**63; got {shown(self.seeds)}.")
             object.__setattr__(self, "seeds", seeds)
         _check_samples(self.prompts, self.seeds)
+        _check_open_samples(self.prompts, self.sampler)
         if self.record.steps is not None and not set(self.record.steps) <= set(range(1, self.sampler.steps + 1)):
             raise SpecError(f"Record asks for steps outside 1 ... {self.sampler.steps}: {shown(self.record.steps)}.")
 
@@ -211,7 +215,7 @@ class StudySpec:
         return {
             "name": self.name,
             "model": self.model,
-            "prompts": list(self.prompts),
+            "prompts": [None if isinstance(prompt, NoPrompt) else prompt for prompt in self.prompts],
             "seeds": _listed(self.seeds),
             "sampler": sampler_to_json(self.sampler),
             "interventions": [intervention.to_json() for intervention in self.interventions],
@@ -235,6 +239,7 @@ class StudySpec:
         if value.get("seeds") is not None:
             check_list("The study cannot be read: its seeds", value["seeds"], MOST_SAMPLES)
         readers: dict[str, Callable[[Any], Any]] = {
+            "prompts": lambda prompts: [NO_PROMPT if prompt is None else prompt for prompt in prompts],
             "interventions": _interventions_from_json,
             "sampler": sampler_from_json,
             "record": _record_from_json,
@@ -321,9 +326,12 @@ def _check_samples(prompts: tuple[str, ...], seeds: tuple[int, ...] | None) -> N
             f"{MOST_SAMPLES:,} samples. Make several of it."
         )
     for index, prompt in enumerate(prompts):
+        if isinstance(prompt, NoPrompt):
+            continue
         if not isinstance(prompt, str) or not prompt.strip():
             raise PromptError(
-                f"Prompt {index} is {shown(prompt)}; an empty prompt says nothing to generate. Give it words."
+                f"Prompt {index} is {shown(prompt)}; an empty prompt says nothing to generate. Give it words, or "
+                "causalunet.NO_PROMPT for a sample without a condition."
             )
         check_text("The study", f"prompt {index}", prompt, kind=PromptError)
     if seeds is None:
@@ -334,6 +342,16 @@ def _check_samples(prompts: tuple[str, ...], seeds: tuple[int, ...] | None) -> N
             raise SpecError(
                 f"The {name} {shown(doubled[0])} stands twice; a repeated sample adds no evidence. Give it once."
             )
+
+
+def _check_open_samples(prompts: tuple[str, ...], sampler: DDPM) -> None:
+    """Refuse guidance of samples that have no condition to be guided to."""
+    if sampler.guidance_scale != 1.0 and any(isinstance(prompt, NoPrompt) for prompt in prompts):
+        raise SpecError(
+            f"Samples without a prompt (NO_PROMPT) cannot be guided, as by guidance_scale={sampler.guidance_scale:g}: "
+            "both halves of the batch would be equal. Give them sampler=DDPM(guidance_scale=1), and samples under "
+            "guidance a study of their own."
+        )
 
 
 def _check_edits_fit(item: Intervention, sampler: DDPM) -> int:

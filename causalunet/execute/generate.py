@@ -17,7 +17,7 @@ from causalunet.execute.installed import InstalledUNet
 from causalunet.execute.lockstep import Block, run_block
 from causalunet.execute.trace import TracedUNet
 from causalunet.execute.visits import UNetCaller
-from causalunet.models.base import DiffusionModel, check_guidance, load_model
+from causalunet.models.base import DiffusionModel, check_samples, load_model
 from causalunet.plan import BASELINE, make_plan
 from causalunet.schedule import Schedule
 
@@ -42,6 +42,7 @@ def generate(
     Parameters
     ----------
     prompts : iterable of str
+        `causalunet.NO_PROMPT` for a sample without a condition.
     seeds : iterable of int, optional
         Paired with prompts as in `causalunet.Study`.
     model : str or DiffusionModel
@@ -75,8 +76,7 @@ def generate(
         sampler=sampler,
         interventions=(intervention or Null(window=Window(1, 1)),),
     )
-    loaded.check_prompts(spec.prompts)
-    check_guidance(loaded, sampler.rows_per_sample)
+    check_samples(loaded, spec)
     schedule = Schedule.spaced(loaded.alpha_bar, sampler.steps)
     run = BASELINE if intervention is None else 0
     plan = make_plan(spec, loaded.anatomy, schedule, loaded.image_shape, runs=(run,))

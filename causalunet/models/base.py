@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy
-from causalunet.errors import ModelError
+from causalunet.design.study import StudySpec
+from causalunet.errors import ModelError, PromptError
+from causalunet.prompts import NO_PROMPT
 
-__all__ = ["DiffusionModel", "check_guidance", "load_model", "model_names", "register"]
+__all__ = ["DiffusionModel", "check_samples", "load_model", "model_names", "register"]
 
 
 @runtime_checkable
@@ -124,17 +126,31 @@ def load_model(name: str, **options: Any) -> DiffusionModel:
     return _LOADERS[name](**options)
 
 
-def check_guidance(model: DiffusionModel, rows_per_sample: int) -> None:
-    """Raise `ModelError` if classifier-free guidance is asked of a model that has nothing to guide from.
+def check_samples(model: DiffusionModel, spec: StudySpec) -> None:
+    """Check that a model can make the samples of a study: its prompts, those without one, and the guidance.
 
     Parameters
     ----------
     model : DiffusionModel
-        May say so by an attribute ``guidable`` that is False.
-    rows_per_sample : int
-        Of the sampler: two under guidance.
+        May say that it cannot be guided by an attribute ``guidable`` that is False, and that it makes samples without
+        a condition, or none, by an attribute ``unprompted``; by default it does if it can be guided.
+    spec : StudySpec
+
+    Raises
+    ------
+    PromptError
+        The model cannot read a prompt, or makes no samples without one.
+    ModelError
+        Classifier-free guidance is asked of a model that has nothing to guide from.
     """
-    if rows_per_sample > 1 and not getattr(model, "guidable", True):
+    guidable = getattr(model, "guidable", True)
+    if NO_PROMPT in spec.prompts and not getattr(model, "unprompted", guidable):
+        raise PromptError(
+            f"The study has samples without a prompt (NO_PROMPT), and the model {model.name!r} was never trained "
+            "without its condition. Give every sample a prompt."
+        )
+    model.check_prompts(spec.prompts)
+    if spec.sampler.rows_per_sample > 1 and not guidable:
         raise ModelError(
             f"The model {model.name!r} was not trained to go without its condition, so classifier-free guidance has "
             "nothing to guide from. Give the study sampler=DDPM(guidance_scale=1)."

@@ -73,6 +73,11 @@ class HandedIn:
         return isinstance(self.unet, TextConditionedUNet)
 
     @property
+    def unprompted(self) -> bool:
+        """Whether a sample without a prompt can be made: also of a U-Net that never has a condition."""
+        return self.guidable or self.unet.unconditional
+
+    @property
     def factors(self) -> Mapping[str, tuple[str, ...]]:
         """Empty: no reader."""
         return {}

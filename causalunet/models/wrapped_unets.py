@@ -38,6 +38,11 @@ class WrappedUNet(nn.Module):
             return output
         return torch.cat([output, torch.full_like(output, self.fraction)], dim=1)
 
+    @property
+    def unconditional(self) -> bool:
+        """Whether the U-Net is given nothing but x_t and the timestep."""
+        return False
+
     def example(self) -> tuple[Tensor, ...]:
         """Context of one row, on the meta device."""
         raise NotImplementedError
@@ -79,12 +84,17 @@ class TextConditionedUNet(WrappedUNet):
 class LabelledUNet(WrappedUNet):
     """``UNetModel`` of guided-diffusion and improved-diffusion, with class labels or without."""
 
+    @property
+    def unconditional(self) -> bool:
+        """Whether it has no classes."""
+        return getattr(self.unet, "num_classes", None) is None
+
     def example(self) -> tuple[Tensor, ...]:
         """Context of one row, on the meta device."""
         return (torch.empty(1, dtype=torch.long, device="meta"),)
 
     def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
         """Predict noise and variance, (row, 2 * channel, y, x), of rows with labels, (row,)."""
-        if getattr(self.unet, "num_classes", None) is None:
+        if self.unconditional:
             return self.with_fraction(self.unet(x, timesteps))
         return self.with_fraction(self.unet(x, timesteps, labels.clamp(min=0)))

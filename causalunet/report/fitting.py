@@ -24,6 +24,7 @@ from causalunet.report.grid import plot_grid
 from causalunet.report.histogram import plot_histogram
 from causalunet.report.pairs import plot_pairs
 from causalunet.report.panels import plot_panels
+from causalunet.report.pictures import prompt_name
 from causalunet.report.samples import plot_samples
 from causalunet.report.schedule import plot_schedule
 from causalunet.report.series import series_along
@@ -109,7 +110,7 @@ class _Content:
     def samples(self) -> Iterator[Drawn]:
         """The first images of the run without intervention."""
         caption = "Images of the run without intervention, the first samples, with their prompts."
-        prompts = [str(prompt) for prompt in self.results["baseline"].to_dataset()["prompt"].values[:12]]
+        prompts = [prompt_name(prompt) for prompt in self.results["baseline"].to_dataset()["prompt"].values[:12]]
         yield Drawn(
             "Samples", caption, f"Images of the prompts: {'; '.join(prompts)}.", plot_samples(self.results, samples=12)
         )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from causalunet.dims import SAMPLE
 from causalunet.errors import SpecError
 
-__all__ = ["captions", "line_height", "pack", "sample_positions", "show", "wrap"]
+__all__ = ["captions", "line_height", "pack", "prompt_name", "sample_positions", "show", "wrap"]
 
 _GLYPH = 0.6  # mean width of a letter, as a share of the font size
 
@@ -63,13 +63,18 @@ def line_height(fontsize: float) -> float:
 
 
 def captions(dataset: xr.Dataset) -> list[str]:
-    """Prompt of every sample, with its seed where a prompt occurs more than once."""
-    prompts = [str(prompt) for prompt in dataset["prompt"].values]
+    """Prompt of every sample, or "no prompt", with its seed where it occurs more than once."""
+    prompts = [prompt_name(prompt) for prompt in dataset["prompt"].values]
     seeds = dataset["seed"].values
     return [
         f"{prompt} (seed {seed})" if prompts.count(prompt) > 1 else prompt
         for prompt, seed in zip(prompts, seeds, strict=True)
     ]
+
+
+def prompt_name(prompt: object) -> str:
+    """What figures and tables call a stored prompt; the empty one is that of a sample without a condition."""
+    return str(prompt) or "no prompt"
 
 
 def sample_positions(dataset: xr.Dataset, samples: int | Sequence[int]) -> list[int]:

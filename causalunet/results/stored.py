@@ -20,6 +20,7 @@ from causalunet.design.interventions import Intervention
 from causalunet.design.limits import COMPONENT_NAME, MOST_BLOCKS, MOST_DEPTH, MOST_PARTS, is_integer, is_number, shown
 from causalunet.design.study import Sample
 from causalunet.errors import CausalUNetError, DamageError, StoreError
+from causalunet.prompts import NO_PROMPT
 from causalunet.results.faults import faults_told
 from causalunet.results.grid import Grid
 from causalunet.results.metadata import COORDINATES, array_document, check_group_document, read_document
@@ -311,7 +312,7 @@ def stored_grid(stored: Stored, where: object) -> Grid:
             interventions = tuple(Intervention.from_json(json.loads(text)) for text in specs)
         except (CausalUNetError, RecursionError) as error:
             raise DamageError(f"{where} is damaged: an intervention cannot be read back ({error!s:.200}).") from error
-    samples = tuple(Sample(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True))
+    samples = tuple(Sample(prompt or NO_PROMPT, seed) for prompt, seed in zip(prompts, seeds, strict=True))
     return Grid(interventions, samples, tuple(summary), tuple(components))
 
 

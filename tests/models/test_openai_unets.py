@@ -239,6 +239,28 @@ def test_guidance_is_refused_where_there_is_nothing_to_guide_from(kind: str, tmp
         generate(case.prompts, model=case.model)
 
 
+@pytest.mark.parametrize("kind", ["classes", "plain", "text"])
+def test_samples_without_a_prompt_where_the_condition_can_be_left_out(kind: str, tmp_path: Path) -> None:
+    case = make(kind)
+    study = cu.Study(
+        name="open",
+        prompts=[cu.NO_PROMPT],
+        seeds=[4],
+        sampler=cu.DDPM(steps=3, guidance_scale=1),
+        interventions=[cu.AblateBlock(1, cu.Window(3, 1))],
+    )
+    if kind == "classes":  # its label would have to be one of the classes
+        with pytest.raises(PromptError, match=r"NO_PROMPT.*never trained without its condition"):
+            study.run(tmp_path / "results.zarr", model=case.model, progress=False)
+        with pytest.raises(PromptError, match="NO_PROMPT"):
+            generate([cu.NO_PROMPT], model=case.model, sampler=study.sampler)
+        assert not (tmp_path / "results.zarr").exists()
+        return
+    results = study.run(tmp_path / "results.zarr", model=case.model, progress=False)
+    assert bool((results["outcomes"]["status"] == 1).all())
+    assert bool((results["outcomes"]["ssim"].sel(kind="ablate_block") < 1).all())
+
+
 def test_class_prompts() -> None:
     unet, alpha_bar = stand_ins.UNetModel(num_classes=3), linear_alpha_bar()
 

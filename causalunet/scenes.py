@@ -61,7 +61,13 @@ class Scene:
 
     Examples
     --------
-    >>> scene = Scene(texture="striped", colour="red", shape="triangle", position="on the left", background="dark")
+    >>> scene = Scene(
+    ...     texture="striped",
+    ...     colour="red",
+    ...     shape="triangle",
+    ...     position="on the left",
+    ...     background="dark",
+    ... )
     >>> scene.prompt
     'a striped red triangle on the left, dark background'
     >>> Scene.parse(scene.prompt) == scene

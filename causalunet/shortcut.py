@@ -57,9 +57,10 @@ class Shortcut:
     Examples
     --------
     >>> from causalunet import AblateBlock, SkipSteps, Window, cut_relax_cut
+    >>> cuts = cut_relax_cut(70, cut=10, relax=5, cuts=3)
     >>> shortcut = Shortcut(
     ...     name="three cuts, then stop",
-    ...     intervention=AblateBlock(6, cut_relax_cut(70, cut=10, relax=5, cuts=3)) + SkipSteps(Window(17, 17)),
+    ...     intervention=AblateBlock(6, cuts) + SkipSteps(Window(17, 17)),
     ...     sampler=DDPM(steps=100),
     ... )
     >>> Shortcut.from_json(shortcut.to_json()) == shortcut

@@ -33,10 +33,20 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
 ]
-exclude_patterns = ["_build", "_ext", "**/results", "gallery/*", "_gallery/*.ipynb", "**sg_execution_times.rst"]
+exclude_patterns = [
+    "_build",
+    "_ext",
+    "**/results",
+    "gallery/*",
+    "_gallery/*.ipynb",
+    "**sg_execution_times.rst",
+]
 nitpicky = True
 # Where xarray keeps these is its own business, and not in its documentation.
-nitpick_ignore = [("py:class", "xarray.core.indexes.Index"), ("py:class", "xarray.core.datatree.DataTree")]
+nitpick_ignore = [
+    ("py:class", "xarray.core.indexes.Index"),
+    ("py:class", "xarray.core.datatree.DataTree"),
+]
 templates_path = ["_templates"]
 
 html_theme = "sphinx_book_theme"
@@ -47,7 +57,9 @@ html_logo = "_static/logo.svg"
 html_favicon = "_static/logo.svg"
 html_copy_source = False
 html_math_renderer = "mathml"
-html_context = {"default_mode": "auto"}  # light or dark as the reader's system says; without it the theme warns
+html_context = {
+    "default_mode": "auto"
+}  # light or dark as the reader's system says; without it the theme warns
 html_theme_options = {
     "logo": {"text": "causalunet"},
     "navbar_persistent": [],  # the search stands in the sidebar
@@ -60,7 +72,14 @@ html_theme_options = {
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
 
-myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath", "fieldlist"]
+myst_enable_extensions = [
+    "amsmath",
+    "attrs_inline",
+    "colon_fence",
+    "deflist",
+    "dollarmath",
+    "fieldlist",
+]
 myst_heading_anchors = 3
 
 # Tutorials run on the embedded model, one after the other; what ran before and has not changed is taken from the cache.
@@ -74,7 +93,9 @@ nb_merge_streams = True
 nb_output_stderr = "error"
 os.environ["IPYTHONDIR"] = str(HERE / "_ipython")
 os.environ["COLUMNS"] = "100"  # of tables that pages print
-os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # of tqdm, which nnsight imports
+os.environ["PYTHONWARNINGS"] = (
+    "ignore:IProgress not found"  # of tqdm, which nnsight imports
+)
 
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",

@@ -77,7 +77,8 @@ def compare(
     Examples
     --------
     >>> one = compare(results, "ablate_block bottom=2 10-6", "ablate_skip top=2 10-6")
-    >>> compare(results, {"kind": "ablate_block", "bottom": 2}, {"kind": "ablate_skip"})["mean"].dims
+    >>> curves = compare(results, {"bottom": 2}, {"kind": "ablate_skip"})
+    >>> curves["mean"].dims
     ('start',)
     """
     one, other = (_curve(results, side, variable, allow_incomplete) for side in (a, b))

@@ -117,7 +117,8 @@ def fewer_steps(steps: int, kept: int) -> SkipSteps:
     Examples
     --------
     >>> fewer_steps(10, 4).window
-    Windows(parts=(Window(start=9, length=2), Window(start=6, length=2), Window(start=3, length=2)))
+    Windows(parts=(Window(start=9, length=2), Window(start=6, length=2),
+                   Window(start=3, length=2)))
     """
     if not 2 <= kept < steps:
         raise SpecError(f"Of {steps} steps 2 ... {steps - 1} can be kept; {kept} asked.")

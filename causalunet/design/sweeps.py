@@ -39,9 +39,10 @@ def sweep(kind: type[Kind], **values: Any) -> tuple[Kind, ...]:
     Examples
     --------
     >>> from causalunet.design import AblateBlock
-    >>> [item.label for item in sweep(AblateBlock, bottom=(2, 4), start=range(60, 40, -10), length=5)]
-    ['ablate_block bottom=2 60-56', 'ablate_block bottom=2 50-46', 'ablate_block bottom=4 60-56', \
-'ablate_block bottom=4 50-46']
+    >>> swept = sweep(AblateBlock, bottom=(2, 4), start=range(60, 40, -10), length=5)
+    >>> [item.label for item in swept]
+    ['ablate_block bottom=2 60-56', 'ablate_block bottom=2 50-46',
+     'ablate_block bottom=4 60-56', 'ablate_block bottom=4 50-46']
     """
     known = {entry.name for entry in fields(kind)} - {"label"}
     allowed = known | ({"start", "length"} if "window" in known else set())

@@ -42,8 +42,10 @@ class FactorReader(nn.Module):
     Examples
     --------
     >>> reader = FactorReader()
-    >>> {factor: tuple(p.shape) for factor, p in reader.probabilities(torch.zeros(2, 3, 32, 32)).items()}
-    {'texture': (2, 3), 'colour': (2, 6), 'shape': (2, 4), 'position': (2, 5), 'background': (2, 3)}
+    >>> read = reader.probabilities(torch.zeros(2, 3, 32, 32))
+    >>> {factor: tuple(p.shape) for factor, p in read.items()}
+    {'texture': (2, 3), 'colour': (2, 6), 'shape': (2, 4), 'position': (2, 5),
+     'background': (2, 3)}
     """
 
     def __init__(self) -> None:

@@ -12,19 +12,35 @@ from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup
 
-_ATTRIBUTES = {"a": "href", "img": "src", "link": "href", "script": "src", "source": "src"}
+_ATTRIBUTES = {
+    "a": "href",
+    "img": "src",
+    "link": "href",
+    "script": "src",
+    "source": "src",
+}
 _GENERATED = {"genindex.html", "search.html", "py-modindex.html"}
 
 
 def pages_of(site: Path) -> list[Path]:
     """Pages of a site, without the templates that its theme leaves among the static files."""
-    return [path for path in sorted(site.rglob("*.html")) if "_static" not in path.relative_to(site).parts]
+    return [
+        path
+        for path in sorted(site.rglob("*.html"))
+        if "_static" not in path.relative_to(site).parts
+    ]
 
 
 def broken(site: Path) -> Iterator[str]:
     """Say which references of a page lead nowhere."""
-    pages = {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in pages_of(site)}
-    anchors = {path: {tag["id"] for tag in page.find_all(id=True)} for path, page in pages.items()}
+    pages = {
+        path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        for path in pages_of(site)
+    }
+    anchors = {
+        path: {tag["id"] for tag in page.find_all(id=True)}
+        for path, page in pages.items()
+    }
     for path, page in pages.items():
         name = path.relative_to(site)
         for tag, attribute in _ATTRIBUTES.items():
@@ -45,7 +61,11 @@ def _problem(target: str, path: Path, anchors: dict[Path, set[str]]) -> str:
         place /= "index.html"
     if not place.exists():
         return f"{target} is not there"
-    if parts.fragment and place in anchors and unquote(parts.fragment) not in anchors[place]:
+    if (
+        parts.fragment
+        and place in anchors
+        and unquote(parts.fragment) not in anchors[place]
+    ):
         return f"{target} has no such place"
     return ""
 

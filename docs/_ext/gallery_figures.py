@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 from sphinx_gallery.scrapers import figure_rst
 
 
-def figures(block: tuple[Any, ...], block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
+def figures(
+    block: tuple[Any, ...], block_vars: dict[str, Any], gallery_conf: dict[str, Any]
+) -> str:
     """Save what the block left in the variable ``figure``; a scraper of sphinx-gallery."""
     figure = block_vars["example_globals"].pop("figure", None)
     if not isinstance(figure, Figure):

@@ -35,9 +35,17 @@ _PROJECTS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     ),
     "scipy": (
         "https://docs.scipy.org/doc/scipy/",
-        {"scipy.stats.bootstrap": ("function", "reference/generated/scipy.stats.bootstrap.html")},
+        {
+            "scipy.stats.bootstrap": (
+                "function",
+                "reference/generated/scipy.stats.bootstrap.html",
+            )
+        },
     ),
-    "zarr": ("https://zarr.readthedocs.io/en/stable/", {"zarr": ("module", "index.html")}),
+    "zarr": (
+        "https://zarr.readthedocs.io/en/stable/",
+        {"zarr": ("module", "index.html")},
+    ),
     "torch": (
         "https://docs.pytorch.org/docs/stable/",
         {
@@ -47,7 +55,12 @@ _PROJECTS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     ),
     "matplotlib": (
         "https://matplotlib.org/stable/",
-        {"matplotlib.figure.Figure": ("class", "api/_as_gen/matplotlib.figure.Figure.html")},
+        {
+            "matplotlib.figure.Figure": (
+                "class",
+                "api/_as_gen/matplotlib.figure.Figure.html",
+            )
+        },
     ),
 }
 
@@ -66,7 +79,8 @@ def mapping(folder: Path) -> dict[str, tuple[str, str]]:
 def _as_environment(project: str, names: dict[str, tuple[str, str]]) -> tuple[Any, Any]:
     """The part of a Sphinx environment that `InventoryFile.dump` reads: one domain with its objects."""
     objects = [
-        (name, name, kind, page.partition("#")[0], page.partition("#")[2], 1) for name, (kind, page) in names.items()
+        (name, name, kind, page.partition("#")[0], page.partition("#")[2], 1)
+        for name, (kind, page) in names.items()
     ]
     domain = SimpleNamespace(name="py", get_objects=lambda: objects)
     environment = SimpleNamespace(

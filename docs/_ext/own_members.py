@@ -7,7 +7,9 @@ from typing import Any
 from sphinx.application import Sphinx
 
 
-def leave_out(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
+def leave_out(
+    app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any
+) -> bool | None:
     """Say of a member whether it comes from elsewhere."""
     defined = getattr(member, "fget", None) or getattr(member, "func", None) or member
     module = getattr(defined, "__module__", None) or "causalunet"

@@ -20,9 +20,15 @@ class StoredForm(Directive):
     def run(self) -> list[nodes.Node]:
         """Make the sections."""
         version = nodes.paragraph()
-        version += [nodes.Text("Format "), nodes.literal(text=FORMAT), nodes.Text(f", version {FORMAT_VERSION}.")]
+        version += [
+            nodes.Text("Format "),
+            nodes.literal(text=FORMAT),
+            nodes.Text(f", version {FORMAT_VERSION}."),
+        ]
         made: list[nodes.Node] = [version]
-        for group, variables in itertools.groupby(VARIABLES, key=lambda variable: variable.group):
+        for group, variables in itertools.groupby(
+            VARIABLES, key=lambda variable: variable.group
+        ):
             section = nodes.section(ids=[nodes.make_id(f"group-{group}")])
             section += nodes.title("", "", nodes.literal(text=group))
             section += _table(list(variables))
@@ -31,7 +37,10 @@ class StoredForm(Directive):
 
 
 def _table(variables: list[Variable]) -> nodes.table:
-    table, group = nodes.table(classes=["stored-form"]), nodes.tgroup(cols=len(_COLUMNS))
+    table, group = (
+        nodes.table(classes=["stored-form"]),
+        nodes.tgroup(cols=len(_COLUMNS)),
+    )
     group += [nodes.colspec(colwidth=width) for width in (18, 26, 10, 8, 38)]
     head = nodes.thead()
     head += _row([nodes.Text(name) for name in _COLUMNS])
@@ -39,7 +48,13 @@ def _table(variables: list[Variable]) -> nodes.table:
     for one in variables:
         along = nodes.Text(", ".join(one.dims) or "nothing")
         body += _row(
-            [nodes.literal(text=one.name), along, nodes.Text(one.dtype), nodes.Text(one.units), nodes.Text(one.meaning)]
+            [
+                nodes.literal(text=one.name),
+                along,
+                nodes.Text(one.dtype),
+                nodes.Text(one.units),
+                nodes.Text(one.meaning),
+            ]
         )
     group += [head, body]
     table += group

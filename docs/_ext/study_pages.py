@@ -18,7 +18,9 @@ def show_readme(app: Sphinx, docname: str, source: list[str]) -> None:
     if folder != "studies" or not readme.is_file():
         return
     app.env.note_dependency(str(readme))
-    text = readme.read_text(encoding="utf-8").replace("](../../docs/images/", "](../images/")
+    text = readme.read_text(encoding="utf-8").replace(
+        "](../../docs/images/", "](../images/"
+    )
     source[0] = re.sub(r"\]\(\.\./(\w+)\)", r"](\1.md)", text)
 
 

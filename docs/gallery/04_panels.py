@@ -10,4 +10,6 @@ four steps. The ring marks the first start whose mean reaches the threshold of 0
 import causalunet as cu
 
 results = cu.open_results("../tutorials/results/when.zarr")
-figure = cu.report.plot_panels(results, kind="ablate_block", panel="bottom", threshold=0.8)
+figure = cu.report.plot_panels(
+    results, kind="ablate_block", panel="bottom", threshold=0.8
+)

@@ -11,5 +11,6 @@ import causalunet as cu
 
 results = cu.open_results("../tutorials/results/when.zarr")
 selection = {"kind": "ablate_skip"}
-found = cu.analysis.phases(results, model="constant", **selection)  # five starts are too few for lines
+# five starts are too few for lines
+found = cu.analysis.phases(results, model="constant", **selection)
 figure = cu.report.plot_phases(results, selection, found, threshold=0.8)

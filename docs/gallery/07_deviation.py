@@ -9,4 +9,6 @@ Mean absolute difference to the uncut image, pixel by pixel, over 6 samples and 
 import causalunet as cu
 
 results = cu.open_results("../tutorials/results/when.zarr")
-figure = cu.report.plot_deviation(results, {"kind": "ablate_block", "bottom": 8, "start": 19})
+figure = cu.report.plot_deviation(
+    results, {"kind": "ablate_block", "bottom": 8, "start": 19}
+)

@@ -10,4 +10,6 @@ What feeds only that block does not run.
 import causalunet as cu
 
 results = cu.open_results("../tutorials/results/when.zarr")
-figure = cu.report.plot_plan(results, {"kind": "ablate_block", "bottom": 8, "start": 11})
+figure = cu.report.plot_plan(
+    results, {"kind": "ablate_block", "bottom": 8, "start": 11}
+)

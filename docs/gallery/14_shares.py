@@ -14,8 +14,13 @@ kinds = {
     "top two skip connections": {"kind": "ablate_skip"},
     "bottom eight decoder blocks": {"kind": "ablate_block", "bottom": 8},
 }
-curves = {name: cu.analysis.curve(results, "ssim", **selection)["ssim"] for name, selection in kinds.items()}
+curves = {
+    name: cu.analysis.curve(results, "ssim", **selection)["ssim"]
+    for name, selection in kinds.items()
+}
 counts = {name: (one >= 0.8).sum("sample").to_series() for name, one in curves.items()}
-figure = cu.report.plot_shares(
-    {name: {f"start {start}": int(n) for start, n in series.items()} for name, series in counts.items()}, samples=6
-)
+shares = {
+    name: {f"start {start}": int(n) for start, n in series.items()}
+    for name, series in counts.items()
+}
+figure = cu.report.plot_shares(shares, samples=6)

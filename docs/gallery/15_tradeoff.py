@@ -12,9 +12,11 @@ import xarray as xr
 import causalunet as cu
 
 results = cu.open_results("../tutorials/results/when.zarr")
-ssim = cu.analysis.estimate_quality(results)["ssim"].sel(step=[13, 10, 7, 5, 3, 2]).rename(step="method")
-points = xr.Dataset({"time": (21 - ssim.method) / 20, "ssim": ssim.mean("sample")}, attrs={"samples": 6})
-points["interval"] = ("method", "bound"), cu.analysis.bootstrap_mean(ssim), {"probability": 0.95}
+ssim = cu.analysis.estimate_quality(results)["ssim"].sel(step=[13, 10, 7, 5, 3, 2])
+ssim = ssim.rename(step="method")
+time, interval = (21 - ssim.method) / 20, cu.analysis.bootstrap_mean(ssim)
+points = xr.Dataset({"time": time, "ssim": ssim.mean("sample")}, attrs={"samples": 6})
+points["interval"] = ("method", "bound"), interval, {"probability": 0.95}
 points["label"] = "method", [f"at {step}" for step in points.method.values]
 points["family"] = "method", ["stop early"] * points.sizes["method"]
 figure = cu.report.plot_tradeoff(points)

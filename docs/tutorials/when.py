@@ -1,4 +1,4 @@
-"""The study of the tutorials: what is lost if a part of the U-Net is missing for four of twenty steps, by start step.
+"""The study of the tutorials: what is lost if a part is missing for four steps of twenty?
 
 python when.py     # about a minute on two cores; a second time nothing is left to run
 """

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Block", "find", "run"]
+__all__ = ["Block", "fenced", "find", "run"]
 
 _OPENING = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|:{3,})(?P<info>[^`]*)$")
 _REASON = re.compile(r"<!-- not run: (?P<reason>.+?) -->\s*\Z", re.DOTALL)
@@ -50,6 +50,20 @@ class Block:
 def find(text: str) -> Iterator[Block]:
     """Blocks of Python of a Markdown page, with the reason that stands above those that are not run."""
     lines = text.splitlines()
+    for start, end, info, indent in _fences(lines):
+        if _PYTHON.match(info):
+            yield _block(lines, start - 1, (start, end), indent)
+
+
+def fenced(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Blocks of any language that a page shows as they are: number of the first line, and lines without indentation."""
+    lines = text.splitlines()
+    for start, end, _, indent in _fences(lines):
+        yield start + 1, [line[indent:] for line in lines[start:end]]
+
+
+def _fences(lines: list[str]) -> Iterator[tuple[int, int, str, int]]:
+    """First line, end, language and indentation of blocks of code, those within directives too."""
     number, directives = 0, [""]
     while number < len(lines):
         opening = _OPENING.match(lines[number])
@@ -67,8 +81,7 @@ def find(text: str) -> Iterator[Block]:
             continue
         closing = re.compile(rf"^ *{fence[0]}{{{len(fence)},}} *$")
         end = next((at for at in range(start, len(lines)) if closing.match(lines[at])), len(lines))
-        if _PYTHON.match(info):
-            yield _block(lines, number, (start, end), len(opening["indent"]))
+        yield start, end, info, len(opening["indent"])
         number = end + 1
 
 

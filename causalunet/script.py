@@ -1,4 +1,4 @@
-"""What every study script does: choose a size, show the plan, run, draw; later studies read earlier ones."""
+"""What every study script does: choose a size, show the plans, run, draw; later scripts read earlier ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 from rich.console import Console
@@ -38,21 +39,27 @@ class Folder:
 
     @property
     def store(self) -> Path:
-        """The results store."""
-        return self.output / f"{self.size}.zarr"
+        """The results store of a script of one study."""
+        return self.store_of("")
+
+    def store_of(self, part: str) -> Path:
+        """The results store of one of several studies of a script, by its name; of the only one, by ``""``."""
+        return self.output / f"{_joined(self.size, part)}.zarr"
 
     @property
     def figures(self) -> Path:
         """Folder of figures and of the report."""
         return self.output / self.size
 
-    def earlier(self, name: str) -> xr.DataTree:
-        """Open the results of another study of the same size.
+    def earlier(self, name: str, part: str = "") -> xr.DataTree:
+        """Open the results of another script of the same size.
 
         Parameters
         ----------
         name : str
-            Folder of that study.
+            Folder of that script.
+        part : str
+            Which of its studies, where it has several.
 
         Raises
         ------
@@ -60,7 +67,7 @@ class Folder:
             It was not run yet; the message has the command.
         """
         output = self.output.parent.parent / name / self.output.name
-        path = output / f"{self.size}.zarr"
+        path = output / f"{_joined(self.size, part)}.zarr"
         if not path.exists():
             raise StoreError(
                 f"This study starts from the results of {name}, and there are none at {path}. Run that one first: "
@@ -72,11 +79,11 @@ class Folder:
 def run_script(
     script: str | Path,
     description: str,
-    sizes: Mapping[str, Callable[[Folder], Study]],
-    draw: Callable[[xr.DataTree, Folder, Console], None],
+    sizes: Mapping[str, Callable[[Folder], Study | Mapping[str, Study]]],
+    draw: Callable[[Any, Folder, Console], None],
     arguments: Sequence[str] | None = None,
 ) -> None:
-    """Run a study from the command line and draw its figures.
+    """Run a study, or several that belong together, from the command line and draw the figures.
 
     Parameters
     ----------
@@ -85,9 +92,10 @@ def run_script(
     description : str
         Shown by ``--help``; its first line is the question on the study's page, ``report.html`` among the figures.
     sizes : mapping of str to callable
-        What makes the study, by the name of its option; the first is the default.
+        What makes the study, by the name of its option; the first is the default. Several studies, such as samples
+        with and without a prompt, are a mapping of their names to them.
     draw : callable
-        Given the results, the folder and a console.
+        Given the results (of several studies: by their names), the folder and a console.
     arguments : sequence of str, optional
         By default those of the process.
 
@@ -112,25 +120,34 @@ def run_script(
     size = options.size or next(iter(sizes))
     console, folder = Console(), Folder(here, size, options.output)
     try:
-        study = sizes[size](folder)
-        console.print(str(study.plan()), highlight=False, soft_wrap=True)
-        results = study.run(folder.store, overwrite=options.overwrite)
-        draw(results, folder, console)
-        _write_page(results, folder, _first_line(description))
+        made = sizes[size](folder)
+        studies = {"": made} if isinstance(made, Study) else made
+        results = {}
+        for part, study in studies.items():
+            console.print(str(study.plan()), highlight=False, soft_wrap=True)
+            results[part] = study.run(folder.store_of(part), overwrite=options.overwrite)
+        draw(results[""] if isinstance(made, Study) else results, folder, console)
+        for part, found in results.items():
+            _write_page(found, folder.figures / f"{_joined('report', part)}.html", _first_line(description))
     except KeyboardInterrupt:
         console.print("Interrupted. What was committed stays; the same command goes on after it.")
         sys.exit(130)
     except CausalUNetError as error:
         Console(stderr=True).print(str(error), highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
-    console.print(f"Results: {folder.store}   figures: {folder.figures}", highlight=False, soft_wrap=True)
+    stores = ", ".join(str(folder.store_of(part)) for part in studies)
+    console.print(f"Results: {stores}   figures: {folder.figures}", highlight=False, soft_wrap=True)
 
 
-def _write_page(results: xr.DataTree, folder: Folder, question: str) -> None:
+def _write_page(results: xr.DataTree, path: Path, question: str) -> None:
     from causalunet.report import report
 
-    folder.figures.mkdir(parents=True, exist_ok=True)
-    report(results, folder.figures / "report.html", question=question, force=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report(results, path, question=question, force=True)
+
+
+def _joined(name: str, part: str) -> str:
+    return f"{name}-{part}" if part else name
 
 
 def _first_line(text: str | None) -> str:

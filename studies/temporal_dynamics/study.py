@@ -46,9 +46,7 @@ def quick(folder: Folder) -> dict[str, cu.Study]:
 def medium(folder: Folder) -> dict[str, cu.Study]:
     """50 steps, 24 open samples and 12 prompts, 10 start steps, 6 depths, windows of 5."""
     starts = range(50, 4, -5)
-    return make_studies(
-        "medium", open_samples=24, prompts=12, steps=50, starts=starts, lengths=(5,), told=(2, 4, 8, 12)
-    )
+    return make_studies("medium", open_samples=24, prompts=12, steps=50, starts=starts, lengths=(5,), depths=DEPTHS)
 
 
 def full(folder: Folder) -> dict[str, cu.Study]:
@@ -71,22 +69,22 @@ def make_studies(
     starts, length = tuple(starts), lengths[0]
     possible = tuple(min(start, steps - 1) for start in starts)  # there is no step to jump from before the first
 
-    interventions = [
+    interventions = (
         *cu.sweep(cu.SkipSteps, length=lengths, start=possible),
         *cu.sweep(cu.AblateSkip, top=2, start=starts, length=length),
         *cu.sweep(cu.AblateBlock, bottom=depths, start=starts, length=length),
-    ]
+    )
     return {
         "open": cu.Study(
             name=f"temporal dynamics, open, {size}",
-            prompts=[cu.NO_PROMPT],
-            seeds=range(open_samples),
+            prompts=(cu.NO_PROMPT,),
+            seeds=tuple(range(open_samples)),
             sampler=cu.DDPM(steps=steps, guidance_scale=1),
             interventions=interventions,
         ),
         "prompted": cu.Study(
             name=f"temporal dynamics, prompted, {size}",
-            prompts=[scene.prompt for scene in draw_scenes(prompts, seed=0)],
+            prompts=tuple(scene.prompt for scene in draw_scenes(prompts, seed=0)),
             sampler=cu.DDPM(steps=steps),
             interventions=interventions,
         ),
@@ -138,7 +136,7 @@ def tell_phases(label: str, found: xr.Dataset, console: Console) -> None:
 def images(results: dict[str, xr.DataTree], selection: dict[str, Any], columns: int) -> Figure:
     """The same grid for both kinds of samples, side by side."""
     figure = Figure(figsize=(2.2 + 1.7 * columns, 7.6), layout="constrained")
-    halves = figure.subfigures(1, 2, wspace=0.04)
+    halves = np.ravel(figure.subfigures(1, 2, wspace=0.04))
     for half, (name, found) in zip(halves, results.items(), strict=True):
         half.suptitle(TITLES[name], fontsize=9)
         cu.report.plot_grid(found, selection, samples=columns, figure=half)

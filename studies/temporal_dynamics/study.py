@@ -136,7 +136,7 @@ def tell_phases(label: str, found: xr.Dataset, console: Console) -> None:
 def images(results: dict[str, xr.DataTree], selection: dict[str, Any], columns: int) -> Figure:
     """The same grid for both kinds of samples, side by side."""
     figure = Figure(figsize=(2.2 + 1.7 * columns, 7.6), layout="constrained")
-    halves = np.ravel(figure.subfigures(1, 2, wspace=0.04))
+    halves = figure.subfigures(1, 2, squeeze=False, wspace=0.04)[0]
     for half, (name, found) in zip(halves, results.items(), strict=True):
         half.suptitle(TITLES[name], fontsize=9)
         cu.report.plot_grid(found, selection, samples=columns, figure=half)

@@ -96,3 +96,30 @@ def test_ctrl_c_and_help(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "What it asks." in told
     assert "--full" in told
     assert "100 % of what came first." in told
+
+
+def test_a_script_of_several_studies_has_a_store_and_a_page_for_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[list[str]] = []
+
+    def draw(results: dict[str, xr.DataTree], folder: Folder, console: Console) -> None:
+        drawn.append([name for name, found in results.items() if found["baseline"].sizes["sample"] == 1])
+
+    def two(folder: Folder) -> dict[str, cu.Study]:
+        """Two of them."""
+        return {"one": small(folder), "other": small(folder)}
+
+    script = script_in(tmp_path, "pair")
+    run_script(script, "Two studies.", {"quick": two}, draw, [])
+    folder = Folder(script.parent, "quick", script.parent / "results")
+    assert drawn == [["one", "other"]]
+    assert capsys.readouterr().out.count("Study 'script' on tiny") == 2
+    for name in ("one", "other"):
+        assert folder.store_of(name) == script.parent / "results" / f"quick-{name}.zarr"
+        assert folder.store_of(name).is_dir()
+        assert (folder.figures / f"report-{name}.html").is_file()
+    beside = Folder(script_in(tmp_path, "next").parent, "quick", script.parent.parent / "next" / "results")
+    assert beside.earlier("pair", "other")["baseline"].sizes["sample"] == 1
+    with pytest.raises(StoreError, match=r"quick-third\.zarr"):
+        beside.earlier("pair", "third")

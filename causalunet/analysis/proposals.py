@@ -94,7 +94,7 @@ def propose_shortcuts(relaxation: xr.Dataset, stops: dict[str, int], *, steps: i
     return made
 
 
-def fewer_steps(steps: int, kept: int) -> SkipSteps:
+def fewer_steps(steps: int, kept: int, *, dense: int = 0) -> SkipSteps:
     """Run on fewer, evenly spaced steps: what a shortcut has to compete with.
 
     Parameters
@@ -103,6 +103,8 @@ def fewer_steps(steps: int, kept: int) -> SkipSteps:
         Of the whole run.
     kept : int
         Steps that are called, the first and the last among them; at least 2.
+    dense : int
+        Of these, how many are the first of the run, one after the other; the others are evenly spaced from there on.
 
     Returns
     -------
@@ -112,17 +114,22 @@ def fewer_steps(steps: int, kept: int) -> SkipSteps:
     Raises
     ------
     SpecError
-        As many steps cannot be kept, or none would be skipped.
+        As many steps cannot be kept or be dense, or none would be skipped.
 
     Examples
     --------
     >>> fewer_steps(10, 4).window
     Windows(parts=(Window(start=9, length=2), Window(start=6, length=2),
                    Window(start=3, length=2)))
+    >>> fewer_steps(10, 6, dense=4).window
+    Windows(parts=(Window(start=6, length=2), Window(start=3, length=2)))
     """
     if not 2 <= kept < steps:
         raise SpecError(f"Of {steps} steps 2 ... {steps - 1} can be kept; {kept} asked.")
-    called = np.linspace(steps, 1, kept).round().astype(int)
+    if not 0 <= dense < kept:
+        raise SpecError(f"Of {kept} steps kept, 0 ... {kept - 1} can be the first of the run; {dense} asked.")
+    first = max(dense - 1, 0)
+    called = [*range(steps, steps - first, -1), *np.linspace(steps - first, 1, kept - first).round().astype(int)]
     gaps = [(int(above) - 1, int(above - below) - 1) for above, below in itertools.pairwise(called)]
     return SkipSteps(window=Windows(tuple(Window(start, length) for start, length in gaps if length)))
 

@@ -1,6 +1,7 @@
 """For how many steps in a row can the bottom of the U-Net be missing? Figures 9 and 20 of Prasad et al. 2023.
 
-From the first redundant start of each depth, as the study temporal_dynamics found it, the cut lasts longer and longer.
+From the first redundant start of each depth, as the study temporal_dynamics found it on open samples, the cut lasts
+longer and longer. Samples are open here too: without a prompt the model has to decide everything.
 
     python studies/longest_window/study.py --quick     # two minutes on two cores, after temporal_dynamics --quick
     python studies/longest_window/study.py --medium    # ten minutes, after temporal_dynamics --medium
@@ -14,7 +15,7 @@ import xarray as xr
 from rich.console import Console
 
 import causalunet as cu
-from causalunet.scenes import FACTORS, draw_scenes
+from causalunet.scenes import FACTORS
 from causalunet.script import Folder, run_script
 
 DEPTHS = (4, 6, 8, 12)
@@ -22,8 +23,8 @@ THRESHOLD = 0.8
 
 
 def quick(folder: Folder) -> cu.Study:
-    """30 steps, 6 samples, lengths 4, 8, 12, ..."""
-    return make_study(folder, samples=6, every=4)
+    """30 steps, 8 samples, lengths 4, 8, 12, ..."""
+    return make_study(folder, samples=8, every=4)
 
 
 def medium(folder: Folder) -> cu.Study:
@@ -38,14 +39,17 @@ def full(folder: Folder) -> cu.Study:
 
 def make_study(folder: Folder, *, samples: int, every: int) -> cu.Study:
     """Cuts of growing length from the first redundant start of each depth on."""
-    earlier = folder.earlier("temporal_dynamics")
+    earlier = folder.earlier("temporal_dynamics", "open")
     found = cu.analysis.first_redundant_step(earlier, threshold=THRESHOLD, lasting=False, kind="ablate_block")
     steps = earlier.children["baseline"].sizes["step"]
-    starts = {depth: int(found["step"].sel(bottom=depth)) for depth in DEPTHS if found["step"].sel(bottom=depth) > 0}
+    starts = {
+        int(depth): int(step) for depth, step in found["step"].to_series().items() if depth in DEPTHS and step > 0
+    }
     return cu.Study(
         name=f"longest window, {folder.size}",
-        prompts=tuple(scene.prompt for scene in draw_scenes(samples, seed=0)),
-        sampler=cu.DDPM(steps=steps),
+        prompts=(cu.NO_PROMPT,),
+        seeds=tuple(range(samples)),
+        sampler=cu.DDPM(steps=steps, guidance_scale=1),
         interventions=tuple(
             cu.AblateBlock(bottom=depth, window=cu.Window(start, length))
             for depth, start in starts.items()

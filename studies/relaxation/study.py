@@ -1,7 +1,7 @@
 """How long must the U-Net run whole before a second cut? Figures 10 and 21 of Prasad et al. 2023.
 
 From the first redundant start of each depth, cut for as long as the study longest_window allows (and as fits twice),
-relax, cut again.
+relax, cut again. Samples are open, as there.
 
     python studies/relaxation/study.py --quick     # two minutes on two cores, after longest_window --quick
     python studies/relaxation/study.py --medium    # a quarter of an hour, after longest_window --medium
@@ -21,7 +21,7 @@ THRESHOLD = 0.8
 
 
 def quick(folder: Folder) -> cu.Study:
-    """30 steps, 6 samples, relaxations of 0, 1, ..., 6 steps."""
+    """30 steps, 8 samples, relaxations of 0, 1, ..., 6 steps."""
     return make_study(folder)
 
 
@@ -52,8 +52,9 @@ def make_study(folder: Folder) -> cu.Study:
         ]
     return cu.Study(
         name=f"relaxation, {folder.size}",
-        prompts=tuple(str(prompt) for prompt in earlier.children["baseline"].to_dataset()["prompt"].values),
-        sampler=cu.DDPM(steps=steps),
+        prompts=(cu.NO_PROMPT,),
+        seeds=tuple(range(earlier.children["baseline"].sizes["sample"])),
+        sampler=cu.DDPM(steps=steps, guidance_scale=1),
         interventions=tuple(interventions),
     )
 

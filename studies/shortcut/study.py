@@ -1,8 +1,8 @@
 """A shortcut from the findings, on fresh and on harder prompts. Figures 11, 12, 13, 14 and 22 of Prasad et al. 2023.
 
-The shortcut that the study tradeoff chose draws prompts that no study has seen, and combinations of colour, shape and
-texture that the training of the model has never seen, two samples each. It is judged by SSIM, mean absolute deviation,
-the factors that change, and time.
+The shortcut that the study tradeoff chose draws open samples and prompts that no study has seen, and combinations of
+colour, shape and texture that the training of the model has never seen, two samples each. It is judged by SSIM, mean
+absolute deviation, the factors that change, and time.
 
     python studies/shortcut/study.py --quick     # three minutes on two cores, after tradeoff --quick
     python studies/shortcut/study.py --medium    # ten minutes, after tradeoff --medium
@@ -23,29 +23,32 @@ from causalunet.scenes import draw_scenes
 from causalunet.script import Folder, run_script
 
 THRESHOLD = 0.8
-FRESH = {"quick": 8, "medium": 24, "full": 100}
+FRESH = {"quick": 4, "medium": 12, "full": 100}
+"""Open samples are twice as many: without guidance they cost half."""
+FIRST_SEED = 2000
+"""Of the open samples; earlier studies have others."""
 HARDER = {"quick": 2, "medium": 6, "full": 10}
 SHORTCUT = "shortcut"
 TIMED = 4
 """Samples in the batch that is timed."""
 
 
-def quick(folder: Folder) -> cu.Study:
-    """30 steps; 8 fresh prompts, 2 x 2 of held-out combinations."""
-    return make_study(folder)
+def quick(folder: Folder) -> dict[str, cu.Study]:
+    """30 steps; 8 open samples, 4 fresh prompts, 2 x 2 of held-out combinations."""
+    return make_studies(folder)
 
 
-def medium(folder: Folder) -> cu.Study:
-    """50 steps; 24 fresh prompts, 6 x 2 of held-out combinations."""
-    return make_study(folder)
+def medium(folder: Folder) -> dict[str, cu.Study]:
+    """50 steps; 24 open samples, 12 fresh prompts, 6 x 2 of held-out combinations."""
+    return make_studies(folder)
 
 
-def full(folder: Folder) -> cu.Study:
-    """100 steps; 100 fresh prompts, 10 x 2 of held-out combinations."""
-    return make_study(folder)
+def full(folder: Folder) -> dict[str, cu.Study]:
+    """100 steps; 200 open samples, 100 fresh prompts, 10 x 2 of held-out combinations."""
+    return make_studies(folder)
 
 
-def make_study(folder: Folder) -> cu.Study:
+def make_studies(folder: Folder) -> dict[str, cu.Study]:
     """The two shortcuts, stopping alone where the first stops, and as many evenly spaced steps as take its time."""
     short = chosen(folder, "shortcut")
     harder = [scene for scene in draw_scenes(HARDER[folder.size], seed=3, only_held_out=True) for _ in range(2)]
@@ -56,17 +59,27 @@ def make_study(folder: Folder) -> cu.Study:
         "fewer steps": as_slow(short),
     }
     distinct = {item.digest: (name, item) for name, item in reversed(found.items())}
-    return cu.Study(
-        name=f"shortcut, {folder.size}",
-        prompts=tuple(scene.prompt for scene in (*draw_scenes(FRESH[folder.size], seed=2), *harder)),
-        sampler=short.sampler,
-        interventions=tuple(replace(item, label=name) for name, item in reversed(distinct.values())),
-    )
+    interventions = tuple(replace(item, label=name) for name, item in reversed(distinct.values()))
+    return {
+        "open": cu.Study(
+            name=f"shortcut, open, {folder.size}",
+            prompts=(cu.NO_PROMPT,),
+            seeds=tuple(range(FIRST_SEED, FIRST_SEED + 2 * FRESH[folder.size])),
+            sampler=replace(short.sampler, guidance_scale=1),
+            interventions=interventions,
+        ),
+        "prompted": cu.Study(
+            name=f"shortcut, prompted, {folder.size}",
+            prompts=tuple(scene.prompt for scene in (*draw_scenes(FRESH[folder.size], seed=2), *harder)),
+            sampler=short.sampler,
+            interventions=interventions,
+        ),
+    }
 
 
 def chosen(folder: Folder, name: str) -> cu.Shortcut:
     """A shortcut of the study tradeoff."""
-    folder.earlier("tradeoff")
+    folder.earlier("tradeoff", "open")
     output = folder.output.parent.parent / "tradeoff" / folder.output.name
     return cu.Shortcut.open(output / f"{folder.size}-{name}.json")
 
@@ -77,21 +90,25 @@ def as_slow(shortcut: cu.Shortcut) -> cu.SkipSteps:
     return cu.analysis.fewer_steps(steps, min(max(2, round(shortcut.evidence["time_share"] * steps)), steps - 1))
 
 
-def parts(results: xr.DataTree, folder: Folder) -> dict[str, xr.DataTree]:
-    """Fresh prompts, and the harder ones."""
-    fresh = FRESH[folder.size]
-    return {"fresh": results.isel(sample=slice(fresh)), "harder": results.isel(sample=slice(fresh, None))}
+def parts(results: dict[str, xr.DataTree], folder: Folder) -> dict[str, xr.DataTree]:
+    """Open samples, fresh prompts, and harder prompts."""
+    fresh, prompted = FRESH[folder.size], results["prompted"]
+    return {
+        "open samples": results["open"],
+        "fresh prompts": prompted.isel(sample=slice(fresh)),
+        "harder prompts": prompted.isel(sample=slice(fresh, None)),
+    }
 
 
-def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
+def draw(results: dict[str, xr.DataTree], folder: Folder, console: Console) -> None:
     """Figures 11 to 14 and 22, and what the shortcut costs and saves."""
-    shortcut = chosen(folder, "shortcut")
+    shortcut, split = chosen(folder, "shortcut"), parts(results, folder)
     picked = {"intervention": SHORTCUT}
-    labels = [str(label) for label in results.children["outcomes"].to_dataset()["intervention"].values]
-    for name, part in parts(results, folder).items():
+    labels = [str(label) for label in results["open"].children["outcomes"].to_dataset()["intervention"].values]
+    for name, part in split.items():
         for label in labels[:-1]:  # the last is the null intervention
-            tell(part, {"intervention": label}, f"{name} prompts, {label}", console)
-    prompts = [str(prompt) for prompt in results.children["baseline"].to_dataset()["prompt"].values[:TIMED]]
+            tell(part, {"intervention": label}, f"{name}, {label}", console)
+    prompts = [scene.prompt for scene in draw_scenes(TIMED, seed=2)]
     timed = cu.time_shortcut(shortcut, prompts, repeats=5)
     saved, (low, high) = (timed[name].sel(arm="shortcut").values for name in ("saved", "spread"))
     console.print(
@@ -104,14 +121,14 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    split = parts(results, folder)
     figures = {
-        "figure-11": cu.report.plot_plan(results, picked),
-        "figure-11-cut-relax-cut": cu.report.plot_plan(results, {"intervention": labels[1]}),
-        "figure-12": cu.report.plot_pairs(split["fresh"], picked, best=5, worst=5),
-        "figure-13": cu.report.plot_histogram(split["fresh"], picked, threshold=THRESHOLD),
-        "figure-14": cu.report.plot_pairs(split["harder"], picked, best=2, worst=2),
-        "figure-22": cu.report.plot_deviation(split["fresh"], picked),
+        "figure-11": cu.report.plot_plan(results["open"], picked),
+        "figure-11-cut-relax-cut": cu.report.plot_plan(results["open"], {"intervention": labels[1]}),
+        "figure-12": cu.report.plot_pairs(split["open samples"], picked, best=5, worst=5),
+        "figure-13": cu.report.plot_histogram(split["open samples"], picked, threshold=THRESHOLD),
+        "figure-12-prompted": cu.report.plot_pairs(split["fresh prompts"], picked, best=5, worst=5),
+        "figure-14": cu.report.plot_pairs(split["harder prompts"], picked, best=2, worst=2),
+        "figure-22": cu.report.plot_deviation(split["open samples"], picked),
     }
     for name, figure in figures.items():
         cu.report.save(figure, folder.figures / f"{name}.png")

@@ -1,11 +1,13 @@
 """Which shortcut is worth it, and does it beat fewer steps? The choice behind figure 11 of Prasad et al. 2023.
 
-Candidates are put together from the stored results of the earlier studies alone: cut the bottom blocks from their first
-redundant start on, as long as they can be missing, relax as long as the model needs, cut again, and stop where the
-estimate of the image is good enough. Since the effects of several cuts and of the stop add up, a start counts as
+Candidates are put together from the stored results of the earlier studies alone: cut the bottom blocks from their
+first redundant start on, as long as they can be missing, relax as long as the model needs, cut again, and stop where
+the estimate of the image is good enough. Since the effects of several cuts and of the stop add up, a start counts as
 redundant at a stricter level than the one that the whole has to reach. Beside the candidates stand stopping alone and
-runs of fewer, evenly spaced steps. Of those with cuts, the one of fewest FLOPs whose mean SSIM is surely above the
-threshold becomes the shortcut, for the study of that name to judge, and so does the best of those with several cuts.
+runs of fewer steps, evenly spaced or dense at first. All are judged twice: on open samples, where the early steps
+decide the image, and on prompts that say everything, where they hardly matter. Of those with cuts, the one of fewest
+FLOPs whose mean SSIM is surely above the threshold on both becomes the shortcut, for the study of that name to judge,
+and so does the best of those with several cuts.
 
     python studies/tradeoff/study.py --quick     # four minutes on two cores, after relaxation --quick
     python studies/tradeoff/study.py --medium    # fifteen minutes, after relaxation --medium
@@ -14,10 +16,12 @@ threshold becomes the shortcut, for the study of that name to judge, and so does
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -30,52 +34,72 @@ REDUNDANT = (0.95, 0.98)
 """Candidates start cutting where a single window has a mean SSIM of this."""
 STOPS = (0.9, 0.95)
 """Candidates stop where the estimate of the image has a mean SSIM of this to the final image."""
-KEPT = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2)
-"""Shares of the steps of the runs that simply have fewer."""
+KEPT = (0.8, 2 / 3, 0.5, 1 / 3, 0.2)
+"""Shares of the steps of the runs that simply have fewer: the last ones left out, or every other."""
+JOINED = ("stop alone", "fewer steps", "fewer late steps")
+"""Families of which one number makes a curve."""
 LESS_TIME = 0.27
 """The paper's figure."""
+FIRST_SEED = 1000
+"""Of the open samples; earlier studies have those from 0 on."""
+TITLES = {"open": "open samples: no prompt", "prompted": "prompts that say everything"}
 TIMED = 4
 """Samples in the batch that is timed."""
 
 
-def quick(folder: Folder) -> cu.Study:
-    """30 steps, 6 samples."""
-    return make_study(folder, samples=6)
+def quick(folder: Folder) -> dict[str, cu.Study]:
+    """30 steps, 8 open samples and 4 prompts."""
+    return make_studies(folder, open_samples=8, prompts=4)
 
 
-def medium(folder: Folder) -> cu.Study:
-    """50 steps, 16 samples."""
-    return make_study(folder, samples=16)
+def medium(folder: Folder) -> dict[str, cu.Study]:
+    """50 steps, 24 open samples and 12 prompts."""
+    return make_studies(folder, open_samples=24, prompts=12)
 
 
-def full(folder: Folder) -> cu.Study:
-    """100 steps, 100 samples."""
-    return make_study(folder, samples=100)
+def full(folder: Folder) -> dict[str, cu.Study]:
+    """100 steps, 100 samples of each kind."""
+    return make_studies(folder, open_samples=100, prompts=100)
 
 
-def make_study(folder: Folder, *, samples: int) -> cu.Study:
-    """Every candidate on prompts that no earlier study has seen."""
-    return cu.Study(
-        name=f"trade-off, {folder.size}",
-        prompts=tuple(scene.prompt for scene in draw_scenes(samples, seed=1)),
-        sampler=cu.DDPM(steps=folder.earlier("temporal_dynamics").children["baseline"].sizes["step"]),
-        interventions=tuple(candidates(folder)),
-    )
+def make_studies(folder: Folder, *, open_samples: int, prompts: int) -> dict[str, cu.Study]:
+    """Every candidate on seeds and on prompts that no earlier study has seen."""
+    steps, interventions = dynamics_of(folder).children["baseline"].sizes["step"], tuple(candidates(folder))
+    return {
+        "open": cu.Study(
+            name=f"trade-off, open, {folder.size}",
+            prompts=(cu.NO_PROMPT,),
+            seeds=tuple(range(FIRST_SEED, FIRST_SEED + open_samples)),
+            sampler=cu.DDPM(steps=steps, guidance_scale=1),
+            interventions=interventions,
+        ),
+        "prompted": cu.Study(
+            name=f"trade-off, prompted, {folder.size}",
+            prompts=tuple(scene.prompt for scene in draw_scenes(prompts, seed=1)),
+            sampler=cu.DDPM(steps=steps),
+            interventions=interventions,
+        ),
+    }
+
+
+def dynamics_of(folder: Folder) -> xr.DataTree:
+    """Results of the study temporal_dynamics on open samples."""
+    return folder.earlier("temporal_dynamics", "open")
 
 
 def candidates(folder: Folder) -> list[cu.design.Intervention]:
     """Shortcuts from stored results, stopping alone, and fewer steps; labels name the family first."""
-    dynamics, relaxed = folder.earlier("temporal_dynamics"), folder.earlier("relaxation")
+    dynamics, relaxed = dynamics_of(folder), folder.earlier("relaxation")
     steps = dynamics.children["baseline"].sizes["step"]
     found = {level: cu.analysis.stopping_step(dynamics, threshold=level) for level in STOPS}
     stops = {f"stop at {stop}": stop for stop in dict.fromkeys(found.values()) if stop and stop > 1}
     rows = relaxed_rows(dynamics, cu.analysis.relaxation_needed(relaxed, threshold=THRESHOLD))
+    kept = [round(share * steps) for share in KEPT]
     families: dict[str, dict[str, cu.design.Intervention]] = {
         "cut and stop": cu.analysis.propose_shortcuts(rows, stops, steps=steps),
-        "stop alone": {name: cu.SkipSteps(cu.Window(stop - 1, stop - 1)) for name, stop in stops.items()},
-        "fewer steps": {
-            f"{round(k * steps)} of {steps}": cu.analysis.fewer_steps(steps, round(k * steps)) for k in KEPT
-        },
+        "stop alone": {f"{n} of {steps}": cu.SkipSteps(cu.Window(steps - n, steps - n)) for n in kept},
+        "fewer steps": {f"{n} of {steps}": cu.analysis.fewer_steps(steps, n) for n in kept},
+        "fewer late steps": {f"{n} of {steps}": cu.analysis.fewer_steps(steps, n, dense=n // 2) for n in kept},
     }
     return [
         replace(item, label=f"{family}: {name}")
@@ -103,9 +127,13 @@ def measure(results: xr.DataTree, folder: Folder) -> xr.Dataset:
     effects = effects.isel(intervention=effects["kind"].values != "null")
     items = {item.label: item for item in candidates(folder)}
     labels = [str(label) for label in effects["intervention"].values]
-    prompts = [str(prompt) for prompt in results.children["baseline"].to_dataset()["prompt"].values[:TIMED]]
-    sampler = cu.DDPM(steps=results.children["baseline"].sizes["step"])
-    timed = cu.time_interventions({label: items[label] for label in labels}, prompts, sampler=sampler, repeats=3)
+    study = cu.Study.from_json(results.attrs["study"])
+    timed = cu.time_interventions(
+        {label: items[label] for label in labels},
+        [sample.prompt for sample in study.samples[:TIMED]],
+        sampler=study.sampler,
+        repeats=3,
+    )
     timed = timed.isel(arm=slice(1, None))
     return xr.Dataset(
         {
@@ -123,13 +151,18 @@ def measure(results: xr.DataTree, folder: Folder) -> xr.Dataset:
     )
 
 
-def choose(measured: xr.Dataset, cuts: np.ndarray, fewest: int) -> tuple[int, bool]:
-    """The cheapest candidate with so many cuts whose mean SSIM is surely above the threshold; else the most alike."""
+def choose(measured: Sequence[xr.Dataset], cuts: np.ndarray, fewest: int) -> tuple[int, bool]:
+    """The cheapest candidate with so many cuts whose mean SSIM is surely above the threshold on every kind of sample.
+
+    Without one: that of the highest mean SSIM on the kind where it is lowest.
+    """
     allowed = cuts >= fewest
-    sure = allowed & (measured["interval"].sel(bound="lower").values >= THRESHOLD)
+    lower = np.min([one["interval"].sel(bound="lower").values for one in measured], axis=0)
+    sure = allowed & (lower >= THRESHOLD)
     if sure.any():
-        return int(np.where(sure, measured["flops"].values, np.inf).argmin()), True
-    return int(np.where(allowed, measured["ssim"].values, -np.inf).argmax()), False
+        return int(np.where(sure, measured[0]["flops"].values, np.inf).argmin()), True
+    worst = np.min([one["ssim"].values for one in measured], axis=0)
+    return int(np.where(allowed, worst, -np.inf).argmax()), False
 
 
 def number_of_cuts(item: cu.design.Intervention) -> int:
@@ -145,29 +178,42 @@ def as_drawn(measured: xr.Dataset, chosen: int) -> xr.Dataset:
     return measured.assign_coords(family=("method", families), label=("method", names))
 
 
-def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
+def draw(results: dict[str, xr.DataTree], folder: Folder, console: Console) -> None:
     """Table and figure of the trade-off, and the shortcuts as files."""
-    measured = measure(results, folder)
+    measured = {name: measure(found, folder) for name, found in results.items()}
+    first = measured["open"]
     items = {item.label: item for item in candidates(folder)}
-    labels = [str(label) for label in measured["label"].values]
+    labels = [str(label) for label in first["label"].values]
     cuts = np.array([number_of_cuts(items[label]) for label in labels])
-    picks = {"shortcut": choose(measured, cuts, 1), "cut-relax-cut": choose(measured, cuts, 2)}
-    tell(measured, {position: name for name, (position, _) in picks.items()}, console)
+    judges = list(measured.values())
+    picks = {"shortcut": choose(judges, cuts, 1), "cut-relax-cut": choose(judges, cuts, 2)}
+    for name, one in measured.items():
+        tell(one, {position: label for label, (position, _) in picks.items()}, TITLES[name], console)
     for name, (position, sure) in picks.items():
         if not sure:
-            console.print(f"No candidate for {name} is surely above {THRESHOLD}; the most alike stands in.")
-        save(folder, name, items[labels[position]], measured.isel(method=position))
-    drawn = as_drawn(measured, picks["shortcut"][0])
+            console.print(f"No candidate for {name} is surely above {THRESHOLD} on both; the most alike stands in.")
+        save(folder, name, items[labels[position]], {kind: one.isel(method=position) for kind, one in measured.items()})
+    cu.report.save(both(measured, picks["shortcut"][0]), folder.figures / "tradeoff.png")
+
+
+def both(measured: dict[str, xr.Dataset], chosen: int) -> Figure:
+    """The trade-off on both kinds of samples, side by side."""
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     marks = {f"{LESS_TIME:.0%} less time, as in the paper": 1 - LESS_TIME}
-    figure = cu.report.plot_tradeoff(drawn, threshold=THRESHOLD, joined=("stop alone", "fewer steps"), marks=marks)
-    cu.report.save(figure, folder.figures / "tradeoff.png")
+    for ax, (name, one) in zip(figure.subplots(1, 2, sharey=True), measured.items(), strict=True):
+        drawn = as_drawn(one, chosen)
+        cu.report.plot_tradeoff(drawn, threshold=THRESHOLD, joined=JOINED, marks=marks, ax=ax)
+        ax.get_legend().remove()
+        ax.set_title(TITLES[name], fontsize=9)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
+    return figure
 
 
-def tell(measured: xr.Dataset, picked: dict[int, str], console: Console) -> None:
+def tell(measured: xr.Dataset, picked: dict[int, str], title: str, console: Console) -> None:
     """A row per candidate."""
     attrs = measured.attrs
     table = Table(
-        title=f"batch of {TIMED} ({attrs['samples_per_call']} per call), {attrs['device']}, "
+        title=f"{title}; batch of {TIMED} ({attrs['samples_per_call']} per call), {attrs['device']}, "
         f"{attrs['threads']} threads; n = {attrs['samples']}; against the uncut run"
     )
     for column in ("candidate", "less time", "fewer FLOPs", "mean SSIM [95 %]", ""):
@@ -185,21 +231,27 @@ def tell(measured: xr.Dataset, picked: dict[int, str], console: Console) -> None
     console.print(table)
 
 
-def save(folder: Folder, name: str, item: cu.design.Intervention, measured: xr.Dataset) -> None:
-    """Write a shortcut with what it was derived from."""
-    studies = ("temporal_dynamics", "longest_window", "relaxation", "tradeoff")
-    dynamics = folder.earlier("temporal_dynamics")
+def save(folder: Folder, name: str, item: cu.design.Intervention, measured: dict[str, xr.Dataset]) -> None:
+    """Write a shortcut with what it was derived from; under guidance, as the samples with prompts are drawn."""
+    dynamics = dynamics_of(folder)
+    earlier = {
+        "temporal_dynamics": dynamics,
+        "longest_window": folder.earlier("longest_window"),
+        "relaxation": folder.earlier("relaxation"),
+        **{f"tradeoff, {kind}": folder.earlier("tradeoff", kind) for kind in measured},
+    }
     cu.Shortcut(
         name=item.label,
         intervention=item,
         sampler=cu.DDPM(steps=dynamics.children["baseline"].sizes["step"]),
         fingerprint=str(dynamics.attrs["model_fingerprint"]),
         evidence={
-            "digests": {study: str(folder.earlier(study).attrs["digest"]) for study in studies},
+            "digests": {study: str(results.attrs["digest"]) for study, results in earlier.items()},
             "threshold": THRESHOLD,
             "redundant": list(REDUNDANT),
             "stops": list(STOPS),
-            "time_share": round(float(measured["time"]), 3),
+            "time_share": round(float(measured["prompted"]["time"]), 3),
+            "mean_ssim": {kind: round(float(one["ssim"]), 3) for kind, one in measured.items()},
         },
     ).save(folder.output / f"{folder.size}-{name}.json")
 

@@ -88,6 +88,29 @@ def test_fewer_steps_are_evenly_spaced_with_both_ends(sizes: tuple[int, int]) ->
     assert np.abs(np.array(called) - 1 - np.sort(spaced_timesteps(steps, kept))).max() <= 1
 
 
+@given(
+    st.integers(4, 200)
+    .flatmap(lambda steps: st.tuples(st.just(steps), st.integers(2, steps - 1)))
+    .flatmap(lambda sizes: st.tuples(st.just(sizes), st.integers(0, sizes[1] - 1)))
+)
+def test_dense_ones_come_first_and_the_rest_is_spaced_evenly(sizes: tuple[tuple[int, int], int]) -> None:
+    (steps, kept), dense = sizes
+    called = sorted(set(range(1, steps + 1)) - fewer_steps(steps, kept, dense=dense).steps, reverse=True)
+    assert len(called) == kept
+    assert (called[0], called[-1]) == (steps, 1)
+    assert called[:dense] == list(range(steps, steps - dense, -1))
+    gaps = -np.diff(called[max(dense - 1, 0) :])
+    assert gaps.max() - gaps.min() <= 1
+    if dense <= 1:
+        assert fewer_steps(steps, kept, dense=dense) == fewer_steps(steps, kept)
+
+
+@pytest.mark.parametrize("dense", [-1, 4, 5])
+def test_numbers_of_dense_steps_that_cannot_be(dense: int) -> None:
+    with pytest.raises(SpecError, match=r"Of 4 steps kept, 0 \.\.\. 3 can be the first"):
+        fewer_steps(10, 4, dense=dense)
+
+
 @pytest.mark.parametrize("kept", [1, 10, 11])
 def test_numbers_of_steps_that_cannot_be(kept: int) -> None:
     with pytest.raises(SpecError, match=r"Of 10 steps 2 \.\.\. 9 can be kept"):

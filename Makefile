@@ -53,7 +53,7 @@ lint: $(VENV)/.installed-test
 # store goes before they run again, as they may have changed.
 docs: $(VENV)/.installed-docs
 	@cd docs/tutorials && ../../$(BIN)/python when.py
-	@find docs/tutorials/results docs/reference/errors/results -mindepth 1 -maxdepth 1 ! -name when.zarr \
+	@find docs/tutorials/results docs/reference/errors/results -mindepth 1 -maxdepth 1 ! -name when.zarr ! -name open.zarr \
 	  -exec rm -rf {} + 2>/dev/null || true
 	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html $(ARGS)
 	@$(BIN)/python docs/_ext/check_site.py docs/_build/html

@@ -262,12 +262,14 @@ def make_plan(
     Returns
     -------
     Plan
+        Its study is the one asked for, with null interventions put on places that the model has.
 
     Raises
     ------
     ComponentError, SpecError
         An intervention or record names what the model does not have, or an edit could never fire.
     """
+    spec = _probing(spec, anatomy)
     chosen = range(BASELINE, len(spec.interventions)) if runs is None else sorted(set(runs))
     edits = {run: () if run == BASELINE else spec.interventions[run].edits() for run in chosen}
     for run in chosen:
@@ -283,6 +285,12 @@ def make_plan(
     starts = {run: (step, -step) if forked else (schedule.steps, 0) for run, step in leaves.items()}
     calls = _grow_tree(programs, schedule.steps, starts, {} if forked else leaves, frozenset(replay))
     return Plan(spec, anatomy, schedule, image_shape, tuple(calls))
+
+
+def _probing(spec: StudySpec, anatomy: Anatomy) -> StudySpec:
+    items = tuple(anatomy.placed(item) for item in spec.interventions)
+    same = all(one is other for one, other in zip(items, spec.interventions, strict=True))
+    return spec if same else replace(spec, interventions=items)
 
 
 _Program = dict[int, tuple[Action, int]]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Literal
 
-from causalunet.design.interventions import Edit, Intervention
+from causalunet.design.interventions import U_PROBES, Composition, Edit, Intervention, Null
 from causalunet.design.limits import COMPONENT_NAME, shown
 from causalunet.errors import ComponentError, SpecError
 
@@ -111,6 +112,28 @@ class Anatomy:
         """Decoder blocks, from the bottom."""
         return tuple(component for component in self.components if component.role == "decoder")
 
+    @cached_property
+    def probes(self) -> tuple[str, ...]:
+        """One place of every way of editing that there is: an output, the bottleneck's if it has one, and a skip.
+
+        Null interventions that name no places are put there.
+        """
+        if not self.components:
+            raise ComponentError("The model's anatomy has no components, so there is nothing to intervene on.")
+        middle = next(
+            (c for c in self.components if c.role == "bottleneck"), self.components[len(self.components) // 2]
+        )
+        return (middle.name, *itertools.islice(self.skips, 1))
+
+    def placed(self, intervention: Intervention) -> Intervention:
+        """Put a null intervention that names no places, alone or in a composition, on the `probes` of this model."""
+        if isinstance(intervention, Composition):
+            parts = tuple(map(self.placed, intervention.parts))
+            return intervention if parts == intervention.parts else replace(intervention, parts=parts)
+        if isinstance(intervention, Null) and not intervention.components and self.probes != U_PROBES:
+            return replace(intervention, components=self.probes)
+        return intervention
+
     def skip_into(self, component: str) -> Edge | None:
         """The skip connection that ends in a component, if one does."""
         return next((edge for edge in self.skips.values() if edge.target == component), None)
@@ -173,10 +196,18 @@ class Anatomy:
                     f"{intervention.label!r} asks for {edit.component}, which this U-Net does not have. "
                     f"It has {self._listing()}."
                 )
-        for step in sorted(intervention.steps, reverse=True):
-            self._check_reachable([edit for edit in edits if step in set(edit.window)], step)
+        at: dict[int, list[Edit]] = defaultdict(list)
+        for edit in edits:
+            for step in edit.window:
+                at[step].append(edit)
+        # Windows are long and edits few: most steps have the edits of another, and are as that one.
+        first: dict[tuple[Edit, ...], int] = {}
+        for step in sorted(at, reverse=True):
+            first.setdefault(tuple(at[step]), step)
+        for present, step in first.items():
+            self._check_reachable(present, step)
 
-    def _check_reachable(self, edits: list[Edit], step: int) -> None:
+    def _check_reachable(self, edits: tuple[Edit, ...], step: int) -> None:
         severed = severed_places(edits)
         dead = self.dead(severed)
         for edit in edits:
@@ -189,11 +220,14 @@ class Anatomy:
                 )
 
     def _listing(self) -> str:
-        count = {role: sum(c.role == role for c in self.components) for role in ("encoder", "decoder")}
-        return (
-            f"down.0 ... down.{count['encoder'] - 1}, mid, up.0 ... up.{count['decoder'] - 1} "
-            f"and skip.0 ... skip.{len(self.skips) - 1}"
-        )
+        return f"{', '.join(_ranges(self.by_name))} and {', '.join(_ranges(self.skips)) or 'no skip connections'}"
+
+
+def _ranges(names: Iterable[str]) -> Iterator[str]:
+    """Neighbouring names that differ in their number only, as one range."""
+    for _, group in itertools.groupby(names, lambda name: name.rpartition(".")[0] or name):
+        first, *others = group
+        yield f"{first} ... {others[-1]}" if others else first
 
 
 def severed_places(edits: Iterable[Edit]) -> set[str]:

@@ -20,6 +20,7 @@ from causalunet.design.limits import (
     check_list,
     check_text,
     is_integer,
+    several,
     shown,
 )
 from causalunet.design.windows import Window, Windows, count_steps, windows_from_json, windows_to_json
@@ -27,11 +28,18 @@ from causalunet.errors import ComponentError, SpecError
 
 __all__ = ["AblateBlock", "AblateSkip", "Branch", "Composition", "Edit", "Intervention", "Null", "SkipSteps"]
 
+U_PROBES = ("mid", "skip.0")
+"""Places of null interventions that name none, on a U."""
+
 Branch = Literal["both", "cond", "uncond"]
 """Which half of the guided batch is intervened on."""
 
 _REGISTRY: dict[str, type[Intervention]] = {}
-_WRITERS: dict[str, Callable[[Any], Any]] = {"window": windows_to_json, "fill": lambda fill: fill.to_json()}
+_WRITERS: dict[str, Callable[[Any], Any]] = {
+    "window": windows_to_json,
+    "fill": lambda fill: fill.to_json(),
+    "components": list,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +139,7 @@ class Intervention:
                 parts += [f"{part.start}-{part.stop}" for part in value.parts]
             elif name == "fill":
                 parts.append(" ".join(map(str, (value.name, *value.to_json()["configuration"].values()))))
-            elif name not in ("label", "branch") or (name == "branch" and value != "both"):
+            elif name not in ("label", "branch", "components") or (name == "branch" and value != "both"):
                 parts.append(str(value) if name == "component" else f"{name}={value}")
         return " ".join(parts)
 
@@ -280,14 +288,35 @@ class Null(Intervention):
     Parameters
     ----------
     window : Window or Windows
+    components : tuple of str, optional
+        Where. By default one place of every way of editing, so that all are exercised: the bottleneck and ``skip.0``;
+        of a model that lacks one of these, what it has (`Anatomy.probes`), as soon as a study is planned on it.
     """
 
     kind: ClassVar[str] = "null"
     window: Window | Windows
+    components: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        places = several("Null", "components", self.components, str, MOST_BLOCKS)
+        if "unet" in places or not all(isinstance(name, str) and COMPONENT_NAME.fullmatch(name) for name in places):
+            raise ComponentError(
+                f"Null got components={shown(self.components)}; give names of components or skip connections, such as "
+                "'mid' or 'skip.0'."
+            )
+        object.__setattr__(self, "components", tuple(dict.fromkeys(places)))
+        super(Null, self).__post_init__()
 
     def edits(self) -> tuple[Edit, ...]:
-        """Identity on a skip connection and on the bottleneck: both ways of editing are exercised."""
-        return tuple(Edit(component, self.window, Identity()) for component in ("mid", "skip.0"))
+        """Identity on every place."""
+        return tuple(Edit(component, self.window, Identity()) for component in self.components or U_PROBES)
+
+    def to_json(self) -> dict[str, Any]:
+        """Write as other interventions; without places where it names none."""
+        written = super(Null, self).to_json()
+        if not self.components:
+            del written["configuration"]["components"]
+        return written
 
 
 @dataclass(frozen=True, slots=True)

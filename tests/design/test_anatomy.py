@@ -188,3 +188,22 @@ def test_parts_at_different_steps_are_always_possible(intervention: Intervention
 
 def test_tiny_model_has_the_same_kind_of_graph(tiny_model: TextToImage) -> None:
     assert tiny_model.anatomy.edges == u_anatomy(BLOCKS).edges
+
+
+@pytest.mark.parametrize("steps", [100, 1000])
+def test_checking_walks_over_each_window_once(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once per step, or studies of many steps took minutes to plan."""
+    walked, searched, walk, search = [], [], Window.__iter__, Anatomy.dead
+    intervention = AblateSkip(3, Window(steps, steps)) + AblateBlock(2, Window(steps // 2, 9))
+    monkeypatch.setattr(Window, "__iter__", lambda window: walked.append(window) or walk(window))
+    monkeypatch.setattr(Anatomy, "dead", lambda anatomy, severed: searched.append(severed) or search(anatomy, severed))
+    U16.check(intervention)
+    assert len(walked) == 4
+    assert len(searched) == 2, "what is dead is searched for once per set of edits"
+
+
+def test_the_first_step_at_which_an_edit_cannot_fire_is_told() -> None:
+    windows = Window(90, 2), Window(50, 2)
+    item = Composition(tuple(AblateBlock(1, window) + Edit("mid", window, Scale(2.0)) for window in windows))
+    with pytest.raises(SpecError, match=r"^At step 90 the edit of mid could never fire"):
+        U16.check(item)

@@ -126,6 +126,9 @@ def load_model(name: str, **options: Any) -> DiffusionModel:
     return _LOADERS[name](**options)
 
 
+_KNOWN = ". If one of its classes stands for none, say which when the model is made: from_unet(..., null_class=)"
+
+
 def check_samples(model: DiffusionModel, spec: StudySpec) -> None:
     """Check that a model can make the samples of a study: its prompts, those without one, and the guidance.
 
@@ -146,12 +149,12 @@ def check_samples(model: DiffusionModel, spec: StudySpec) -> None:
     guidable = getattr(model, "guidable", True)
     if NO_PROMPT in spec.prompts and not getattr(model, "unprompted", guidable):
         raise PromptError(
-            f"The study has samples without a prompt (NO_PROMPT), and the model {model.name!r} was never trained "
-            "without its condition. Give every sample a prompt."
+            f"The study has samples without a prompt (NO_PROMPT), and nothing that is known of the model "
+            f"{model.name!r} stands for its condition left out. Give every sample a prompt{_KNOWN}."
         )
     model.check_prompts(spec.prompts)
     if spec.sampler.rows_per_sample > 1 and not guidable:
         raise ModelError(
-            f"The model {model.name!r} was not trained to go without its condition, so classifier-free guidance has "
-            "nothing to guide from. Give the study sampler=DDPM(guidance_scale=1)."
+            f"Nothing that is known of the model {model.name!r} stands for its condition left out, so classifier-free "
+            f"guidance has nothing to guide from. Give the study sampler=DDPM(guidance_scale=1){_KNOWN}."
         )

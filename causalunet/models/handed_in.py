@@ -61,16 +61,21 @@ class HandedIn:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of weights, schedule, clipping and fixed variance: what was handed in and changes the images."""
+        """Digest of weights, schedule, clipping, fixed variance and scaled timesteps: what changes the images."""
         digest = hashlib.sha256(fingerprint(self.unet.unet).encode())
         digest.update(np.ascontiguousarray(self.alpha_bar, dtype=np.float64).tobytes())
         digest.update(repr((self.clip, self.unet.fraction)).encode())
+        # Of models without these the digest is what it was before there were such.
+        if self.unet.time_scale != 1.0:
+            digest.update(repr(self.unet.time_scale).encode())
+        if (null_class := getattr(self.unet, "null_class", None)) is not None:
+            digest.update(f"null class {null_class}".encode())
         return digest.hexdigest()[:16]
 
     @property
     def guidable(self) -> bool:
         """Whether the empty prompt means "no condition", so that there is something to guide from."""
-        return isinstance(self.unet, TextConditionedUNet)
+        return self.unet.guidable
 
     @property
     def unprompted(self) -> bool:

@@ -21,6 +21,8 @@ from causalunet.schedule import cosine_alpha_bar
 
 __all__ = ["from_unet"]
 
+_TIMES = 1000
+"""Timesteps that rescaled ones are as long as, in OpenAI's packages."""
 _FRACTIONS = {"large": 1.0, "small": -1.0}
 _ARGUMENTS = {"self", "x", "timesteps", "tokens", "mask", "y"}  # of the forwards that are understood here
 
@@ -33,7 +35,9 @@ def from_unet(
     alpha_bar: NDArray[np.float64] | None = None,
     tokenize: Tokenize | None = None,
     classes: Sequence[str] | None = None,
+    null_class: int | None = None,
     variance: Literal["large", "small"] = "large",
+    rescale_timesteps: bool | None = None,
     clip: bool = True,
 ) -> HandedIn:
     """Make a model of a U-Net object in OpenAI's layout; its forward code is its own.
@@ -54,10 +58,18 @@ def from_unet(
         For GLIDE: prompts to padded tokens and mask; by default with ``unet.tokenizer``.
     classes : sequence of str, optional
         For a class-conditional U-Net: the name of every class, so that prompts are names. Prompts may also be indices,
-        such as ``"207"``. Of an unconditional U-Net prompts only name samples: any text.
+        such as ``"207"``. The name of `null_class` may be left out. Of an unconditional U-Net prompts only name
+        samples: any text.
+    null_class : int, optional
+        For a class-conditional U-Net that was trained without its class now and then: the index of the class that stood
+        for none. Then there is something to guide from, and samples without a prompt can be made.
     variance : {"large", "small"}
         For a U-Net that predicts noise only: which bound of the posterior variance is taken, as in Ho et al. 2020.
         OpenAI's samplers take the large one unless told otherwise.
+    rescale_timesteps : bool, optional
+        Whether the U-Net was trained with timesteps t * 1000 / N, where N is the length of ``alpha_bar``: the option of
+        the same name of OpenAI's training scripts, which improved-diffusion sets unless told otherwise and
+        guided-diffusion does not. With 1000 timesteps it makes no difference; with others it must be said.
     clip : bool
         Whether the estimate of x_0 is clipped to [-1, 1].
 
@@ -67,7 +79,8 @@ def from_unet(
         The object is not such a U-Net, computes in half precision, or more must be said of it.
     """
     _check_layout(unet)
-    wrapper, prepare = _wrap(unet, tokenize, classes, _fraction(unet, variance))
+    wrapper, prepare = _wrap(unet, tokenize, classes, null_class)
+    wrapper.fraction = _fraction(unet, variance)
     size = image_size if image_size is not None else getattr(unet, "image_size", None)
     if size is None:
         raise ModelError(f"A {type(unet).__name__} does not say how large its images are. Give image_size, in pixels.")
@@ -77,6 +90,7 @@ def from_unet(
             "causalunet.schedule.cosine_alpha_bar() or linear_alpha_bar()."
         )
     schedule = _checked(cosine_alpha_bar() if alpha_bar is None else alpha_bar)
+    wrapper.time_scale = _time_scale(unet, len(schedule), rescale_timesteps)
     unet.eval()
     model = HandedIn(name, wrapper, prepare, (_in_channels(unet), size, size), schedule, clip)
     model.anatomy  # noqa: B018 - read now, so that what cannot be called is told here
@@ -131,6 +145,19 @@ def _fraction(unet: Any, variance: str) -> float | None:
     )
 
 
+def _time_scale(unet: Any, timesteps: int, rescale: bool | None) -> float:
+    """What timesteps are multiplied by before the U-Net is given them; of which nothing in the object tells."""
+    if rescale is not None and not isinstance(rescale, bool):
+        raise ModelError(f"rescale_timesteps={rescale!r} is neither True nor False.")
+    if rescale is None and timesteps != _TIMES:
+        raise ModelError(
+            f"alpha_bar has {timesteps:,} timesteps, and a {type(unet).__name__} does not say whether it was trained "
+            f"with them as they are or rescaled to {_TIMES:,}. Give rescale_timesteps=True or False, as in its "
+            "training script (improved-diffusion's takes True unless told otherwise, guided-diffusion's False)."
+        )
+    return _TIMES / timesteps if rescale else 1.0
+
+
 def _in_channels(unet: Any) -> int:
     return int(unet.in_channels)
 
@@ -140,10 +167,13 @@ def _out_channels(unet: Any) -> int:
 
 
 def _wrap(
-    unet: Any, tokenize: Tokenize | None, classes: Sequence[str] | None, fraction: float | None
+    unet: Any, tokenize: Tokenize | None, classes: Sequence[str] | None, null_class: int | None
 ) -> tuple[WrappedUNet, Prepare]:
     if not hasattr(unet, "get_text_emb"):
-        return LabelledUNet(unet, fraction), label_reader(getattr(unet, "num_classes", None), classes)
+        prepare = label_reader(getattr(unet, "num_classes", None), classes, null_class)
+        return LabelledUNet(unet, null_class), prepare
+    if null_class is not None:
+        raise ModelError("A Text2ImUNet has no classes, so null_class says nothing of it: the empty text is none.")
     if not unet.xf_width:
         raise ModelError("This Text2ImUNet has no text transformer (xf_width=0), so there is nothing to prompt.")
     if unet.cache_text_emb:
@@ -151,4 +181,4 @@ def _wrap(
             "This Text2ImUNet keeps the text of its last call (cache_text_emb=True). Build it with "
             "cache_text_emb=False: every prompt is encoded once anyway."
         )
-    return TextConditionedUNet(unet, fraction), tokenize or padded(unet.tokenizer, unet.text_ctx)
+    return TextConditionedUNet(unet), tokenize or padded(unet.tokenizer, unet.text_ctx)

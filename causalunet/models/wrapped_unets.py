@@ -25,12 +25,18 @@ class WrappedUNet(nn.Module):
     fraction : float, optional
         Of a U-Net that predicts noise only: where the log variance lies between its bounds, -1 or 1. It is appended to
         the output as if the U-Net had predicted it.
+    time_scale : float
+        What timesteps are multiplied by before the U-Net is given them.
     """
 
-    def __init__(self, unet: Any, fraction: float | None) -> None:
+    def __init__(self, unet: Any, fraction: float | None = None, time_scale: float = 1.0) -> None:
         super().__init__()
         self.unet = unet
-        self.fraction = fraction
+        self.fraction, self.time_scale = fraction, time_scale
+
+    def scaled(self, timesteps: Tensor) -> Tensor:
+        """Timesteps as the U-Net was trained with them, (row,)."""
+        return timesteps if self.time_scale == 1.0 else timesteps.float() * self.time_scale
 
     def with_fraction(self, output: Tensor) -> Tensor:
         """Noise and variance fraction, (row, 2 * channel, y, x)."""
@@ -42,6 +48,11 @@ class WrappedUNet(nn.Module):
     def unconditional(self) -> bool:
         """Whether the U-Net is given nothing but x_t and the timestep."""
         return False
+
+    @property
+    def guidable(self) -> bool:
+        """Whether the empty prompt means "no condition", so that there is something to guide from."""
+        return True
 
     def example(self) -> tuple[Tensor, ...]:
         """Context of one row, on the meta device."""
@@ -70,7 +81,7 @@ class TextConditionedUNet(WrappedUNet):
 
     def forward(self, x: Tensor, timesteps: Tensor, pooled: Tensor, sequence: Tensor) -> Tensor:
         """Predict noise and variance, (row, 2 * channel, y, x), by the object's blocks in the order of its forward."""
-        embedding = self.unet.time_embed(timestep_embedding(timesteps, self.unet.model_channels)) + pooled
+        embedding = self.unet.time_embed(timestep_embedding(self.scaled(timesteps), self.unet.model_channels)) + pooled
         h, skips = x, []
         for block in self.unet.input_blocks:
             h = block(h, embedding, sequence)
@@ -82,7 +93,24 @@ class TextConditionedUNet(WrappedUNet):
 
 
 class LabelledUNet(WrappedUNet):
-    """``UNetModel`` of guided-diffusion and improved-diffusion, with class labels or without."""
+    """``UNetModel`` of guided-diffusion and improved-diffusion, with class labels or without.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+        The object handed in.
+    null_class : int, optional
+        The class that stands for "no class".
+    """
+
+    def __init__(self, unet: Any, null_class: int | None = None) -> None:
+        super().__init__(unet)
+        self.null_class = null_class
+
+    @property
+    def guidable(self) -> bool:
+        """Whether one of its classes stands for "no class"."""
+        return self.null_class is not None
 
     @property
     def unconditional(self) -> bool:
@@ -96,5 +124,5 @@ class LabelledUNet(WrappedUNet):
     def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
         """Predict noise and variance, (row, 2 * channel, y, x), of rows with labels, (row,)."""
         if self.unconditional:
-            return self.with_fraction(self.unet(x, timesteps))
-        return self.with_fraction(self.unet(x, timesteps, labels.clamp(min=0)))
+            return self.with_fraction(self.unet(x, self.scaled(timesteps)))
+        return self.with_fraction(self.unet(x, self.scaled(timesteps), labels.clamp(min=0)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -232,10 +232,12 @@ def test_it_is_a_model(case: Case) -> None:
 def test_guidance_is_refused_where_there_is_nothing_to_guide_from(kind: str, tmp_path: Path) -> None:
     case = make(kind)
     study = cu.Study(name="guided", prompts=case.prompts, interventions=[cu.AblateBlock(1, cu.Window(3, 1))])
-    with pytest.raises(ModelError, match=r"not trained to go without its condition.*DDPM\(guidance_scale=1\)"):
+    with pytest.raises(
+        ModelError, match=r"Nothing that is known .* its condition left out.*DDPM\(guidance_scale=1\).*null_class="
+    ):
         study.run(tmp_path / "results.zarr", model=case.model, progress=False)
     assert not (tmp_path / "results.zarr").exists()
-    with pytest.raises(ModelError, match="not trained to go without its condition"):
+    with pytest.raises(ModelError, match="nothing to guide from"):
         generate(case.prompts, model=case.model)
 
 
@@ -250,7 +252,9 @@ def test_samples_without_a_prompt_where_the_condition_can_be_left_out(kind: str,
         interventions=[cu.AblateBlock(1, cu.Window(3, 1))],
     )
     if kind == "classes":  # its label would have to be one of the classes
-        with pytest.raises(PromptError, match=r"NO_PROMPT.*never trained without its condition"):
+        with pytest.raises(
+            PromptError, match=r"NO_PROMPT.*its condition left out.*Give every sample a prompt.*null_class="
+        ):
             study.run(tmp_path / "results.zarr", model=case.model, progress=False)
         with pytest.raises(PromptError, match="NO_PROMPT"):
             generate([cu.NO_PROMPT], model=case.model, sampler=study.sampler)
@@ -283,6 +287,47 @@ def test_class_prompts() -> None:
         labels(["cat"], NAMES[:2])
 
 
+def test_a_class_that_stands_for_none_is_guided_from(tmp_path: Path) -> None:
+    """Against the same loop by hand, the label of "no class" in the unconditional rows."""
+    unet = stand_ins.randomised(stand_ins.UNetModel(num_classes=4))
+    options = {"alpha_bar": linear_alpha_bar(), "classes": NAMES, "null_class": 3}
+    labels = {"dog": 1, "2": 2, "": 3}
+    case = Case(unet, options, ("dog", "2"), 2.5, lambda prompt: {"y": torch.tensor([labels[prompt]])})
+    model = case.model
+    sampler = cu.DDPM(steps=STEPS, guidance_scale=2.5)
+    study = cu.Study(
+        name="guided", prompts=case.prompts, sampler=sampler, interventions=[cu.AblateBlock(1, cu.Window(3, 1))]
+    )
+    baseline = study.run(tmp_path / "results.zarr", model=model, progress=False).baseline.image.values
+    expected = [by_hand(case, prompt, seed, model.alpha_bar, {}, ()) for seed, prompt in enumerate(case.prompts)]
+    np.testing.assert_allclose(baseline, np.stack(expected), rtol=0, atol=2e-5)
+    unguided = cu.DDPM(steps=STEPS, guidance_scale=1)
+    (image,) = generate([cu.NO_PROMPT], [4], model=model, sampler=unguided)
+    unconditional = replace(case, scale=1.0)
+    np.testing.assert_allclose(image, by_hand(unconditional, "", 4, model.alpha_bar, {}, ()), rtol=0, atol=2e-5)
+    assert model.fingerprint != replace(case, options={**options, "null_class": 0}).model.fingerprint
+
+
+def test_names_of_classes_beside_one_that_stands_for_none() -> None:
+    unet, names = stand_ins.UNetModel(num_classes=4), ("none", *NAMES)
+
+    def labels(prompts: Sequence[str], **options: Any) -> list[int]:
+        model = from_unet(unet, name="x", image_size=SIZE, alpha_bar=linear_alpha_bar(), **options)
+        return model.encode(prompts)[0].tolist()
+
+    for classes in (names, NAMES):
+        assert labels(["cat", "fish", "", "3"], classes=classes, null_class=0) == [1, 3, 0, 3]
+    with pytest.raises(PromptError, match=r"Class 0 stands for no class\. Give causalunet\.NO_PROMPT"):
+        labels(["0"], null_class=0)
+    with pytest.raises(PromptError, match=r"no class '4'.*an index, '1' to '3'"):
+        labels(["4"], null_class=0)
+    with pytest.raises(ModelError, match="2 class names were given; this U-Net has 3 classes"):
+        labels(["cat"], classes=NAMES[:2], null_class=0)
+    for wrong in (4, -1, True, "none"):
+        with pytest.raises(ModelError, match="is no class of this U-Net, which has classes 0 to 3"):
+            labels(["1"], null_class=wrong)
+
+
 def test_what_changes_images_changes_the_fingerprint() -> None:
     unet = stand_ins.randomised(stand_ins.UNetModel(out_channels=3))
     options: list[dict[str, Any]] = [{}, {"variance": "small"}, {"clip": False}, {"alpha_bar": linear_alpha_bar()}]
@@ -294,6 +339,73 @@ def test_what_changes_images_changes_the_fingerprint() -> None:
         next(iter(unet.parameters())).view(-1)[0] += 1
     found.append(from_unet(unet, name="plain", image_size=SIZE, **given[0]).fingerprint)
     assert len(set(found)) == 5
+
+
+def official_timesteps(num_timesteps: int, steps: int, *, rescale: bool) -> list[float]:
+    """What improved-diffusion hands to the U-Net at steps 1 ... T: its respacing and ``_scale_timesteps``, by hand."""
+    stride = (num_timesteps - 1) / (steps - 1)
+    current, taken = 0.0, []
+    for _ in range(steps):
+        taken.append(round(current))
+        current += stride
+    kept = torch.tensor(sorted(set(taken)))
+    scaled = kept.float() * (1000.0 / num_timesteps) if rescale else kept.float()
+    return [float(t) for t in scaled]
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+@pytest.mark.parametrize("timesteps", [4000, 1000, 250])
+@pytest.mark.parametrize("kind", ["text", "classes", "plain"])
+def test_timesteps_are_those_of_the_official_sampler(kind: str, timesteps: int, rescale: bool) -> None:
+    case = make(kind)
+    alpha_bar = cosine_alpha_bar(timesteps)
+    model = replace(case, options={**case.options, "alpha_bar": alpha_bar, "rescale_timesteps": rescale}).model
+    seen: list[float] = []
+    case.unet.time_embed.register_forward_pre_hook(  # of a width of 8, whose first cosine is that of the timestep
+        lambda _m, given: seen.append(float(torch.atan2(given[0][0, 4], given[0][0, 0])))
+    )
+    sampler = cu.DDPM(steps=STEPS, guidance_scale=case.scale)
+    generate(case.prompts[:1], [3], model=model, sampler=sampler)
+    expected = official_timesteps(timesteps, STEPS, rescale=rescale)[::-1]
+    assert (timesteps, rescale) != (4000, True) or (expected[0], expected[-1]) == (999.75, 0.0)
+    angles = torch.tensor(expected)
+    np.testing.assert_allclose(seen, torch.atan2(angles.sin(), angles.cos()), rtol=0, atol=1e-3)
+
+
+def test_a_model_of_4000_rescaled_timesteps_is_sampled_as_by_hand() -> None:
+    unet = stand_ins.randomised(stand_ins.UNetModel(out_channels=3))
+    alpha_bar = cosine_alpha_bar(4000)
+    images = {
+        rescale: generate(
+            ["one"],
+            [3],
+            model=from_unet(unet, name="x", image_size=SIZE, alpha_bar=alpha_bar, rescale_timesteps=rescale),
+            sampler=cu.DDPM(steps=STEPS, guidance_scale=1),
+        )[0]
+        for rescale in (True, False)
+    }
+    x = torch.from_numpy(initial_noise([3], (3, SIZE, SIZE)))
+    taken = [round(i * 3999 / (STEPS - 1)) for i in range(STEPS)]
+    share = [1.0, *(float(alpha_bar[t]) for t in taken)]
+    for step in range(STEPS, 0, -1):
+        with torch.no_grad():
+            eps = unet(x, torch.tensor([taken[step - 1] * 1000.0 / 4000]))
+        x0 = ((x - math.sqrt(1 - share[step]) * eps) / math.sqrt(share[step])).clamp(-1, 1)
+        noise = torch.from_numpy(step_noise([3], step, (3, SIZE, SIZE)))
+        x = draw(x, x0, torch.ones_like(x), noise, a=share[step], b=share[step - 1])
+    np.testing.assert_allclose(images[True], ((x[0].clamp(-1, 1) + 1) / 2).numpy(), rtol=0, atol=2e-5)
+    assert np.abs(images[True] - images[False]).max() > 1e-2
+
+
+def test_rescaled_timesteps_change_the_fingerprint_and_others_do_not() -> None:
+    unet = stand_ins.randomised(stand_ins.UNetModel())
+
+    def found(timesteps: int, rescale: bool | None) -> str:
+        given: dict[str, Any] = {"alpha_bar": cosine_alpha_bar(timesteps), "rescale_timesteps": rescale}
+        return from_unet(unet, name="x", image_size=SIZE, **given).fingerprint
+
+    assert found(4000, True) != found(4000, False)
+    assert found(1000, True) == found(1000, False) == found(1000, None)
 
 
 class Upsampler(stand_ins.UNetModel):
@@ -326,9 +438,17 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
     "no size": (stand_ins.UNetModel, {"image_size": None}, "how large its images are. Give image_size"),
     "another size": (stand_ins.UNetModel, {"image_size": 15}, r"shape \(3, 15, 15\). Is image_size right"),
     "no schedule": (stand_ins.UNetModel, {"alpha_bar": None}, "which noise schedule.*Give alpha_bar"),
+    "4000 timesteps": (
+        stand_ins.UNetModel,
+        {"alpha_bar": cosine_alpha_bar(4000)},
+        "4,000 timesteps.*Give rescale_timesteps=True or False",
+    ),
+    "rescaled to a number": (stand_ins.UNetModel, {"rescale_timesteps": 1000}, "=1000 is neither True nor False"),
     "betas": (stand_ins.UNetModel, {"alpha_bar": np.linspace(0.1, 0.2, 5)}, "numbers that fall from below 1"),
     "another variance": (stand_ins.UNetModel, {"variance": "wide"}, "'wide' is not known; it is one of large, small"),
     "text kept": (keeping_text, {}, "cache_text_emb=False"),
+    "no class of none": (stand_ins.UNetModel, {"null_class": 0}, "null_class=0 is no class .*which has none"),
+    "no class of texts": (lambda: stand_ins.Text2ImUNet(Words()), {"null_class": 0}, "Text2ImUNet has no classes"),
     "names without classes": (stand_ins.UNetModel, {"classes": NAMES}, "3 class names.*has no classes"),
     "other order": (Backwards, {}, "ran in the order unet.input_blocks.0, .*OpenAI's layout runs every input block"),
 }

@@ -72,7 +72,7 @@ def compare(
         What is given names no intervention, or several that are no sweep; the starts differ; or a difference is not
         finite, as where PSNR is infinite.
     StoreError
-        Some of the cells were not run yet.
+        Some of the cells failed or were not run yet.
 
     Examples
     --------

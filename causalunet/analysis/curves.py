@@ -50,7 +50,7 @@ def curve(
     SpecError
         Nothing fits the selection, or more than one sweep does.
     StoreError
-        Some of the cells were not run yet.
+        Some of the cells failed or were not run yet.
 
     Examples
     --------

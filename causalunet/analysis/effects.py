@@ -88,7 +88,7 @@ def effects(
     SpecError
         Nothing fits the selection, the variable has not one number per cell, or there are fewer than two samples.
     StoreError
-        Some of the cells were not run yet.
+        Some of the cells failed or were not run yet.
 
     Examples
     --------

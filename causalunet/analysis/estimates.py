@@ -9,8 +9,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from causalunet import metrics
+from causalunet.analysis.selection import complete_baselines
 from causalunet.dims import CHANNEL, SAMPLE, STEP, X, Y
-from causalunet.errors import SpecError, StoreError
+from causalunet.errors import StoreError
 
 __all__ = ["estimate_quality", "first_staying", "to_image"]
 
@@ -25,7 +26,7 @@ def estimate_quality(results: xr.DataTree, *, allow_incomplete: bool = False) ->
     ----------
     results : xarray.DataTree
     allow_incomplete : bool
-        Take the samples that were run, instead of raising an error for the others.
+        Take the samples that were run, instead of raising an error for those that failed or are missing.
 
     Returns
     -------
@@ -38,8 +39,8 @@ def estimate_quality(results: xr.DataTree, *, allow_incomplete: bool = False) ->
     SpecError
         What is given is not opened results.
     StoreError
-        Some samples were not run yet, the store holds no estimates, or the model is not one of pixels: then estimates
-        and images are not of one shape.
+        Some samples failed or were not run yet, the store holds no estimates, or the model is not one of pixels: then
+        estimates and images are not of one shape.
 
     Notes
     -----
@@ -85,12 +86,7 @@ def to_image(x: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def _complete_baseline(results: xr.DataTree, allow_incomplete: bool) -> xr.Dataset:
-    if not isinstance(results, xr.DataTree) or "baseline" not in results.children:
-        raise SpecError(
-            f"An analysis needs results with the group 'baseline'; got {type(results).__name__}. "
-            "Give what study.run(path) or causalunet.open_results(path) returned."
-        )
-    baseline = results.children["baseline"].to_dataset()
+    baseline = complete_baselines(results, allow_incomplete=allow_incomplete)
     missing = [name for name in ("image", "x0_hat") if name not in baseline.data_vars]
     if missing:
         raise StoreError(f"The group 'baseline' lacks {', '.join(missing)}. Give the results of a study, whole.")
@@ -103,13 +99,7 @@ def _complete_baseline(results: xr.DataTree, allow_incomplete: bool) -> xr.Datas
             f"Estimates of x_0 are of {estimate}, images of {image}: the model is not one of pixels, and its estimates "
             "cannot be compared with images without its decoder."
         )
-    samples, whole = baseline.sizes[SAMPLE], np.flatnonzero(baseline["status"].values == 1)
-    if len(whole) < samples and not (allow_incomplete and len(whole)):
-        raise StoreError(
-            f"{samples - len(whole)} of {samples} samples were not run yet. Run the study into the same path again: it "
-            f"goes on where it was. allow_incomplete=True takes the {len(whole)} samples that are whole."
-        )
-    return baseline.isel({SAMPLE: whole}) if len(whole) < samples else baseline
+    return baseline
 
 
 def _check_finite(estimates: NDArray[np.float32], baseline: xr.Dataset, position: int) -> None:

@@ -31,7 +31,7 @@ def noise_floor(results: xr.DataTree, *, allow_incomplete: bool = False) -> xr.D
     Raises
     ------
     StoreError
-        The study has no null intervention, or some of its cells were not run yet.
+        The study has no null intervention, or some of its cells failed or were not run yet.
     """
     everything = select_interventions(results, {})
     if "null" not in everything["kind"].values:

@@ -17,7 +17,9 @@ from causalunet.errors import SpecError
 __all__ = ["fewer_steps", "propose_shortcuts", "stopping_step"]
 
 
-def stopping_step(results: xr.DataTree, *, threshold: float = 0.8, lasting: bool = True) -> int | None:
+def stopping_step(
+    results: xr.DataTree, *, threshold: float = 0.8, lasting: bool = True, allow_incomplete: bool = False
+) -> int | None:
     """First step whose estimate of x_0 is good enough to stop at (the paper's figures 16 and 17).
 
     Parameters
@@ -27,6 +29,8 @@ def stopping_step(results: xr.DataTree, *, threshold: float = 0.8, lasting: bool
         Of the mean SSIM between the baseline's estimate at the step and its final image.
     lasting : bool
         Every later step must reach it as well.
+    allow_incomplete : bool
+        As for `estimate_quality`.
 
     Returns
     -------
@@ -41,7 +45,7 @@ def stopping_step(results: xr.DataTree, *, threshold: float = 0.8, lasting: bool
         As for `estimate_quality`.
     """
     Criterion(threshold=threshold)
-    mean = estimate_quality(results)["ssim"].mean("sample")
+    mean = estimate_quality(results, allow_incomplete=allow_incomplete)["ssim"].mean("sample")
     return (first_staying if lasting else first_reached)(mean, threshold)
 
 

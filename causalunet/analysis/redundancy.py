@@ -119,7 +119,7 @@ def first_redundant_step(
     SpecError
         Nothing fits the selection, or interventions with the same ``by`` differ in more than their start.
     StoreError
-        Some of the cells were not run yet.
+        Some of the cells failed or were not run yet.
 
     Notes
     -----
@@ -273,8 +273,8 @@ def _chosen(
     acting = np.flatnonzero(found["kind"].values != "null")
     if not len(acting):
         raise SpecError("The interventions selected are all null: they change nothing. Select another kind.")
-    chosen = found[[question.criterion.variable, "status"]].isel({INTERVENTION: acting})
-    return complete_samples(chosen, allow_incomplete=allow_incomplete).load()
+    chosen = complete_samples(found.isel({INTERVENTION: acting}), allow_incomplete=allow_incomplete)
+    return chosen[[question.criterion.variable, "status"]].load()
 
 
 def _grouped(chosen: xr.Dataset, names: Sequence[str]) -> dict[tuple[Any, ...], NDArray[np.int64]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -9,13 +10,21 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from causalunet.dims import INTERVENTION
+from causalunet.design.limits import shown
+from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError, StoreError
 from causalunet.results import InterventionIndex
+from causalunet.results.schema import COMPLETE, FAILED, MISSING
 
-__all__ = ["check_variable", "complete_samples", "intervention_columns", "outcomes", "select_interventions"]
+__all__ = [
+    "check_variable",
+    "complete_baselines",
+    "complete_samples",
+    "intervention_columns",
+    "outcomes",
+    "select_interventions",
+]
 
-_COMPLETE = 1
 _NAMES = ("digest", "spec")
 """Coordinates that name one intervention and say nothing of what it has in common with others."""
 
@@ -98,25 +107,76 @@ def complete_samples(dataset: xr.Dataset, *, allow_incomplete: bool) -> xr.Datas
     dataset : xarray.Dataset
         Outcomes with their ``status``.
     allow_incomplete : bool
-        Leave out samples that lack some of the interventions, instead of raising an error. Samples stay paired: every
-        intervention keeps the same ones.
+        Leave out samples that lack some of the interventions, or of which some failed, instead of raising an error.
+        Samples stay paired: every intervention keeps the same ones.
 
     Raises
     ------
     StoreError
-        Some cells were not run, or, if that is allowed, no sample is whole.
+        Some cells failed or were not run, or, if that is allowed, no sample is whole.
     """
-    complete = (dataset["status"] == _COMPLETE).transpose(INTERVENTION, ...).values
-    missing = int((~complete).sum())
-    if not missing:
+    status = dataset["status"].transpose(INTERVENTION, SAMPLE).values
+    whole = np.flatnonzero((status == COMPLETE).all(axis=0))
+    if len(whole) == status.shape[1]:
         return dataset
-    whole = np.flatnonzero(complete.all(axis=0))
-    if allow_incomplete and len(whole):
-        return dataset.isel(sample=whole)
-    advice = "Run the study into the same path again: it goes on where it was"
-    if allow_incomplete:
-        raise StoreError(f"None of the {complete.shape[1]} samples was run whole yet. {advice}.")
-    raise StoreError(
-        f"{missing} of {complete.size} cells (intervention and sample) were not run yet. {advice}. "
-        f"allow_incomplete=True takes the {len(whole)} samples that are whole."
-    )
+    if not (allow_incomplete and len(whole)):
+        raise _incomplete("cells (intervention and sample)", status, len(whole), _reasons(dataset))
+    return dataset.isel({SAMPLE: whole})
+
+
+def complete_baselines(results: xr.DataTree, *, allow_incomplete: bool) -> xr.Dataset:
+    """Run without intervention of the samples for which it was run, still unread.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+    allow_incomplete : bool
+        Leave out samples whose run failed or is missing, instead of raising an error.
+
+    Raises
+    ------
+    SpecError
+        What is given is not opened results.
+    StoreError
+        Some runs failed or are missing, or, if that is allowed, all of them.
+    """
+    if not isinstance(results, xr.DataTree) or "baseline" not in results.children:
+        raise SpecError(
+            f"An analysis needs results with the group 'baseline'; got {type(results).__name__}. "
+            "Give what study.run(path) or causalunet.open_results(path) returned."
+        )
+    baseline = results.children["baseline"].to_dataset()
+    status = baseline["status"].values
+    whole = np.flatnonzero(status == COMPLETE)
+    if len(whole) == len(status):
+        return baseline
+    if not (allow_incomplete and len(whole)):
+        cells = results.children["outcomes"].to_dataset() if "outcomes" in results.children else xr.Dataset()
+        raise _incomplete("samples", status, len(whole), _reasons(cells))
+    return baseline.isel({SAMPLE: whole})
+
+
+def _reasons(dataset: xr.Dataset) -> list[str]:
+    """Why cells failed, the most frequent reason first."""
+    if "failure" not in dataset.data_vars:
+        return []
+    told = dataset["failure"].values[dataset["status"].values == FAILED]
+    return [reason for reason, _ in Counter(map(str, told.tolist())).most_common() if reason]
+
+
+def _incomplete(what: str, status: NDArray[Any], whole: int, reasons: list[str]) -> StoreError:
+    """Say how many are missing and failed, each with what helps: running again does not try again what failed."""
+    missing, failed = int((status == MISSING).sum()), int((status == FAILED).sum())
+    found, advice = [], []
+    if missing:
+        found.append(f"{missing} of {status.size} {what} were not run yet")
+        advice.append("Run the study into the same path again: it goes on where it was.")
+    if failed:
+        reason = f" (most often: {shown(reasons[0])})" if reasons else ""
+        found.append(f"{failed} of {status.size} {what} failed{reason}")
+        advice.append("Failed ones are tried again by study.run(path, retry_failed=True).")
+    if whole:
+        advice.append(f"allow_incomplete=True takes the {whole} samples that are whole.")
+    else:
+        found.append(f"none of the {status.shape[-1]} samples is whole")
+    return StoreError(f"{'; '.join(found)}. {' '.join(advice)}")

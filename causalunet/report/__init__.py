@@ -2,6 +2,7 @@
 
 from causalunet.report.deviation import plot_deviation
 from causalunet.report.estimate import plot_estimate, plot_estimates
+from causalunet.report.factors import plot_factors
 from causalunet.report.files import save
 from causalunet.report.grid import plot_grid
 from causalunet.report.histogram import plot_histogram
@@ -22,6 +23,7 @@ __all__ = [
     "plot_deviation",
     "plot_estimate",
     "plot_estimates",
+    "plot_factors",
     "plot_grid",
     "plot_histogram",
     "plot_pairs",

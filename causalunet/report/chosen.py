@@ -30,7 +30,7 @@ def one_intervention(results: xr.DataTree, selection: Mapping[str, Any], *, allo
     SpecError
         None fits, or several do.
     StoreError
-        Some of the samples were not run yet.
+        Some of the samples failed or were not run yet.
     """
     found = select_interventions(results, selection)
     if found.sizes[INTERVENTION] != 1:

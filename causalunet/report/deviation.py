@@ -47,7 +47,7 @@ def plot_deviation(
     Raises
     ------
     SpecError, StoreError
-        The selection is not of one intervention, or some samples were not run yet.
+        The selection is not of one intervention, or some samples failed or were not run yet.
     """
     data = one_intervention(results, selection, allow_incomplete=allow_incomplete)
     samples = data.sizes[SAMPLE]

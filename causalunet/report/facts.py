@@ -17,10 +17,12 @@ from causalunet.analysis.summary import summary_table
 from causalunet.analysis.sweeps import sweeps
 from causalunet.dims import CHANNEL, INTERVENTION, SAMPLE, STEP, X, Y
 from causalunet.report.tables import cell
+from causalunet.results.schema import COMPLETE, FAILED
 
 __all__ = [
     "TableOf",
     "complete_count",
+    "failed_count",
     "floor_facts",
     "plan_facts",
     "provenance_facts",
@@ -51,7 +53,12 @@ class TableOf:
 
 def complete_count(results: xr.DataTree) -> int:
     """Number of samples that were run whole."""
-    return int((results["outcomes"].to_dataset()["status"] == 1).all(INTERVENTION).sum())
+    return int((results["outcomes"].to_dataset()["status"] == COMPLETE).all(INTERVENTION).sum())
+
+
+def failed_count(results: xr.DataTree) -> int:
+    """Number of samples with a cell that failed."""
+    return int((results["outcomes"].to_dataset()["status"] == FAILED).any(INTERVENTION).sum())
 
 
 def plan_facts(results: xr.DataTree) -> Facts:
@@ -63,12 +70,13 @@ def plan_facts(results: xr.DataTree) -> Facts:
     image = " x ".join(str(baseline["image"].sizes[dim]) for dim in (CHANNEL, Y, X))
     kinds = Counter(map(str, outcomes(results)["kind"].values))
     prompts = len(set(baseline["prompt"].values.tolist()))
-    samples, complete = baseline.sizes[SAMPLE], complete_count(results)
+    samples, complete, failed = baseline.sizes[SAMPLE], complete_count(results), failed_count(results)
+    told = f"{complete:,} complete" + (f", {failed:,} with cells that failed" if failed else "")
     facts = [
         ("Study", _text(study.get("name"))),
         ("Model", f"{_text(study.get('model'))}, images of {image} (channel, y, x)"),
         ("Sampler", f"{_text(sampler.get('name'))}, {baseline.sizes[STEP]} steps, {_listing(options)}"),
-        ("Samples", f"{samples:,} of {prompts:,} prompts; {complete:,} complete"),
+        ("Samples", f"{samples:,} of {prompts:,} prompts; {told}"),
         ("Interventions", f"{kinds.total():,}: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"),
     ]
     planned, naive = attrs.get("unet_calls_planned"), attrs.get("unet_calls_naive")

@@ -13,13 +13,19 @@ import xarray as xr
 
 from causalunet.analysis.curves import mean_curve
 from causalunet.analysis.factors import factor_changes
-from causalunet.analysis.selection import intervention_columns, outcomes, select_interventions
+from causalunet.analysis.selection import (
+    complete_baselines,
+    intervention_columns,
+    outcomes,
+    select_interventions,
+)
 from causalunet.analysis.sweeps import sweeps
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import CausalUNetError, StoreError
 from causalunet.report.deviation import plot_deviation
 from causalunet.report.embed import Drawn
 from causalunet.report.estimate import plot_estimate, plot_estimates
+from causalunet.report.factors import plot_factors
 from causalunet.report.grid import plot_grid
 from causalunet.report.histogram import plot_histogram
 from causalunet.report.pairs import plot_pairs
@@ -28,8 +34,8 @@ from causalunet.report.pictures import prompt_name
 from causalunet.report.samples import plot_samples
 from causalunet.report.schedule import plot_schedule
 from causalunet.report.series import series_along
-from causalunet.report.shares import plot_shares
 from causalunet.report.trend import plot_trend
+from causalunet.results.schema import COMPLETE
 
 __all__ = ["fitting_figures"]
 
@@ -98,7 +104,7 @@ class _Content:
     def means(self) -> dict[str, float]:
         """Mean SSIM of every intervention but the null ones, over the samples that are whole."""
         dataset = outcomes(self.results)
-        whole = (dataset["status"].values == 1).all(axis=0)
+        whole = (dataset["status"].values == COMPLETE).all(axis=0)
         mean = dataset["ssim"].values[:, whole].mean(axis=1)
         named = zip(dataset[INTERVENTION].values, dataset["kind"].values, mean, strict=True)
         return {str(label): float(value) for label, kind, value in named if kind != "null"}
@@ -110,7 +116,8 @@ class _Content:
     def samples(self) -> Iterator[Drawn]:
         """The first images of the run without intervention."""
         caption = "Images of the run without intervention, the first samples, with their prompts."
-        prompts = [prompt_name(prompt) for prompt in self.results["baseline"].to_dataset()["prompt"].values[:12]]
+        run = complete_baselines(self.results, allow_incomplete=True)
+        prompts = [prompt_name(prompt) for prompt in run["prompt"].values[:12]]
         yield Drawn(
             "Samples", caption, f"Images of the prompts: {'; '.join(prompts)}.", plot_samples(self.results, samples=12)
         )
@@ -196,28 +203,25 @@ class _Content:
         yield Drawn("Distributions", caption, f"Heat map. {caption}", deviation)
 
     def factors(self) -> Iterator[Drawn]:
-        """Shares of samples that change in each factor, for some starts of one sweep."""
-        if "factor_changed" not in outcomes(self.results).data_vars or not self.swept:
+        """Shares of samples that change in each factor, of the sweep nearest to the threshold."""
+        if "factor_code" not in outcomes(self.results).data_vars or not self.swept:
             return
         one = self.telling([label for group in self.swept.values() for label in group[INTERVENTION]])
         name = next(name for name, group in self.swept.items() if one in group[INTERVENTION])
         changes = factor_changes(self.results, allow_incomplete=True, **self.swept[name])
-        samples = changes.attrs["samples"]
-        counts = {
-            f"from step {start}": {
-                str(factor): round(float(share) * samples)
-                for factor, share in zip(
-                    changes["factor"].values, changes["share"].sel(start=start).values, strict=True
-                )
-            }
-            for start in _spread(changes["start"].values.tolist(), _SHARED_STARTS)
-        }
-        caption = f"{name}: share of images in which another value of a factor is read than in the baseline image."
-        alt = "; ".join(
-            f"{start}: " + ", ".join(f"{factor} {n} of {samples}" for factor, n in of_start.items())
-            for start, of_start in counts.items()
+        caption = (
+            f"{name}: share of images in which another value of a factor is read than in the baseline image. Readings "
+            f"of a probability below {changes.attrs['min_probability']:g} count as not readable."
         )
-        yield Drawn("Factors", caption, f"Shares of changed factors. {alt}.", plot_shares(counts, samples))
+        alt = "; ".join(
+            f"from step {start}: "
+            + ", ".join(
+                f"{factor} {share:.0%}" for factor, share in changes["share"].sel(start=start).to_series().items()
+            )
+            for start in _spread(changes["start"].values.tolist(), _SHARED_STARTS)
+        )
+        figure = plot_factors(self.results, {name: self.swept[name]}, allow_incomplete=True)
+        yield Drawn("Factors", caption, f"Shares of changed factors. {alt}.", figure)
 
     def schedule(self) -> Iterator[Drawn]:
         """Noise by step."""
@@ -229,8 +233,7 @@ class _Content:
         figure = plot_estimate(self.results, threshold=self.threshold, allow_incomplete=True)
         caption = "Closeness of the estimate of x_0 at every step to the final image, in the run without intervention."
         yield Drawn("Estimates", caption, f"Two curves by step. {caption}", figure)
-        baseline = self.results["baseline"].to_dataset()
-        first = int(baseline[SAMPLE].values[np.flatnonzero(baseline["status"].values == 1)[0]])
+        first = int(complete_baselines(self.results, allow_incomplete=True)[SAMPLE].values[0])
         caption = f"x_t and the estimate of x_0 along the run without intervention, sample {first}."
         yield Drawn("Estimates", caption, f"Two rows of images. {caption}", plot_estimates(self.results, sample=first))
 

@@ -15,6 +15,7 @@ from causalunet.report.embed import Drawn, embed
 from causalunet.report.facts import (
     TableOf,
     complete_count,
+    failed_count,
     floor_facts,
     plan_facts,
     provenance_facts,
@@ -82,6 +83,7 @@ def report(
         "title": title or dict(plan)["Study"],
         "question": question,
         "complete": complete,
+        "failed": failed_count(results),
         "samples": results["baseline"].sizes["sample"],
         "plan": plan,
         "sweeps": sweep_table(results),

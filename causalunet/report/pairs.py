@@ -58,7 +58,7 @@ def plot_pairs(
     Raises
     ------
     SpecError, StoreError
-        The selection is not of one intervention, no sample is asked for, or some were not run yet.
+        The selection is not of one intervention, no sample is asked for, or some failed or were not run yet.
     """
     data = one_intervention(results, selection, allow_incomplete=allow_incomplete)
     positions, left = _extremes(data["ssim"].values, best, worst)

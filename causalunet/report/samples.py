@@ -8,6 +8,7 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
+from causalunet.analysis.selection import complete_baselines
 from causalunet.dims import SAMPLE
 from causalunet.report.chosen import one_intervention
 from causalunet.report.pictures import captions, line_height, pack, sample_positions, show, wrap
@@ -50,7 +51,7 @@ def plot_samples(
     Raises
     ------
     SpecError, StoreError
-        The selection is not of one intervention, a sample is not there, or some were not run yet.
+        The selection is not of one intervention, a sample is not there, or some failed or were not run yet.
     """
     data = _chosen(results, selection)
     data = data.isel({SAMPLE: sample_positions(data, samples)})
@@ -78,5 +79,4 @@ def plot_samples(
 def _chosen(results: xr.DataTree, selection: Mapping[str, Any] | None) -> xr.Dataset:
     if selection is not None:
         return one_intervention(results, selection, allow_incomplete=True)
-    baseline = results["baseline"].to_dataset()
-    return baseline.isel({SAMPLE: (baseline["status"] == 1).values})
+    return complete_baselines(results, allow_incomplete=True)

@@ -18,7 +18,17 @@ from causalunet.errors import SpecError
 from causalunet.report.series import series_along
 from causalunet.report.style import GREY, Look, axis_label, legend_above, look, new_figure, step_axis, style
 
-__all__ = ["Band", "band_name", "draw_curve", "draw_curves", "draw_threshold", "plot_trend", "similarity_axis"]
+__all__ = [
+    "Band",
+    "along",
+    "band_name",
+    "draw_curve",
+    "draw_curves",
+    "draw_threshold",
+    "named_curves",
+    "plot_trend",
+    "similarity_axis",
+]
 
 Band = Literal["sd", "interval"]
 """What is drawn around a mean: one standard deviation of the samples, or the confidence interval of the mean."""
@@ -92,7 +102,7 @@ def plot_trend(
     >>> figure = plot_trend(results, {"kind": "skip_steps"}, variable=("ssim", "psnr"))
     """
     variables = (variable,) if isinstance(variable, str) else tuple(variable)
-    named = _named(results, selections, by)
+    named = named_curves(results, selections, by)
     probability = _PROBABILITY if band == "interval" else None
     curves = [
         {
@@ -142,7 +152,7 @@ def draw_curves(ax: Axes, curves: Mapping[str, xr.Dataset], *, by: str, threshol
         if threshold is not None:
             draw_threshold(ax, threshold)
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    ax.set_xlabel(_ALONG.get(by, by.replace("_", " ")) + _left_out(curves, by))
+    ax.set_xlabel(along(by) + _left_out(curves, by))
     ax.set_ylabel(f"{axis_label(variable, first['mean'].attrs)}\n{band_name(band, first.attrs['samples'])}")
 
 
@@ -195,6 +205,11 @@ def draw_curve(
     ax.fill_between(start[shown], lower[shown], upper[shown], facecolor=appearance.color, alpha=alpha, edgecolor="none")
 
 
+def along(by: str) -> str:
+    """What the axis along a coordinate of the interventions is called."""
+    return _ALONG.get(by, by.replace("_", " "))
+
+
 def draw_threshold(ax: Axes, threshold: float, *, vertical: bool = False) -> None:
     """Draw a threshold as a dotted line across the axes, on y unless told otherwise."""
     draw = ax.axvline if vertical else ax.axhline
@@ -216,7 +231,8 @@ def band_name(band: Band, samples: int, deviations: float = 1) -> str:
     return f"mean {joint} {kind}, n = {samples}"
 
 
-def _named(results: xr.DataTree, selections: Mapping[str, Any] | None, by: str) -> Mapping[str, Any]:
+def named_curves(results: xr.DataTree, selections: Mapping[str, Any] | None, by: str) -> Mapping[str, Any]:
+    """Read what figures of curves take as selections: names in the legend to selections; see `plot_trend`."""
     if selections is None and by != "start":
         return series_along(results, by)
     if selections and not isinstance(selections.get(INTERVENTION, ""), str | Mapping):

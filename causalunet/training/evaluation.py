@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from causalunet.design.study import DDPM
 from causalunet.execute import generate
 from causalunet.models.text_to_image import TextToImage
+from causalunet.results.schema import COMPLETE
 from causalunet.scenes import FACTORS, Scene, draw_scenes
 
 __all__ = ["Evaluation", "evaluate_shapes"]
@@ -56,7 +57,7 @@ class Evaluation:
         baseline = xr.Dataset(
             {
                 "image": (("sample", "channel", "y", "x"), self.images),
-                "status": ("sample", np.ones(len(right), np.int8)),
+                "status": ("sample", np.full(len(right), COMPLETE, np.int8)),
             },
             coords={
                 "sample": np.arange(len(right)),

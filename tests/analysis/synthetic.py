@@ -93,11 +93,15 @@ def write_results(
     if factors:
         weights = np.array([0.2, 1.0, 0.5, 2.0, 0.1])
         values["factor_changed"] = error[..., None] * weights > 0.02
+        values["factor_code"] = values["factor_changed"].astype(np.int8)
+        values["factor_probability"] = np.full(values["factor_changed"].shape, 0.99, dtype=np.float32)
     flops = [plan.flops_by_run[i] for i in range(len(spec.interventions))]
     writer.write("outcomes/flops", (), np.array(flops))
     for start in list(range(0, samples, block))[:blocks_done]:
         part = slice(start, min(start + block, samples))
         writer.write("baseline/image", (part,), baseline[part])
+        if factors:
+            writer.write("baseline/factor_probability", (part,), np.float32(0.99))
         for name, value in values.items():
             writer.write(f"outcomes/{name}", (slice(None), part), value[:, part])
         writer.write("baseline/status", (part,), np.array(COMPLETE))

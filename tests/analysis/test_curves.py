@@ -129,7 +129,7 @@ def test_incomplete_cells(tmp_path: Path) -> None:
     expected = by_hand(partial, "ssim", "ablate_block bottom=2 20-18")[:8].mean()
     assert float(data["mean"].sel(start=20)) == pytest.approx(expected)
     empty = write_results(tmp_path / "empty.zarr", INTERVENTIONS, blocks_done=0)
-    with pytest.raises(StoreError, match="None of the 12 samples"):
+    with pytest.raises(StoreError, match="none of the 12 samples"):
         curve(empty, **BLOCKS, allow_incomplete=True)
 
 

@@ -14,6 +14,7 @@ from causalunet.analysis.intervals import bootstrap_mean, wilson_share
 from causalunet.analysis.paired import effect_size, effect_size_interval, sign_flip
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
+from causalunet.results.index import StepIndex
 
 __all__ = ["compare"]
 
@@ -94,7 +95,7 @@ def compare(
     result = result.assign(_share(first > second, probability)).assign(_tests(differences, resamples, seed))
     result = result.assign_attrs(variable=variable, samples=differences.shape[1])
     if result.sizes["start"] > 1:
-        return result
+        return StepIndex.of(result)
     return result.isel(start=0) if starts_agree else result.isel(start=0).drop_vars("start")
 
 

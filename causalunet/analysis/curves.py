@@ -12,6 +12,7 @@ from causalunet.analysis.intervals import bootstrap_mean
 from causalunet.analysis.selection import check_variable, complete_samples, intervention_columns, select_interventions
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
+from causalunet.results.index import StepIndex
 
 __all__ = ["BOUND", "BOUNDS", "curve", "first_reached", "mean_curve"]
 
@@ -37,7 +38,7 @@ def curve(
         Take the samples that were run with all selected interventions, instead of raising an error for the others.
     **selection
         What the interventions have in common, such as ``kind="ablate_block", bottom=2``. Each is a value, a list of
-        values, or a slice with both ends included.
+        values, or a slice: a range with both ends included, whichever comes first.
 
     Returns
     -------
@@ -145,7 +146,7 @@ def _along(data: xr.Dataset, by: str) -> xr.Dataset:
     plain = data.drop_indexes([name for name in data.xindexes if data[name].dims == (INTERVENTION,)])
     plain = plain.drop_vars(["digest", "spec"], errors="ignore").swap_dims({INTERVENTION: by}).assign_coords(common)
     plain.attrs.clear()
-    return plain
+    return StepIndex.of(plain)
 
 
 def _check_one_sweep(dataset: xr.Dataset, by: str, selection: Mapping[str, Any]) -> None:

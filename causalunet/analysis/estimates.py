@@ -12,6 +12,7 @@ from causalunet import metrics
 from causalunet.analysis.selection import complete_baselines
 from causalunet.dims import CHANNEL, SAMPLE, STEP, X, Y
 from causalunet.errors import StoreError
+from causalunet.results.index import StepIndex
 
 __all__ = ["estimate_quality", "first_staying", "to_image"]
 
@@ -63,7 +64,7 @@ def estimate_quality(results: xr.DataTree, *, allow_incomplete: bool = False) ->
         for name, (words, units) in _UNITS.items()
     }
     kept = {name: item for name, item in baseline.coords.items() if item.dims in ((STEP,), (SAMPLE,))}
-    return xr.Dataset(variables, coords=kept, attrs={"ssim": metrics.SSIM_DEFINITION})
+    return StepIndex.of(xr.Dataset(variables, coords=kept, attrs={"ssim": metrics.SSIM_DEFINITION}))
 
 
 def first_staying(mean: xr.DataArray, threshold: float) -> int | None:

@@ -15,6 +15,7 @@ from causalunet.analysis.selection import complete_baselines, outcomes
 from causalunet.analysis.sweeps import named_selections
 from causalunet.dims import SAMPLE
 from causalunet.errors import SpecError, StoreError
+from causalunet.results.index import StepIndex
 from causalunet.results.schema import FACTOR
 
 __all__ = ["MIN_PROBABILITY", "UNREADABLE", "factor_changes", "factor_effects", "unrelated_share"]
@@ -102,7 +103,7 @@ def factor_changes(
     )
     result["interval"] = ((by, FACTOR, BOUND), wilson_share(counts, samples, probability=probability), kind)
     result["any_interval"] = ((by, BOUND), wilson_share(some, samples, probability=probability), kind)
-    return result.assign_coords({BOUND: list(BOUNDS)})
+    return StepIndex.of(result.assign_coords({BOUND: list(BOUNDS)}))
 
 
 def factor_effects(

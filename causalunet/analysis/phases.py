@@ -33,6 +33,7 @@ from causalunet.analysis.curves import BOUND, BOUNDS, curve
 from causalunet.analysis.resampling import canonical_order, check_resampling, resampling_weights
 from causalunet.dims import SAMPLE
 from causalunet.errors import SpecError
+from causalunet.results.index import StepIndex
 
 __all__ = ["Model", "breaks_of", "partitions", "phases", "segment_costs"]
 
@@ -230,7 +231,7 @@ def _labelled(found: dict[str, Any], count: int, data: xr.Dataset) -> xr.Dataset
         "phase": list(_NAMES) if count == len(_NAMES) else [f"phase {place + 1}" for place in range(count)],
         "segments": np.arange(1, len(found["cost"][1]) + 1),
     }
-    return xr.Dataset(found, coords={**data.coords, **coords})
+    return StepIndex.of(xr.Dataset(found, coords={**data.coords, **coords}))
 
 
 def _resampled_breaks(

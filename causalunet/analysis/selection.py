@@ -61,8 +61,8 @@ def select_interventions(results: xr.DataTree, selection: Mapping[str, Any]) -> 
     ----------
     results : xarray.DataTree
     selection : mapping
-        Coordinate name (``intervention`` for the label) to a value, a list of values, or a slice with both ends
-        included. Empty for all interventions.
+        Coordinate name (``intervention`` for the label) to a value, a list of values, or a slice: a range
+        with both ends included, whichever comes first. Empty for all interventions.
 
     Returns
     -------

@@ -10,6 +10,7 @@ import xarray as xr
 
 from causalunet.analysis.curves import BOUND, BOUNDS, mean_curve
 from causalunet.analysis.sweeps import named_selections
+from causalunet.results.index import StepIndex
 
 __all__ = ["summary_table"]
 
@@ -62,7 +63,7 @@ def summary_table(
         interval[row, columns] = one["interval"].values
         samples[row, columns] = one.attrs["samples"]
     dims, first = ("selection", "start"), next(iter(curves.values()))
-    return xr.Dataset(
+    table = xr.Dataset(
         {
             "mean": (dims, mean, first["mean"].attrs),
             "interval": ((*dims, BOUND), interval, first["interval"].attrs),
@@ -71,3 +72,4 @@ def summary_table(
         coords={"selection": list(curves), "start": starts, BOUND: list(BOUNDS)},
         attrs={"variable": variable},
     )
+    return StepIndex.of(table)

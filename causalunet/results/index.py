@@ -9,17 +9,58 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from xarray.core.indexing import IndexSelResult
+from xarray.indexes import PandasIndex
 
-from causalunet.dims import INTERVENTION
+from causalunet.dims import INTERVENTION, STEP
 
-__all__ = ["InterventionIndex"]
+__all__ = ["InterventionIndex", "StepIndex"]
+
+
+class StepIndex(PandasIndex):
+    """Index of steps, which run down from T to 1, by the same rule for ranges as `InterventionIndex`.
+
+    xarray's own index takes a slice in the order of its values, so that ``step=slice(5, 15)`` would silently be empty.
+    Here a slice is a range of numbers: both ends are included, either may come first, and without an end it is open
+    towards small (before the colon) or large numbers. A stride takes every so many of them, in the order of the run.
+
+    ``drop_indexes(name).set_xindex(name)`` gives xarray's own index back, which `xarray.Dataset.reindex` needs.
+    """
+
+    @classmethod
+    def of(cls, data: xr.Dataset) -> xr.Dataset:
+        """Give a dataset's dimensions ``step`` and ``start``, if they have coordinates, such indexes."""
+        for name in (STEP, "start"):
+            if name in data.dims and type(data.xindexes.get(name)) is PandasIndex:
+                data = data.drop_indexes(name).set_xindex(name, cls)
+        return data
+
+    def sel(self, labels: dict[Any, Any], method: str | None = None, tolerance: Any = None) -> IndexSelResult:
+        """Positions of labels, or of all steps within a range.
+
+        Raises
+        ------
+        KeyError
+            A label does not exist, or no step lies in the range; the steps that exist are told.
+        """
+        ((name, label),) = labels.items()
+        if not isinstance(label, slice):
+            return super().sel(labels, method=method, tolerance=tolerance)
+        values = np.asarray(self.index)
+        positions = np.flatnonzero(_within(values, slice(label.start, label.stop)))[:: label.step]
+        if not len(positions):
+            known = f"{values.max()} ... {values.min()}" if len(values) else "none"
+            raise KeyError(f"no {name} lies in {label}; there are {known}")
+        first, last = int(positions[0]), int(positions[-1])
+        if len(positions) == last - first + 1:  # a slice keeps what is stored unread
+            return IndexSelResult({self.dim: slice(first, last + 1)})
+        return IndexSelResult({self.dim: positions})
 
 
 class InterventionIndex(xr.Index):
     """Joint index over the coordinates along ``intervention``.
 
-    Each label is a value, a list of values or a slice (bounds included); several labels must hold together. xarray's
-    own indexes allow one selection per dimension only.
+    Each label is a value, a list of values or a slice (a range of values, both ends included, either first); several
+    labels must hold together. xarray's own indexes allow one selection per dimension only.
 
     Parameters
     ----------
@@ -86,16 +127,26 @@ class InterventionIndex(xr.Index):
 
 def _fits(values: NDArray[Any], label: Any) -> NDArray[np.bool_]:
     if isinstance(label, slice):
-        fits = np.ones(len(values), dtype=bool)
-        if label.start is not None:
-            fits &= values >= label.start
-        if label.stop is not None:
-            fits &= values <= label.stop
-        return fits
+        return _within(values, label)
     if isinstance(label, str) or np.ndim(label) == 0:
         return np.asarray(values == (label.item() if isinstance(label, np.ndarray | np.generic) else label))
     wanted: Sequence[Any] = list(label)
     return np.isin(values, wanted) if values.dtype.kind in "iuf" else np.array([value in wanted for value in values])
+
+
+def _within(values: NDArray[Any], label: slice) -> NDArray[np.bool_]:
+    """Values in a range with both ends included, in whichever order the ends are given."""
+    if label.step is not None:
+        raise KeyError(f"a range of labels has no stride, got {label}; list the labels instead")
+    low, high = label.start, label.stop
+    if low is not None and high is not None and low > high:
+        low, high = high, low
+    fits = np.ones(len(values), dtype=bool)
+    if low is not None:
+        fits &= values >= low
+    if high is not None:
+        fits &= values <= high
+    return fits
 
 
 def _listing(values: NDArray[Any]) -> list[Any]:

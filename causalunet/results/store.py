@@ -14,7 +14,7 @@ from causalunet.errors import StoreError
 from causalunet.results.exported import ExportedStore
 from causalunet.results.faults import faults_told
 from causalunet.results.folder import check_folder
-from causalunet.results.index import InterventionIndex
+from causalunet.results.index import InterventionIndex, StepIndex
 from causalunet.results.lazy import datasets_of
 from causalunet.results.location import Location
 from causalunet.results.repository import Commit, Repository
@@ -218,6 +218,7 @@ def _live_source(location: Location, at: str | None) -> Source:
 
 
 def _with_index(dataset: xr.Dataset) -> xr.Dataset:
+    dataset = StepIndex.of(dataset)
     if INTERVENTION not in dataset.dims:
         return dataset
     columns = [

@@ -184,6 +184,26 @@ def test_first_reached() -> None:
     assert first_reached(mean, 0.95) is None
 
 
+def test_ranges_of_starts_hold_in_either_order(results: xr.DataTree) -> None:
+    """In a store, and in all that the analysis makes of it, where starts run down."""
+    quick = {"resamples": 20}
+    made = [
+        curve(results, **BLOCKS),
+        mean_curve(results, **BLOCKS, **quick),
+        summary_table(results, BLOCKS),
+        factor_changes(results, **BLOCKS),
+        cu.analysis.factor_effects(results, BLOCKS),
+        cu.analysis.compare(results, BLOCKS, {"bottom": 4}, **quick),
+        cu.analysis.phases(results, **BLOCKS, model="constant", **quick),
+    ]
+    for data in made:
+        for chosen in (slice(10, 15), slice(15, 10)):
+            assert data.sel(start=chosen)["start"].values.tolist() == [15, 10]
+    assert curve(results, **BLOCKS, start=slice(15, 10))["start"].values.tolist() == [15, 10]
+    for chosen in (slice(10, 12), slice(12, 10)):
+        assert results.trajectory.x0_distance.sel(step=chosen)["step"].values.tolist() == [12, 11, 10]
+
+
 def test_noise_floor(results: xr.DataTree) -> None:
     floor = noise_floor(results)
     assert float(floor["min"]) == float(floor["mean"]) == pytest.approx(1)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from causalunet.results import InterventionIndex
+from causalunet.results.index import StepIndex
 
 KINDS = ("ablate_block", "ablate_skip", "null")
 NAMES = ("kind", "bottom", "start")
@@ -46,8 +47,9 @@ queries = st.fixed_dictionaries({}, optional={"kind": text_labels, "bottom": num
 def fits(value: Any, label: Any) -> bool:
     """Whether one value fits one label, said once more, value by value."""
     if isinstance(label, slice):
-        above = label.start is None or value >= label.start
-        return above and (label.stop is None or value <= label.stop)
+        ends = [label.start, label.stop]
+        low, high = sorted(ends) if None not in ends else ends
+        return (low is None or value >= low) and (high is None or value <= high)
     if isinstance(label, list | tuple | np.ndarray):
         return any(value == entry for entry in label)
     return value == label
@@ -155,3 +157,54 @@ def test_attributes_of_coordinates_survive(table: list[tuple[str, int, int]]) ->
     array = labelled(table).drop_indexes(NAMES)
     array.start.attrs["long_name"] = "first step"
     assert array.set_xindex(NAMES, InterventionIndex).start.attrs == {"long_name": "first step"}
+
+
+def by_step(steps: list[int]) -> xr.DataArray:
+    """Steps as values, indexed as those of a store."""
+    data = xr.Dataset({"it": ("step", np.array(steps))}, {"step": steps, "timestep": ("step", np.array(steps) * 50)})
+    return StepIndex.of(data)["it"]
+
+
+ends = st.none() | st.integers(0, 22)
+
+
+@given(ends, ends)
+def test_a_range_of_steps_is_one_of_starts_in_either_order(one: int | None, other: int | None) -> None:
+    """The same numbers fit as step and as start, whichever end comes first, in the order of each axis."""
+    steps, starts = by_step(list(range(20, 0, -1))), labelled([("null", 0, start) for start in range(1, 21)])
+    wanted = [step for step in range(20, 0, -1) if fits(step, slice(one, other))]
+    if wanted:
+        assert steps.sel(step=slice(one, other)).values.tolist() == wanted
+        assert starts.sel(start=slice(one, other)).start.values.tolist() == wanted[::-1]
+    else:
+        for chosen in (lambda: steps.sel(step=slice(one, other)), lambda: starts.sel(start=slice(one, other))):
+            with pytest.raises(KeyError):
+                chosen()
+    if one is not None and other is not None and wanted:
+        assert steps.sel(step=slice(other, one)).values.tolist() == wanted
+
+
+def test_steps_by_range_as_told_in_the_documentation() -> None:
+    steps = by_step(list(range(20, 0, -1)))
+    assert steps.sel(step=slice(5, 8)).values.tolist() == steps.sel(step=slice(8, 5)).values.tolist() == [8, 7, 6, 5]
+    assert steps.sel(step=slice(None, 3)).values.tolist() == [3, 2, 1]
+    assert steps.sel(step=slice(20, 1, 5)).values.tolist() == [20, 15, 10, 5]
+    assert by_step([12, 4, 9]).sel(step=slice(5, 20)).values.tolist() == [12, 9]
+    with pytest.raises(KeyError, match=r"no step lies in slice\(30, 40, None\); there are 20 ... 1"):
+        steps.sel(step=slice(30, 40))
+    with pytest.raises(KeyError, match="no stride"):
+        labelled([("null", 0, 4)]).sel(start=slice(1, 9, 2))
+
+
+def test_indexes_of_steps_follow_their_array() -> None:
+    steps = by_step(list(range(20, 0, -1)))
+    plain = xr.DataArray(np.ones(20), dims="step", coords={"step": np.arange(20, 0, -1)})
+    assert (steps * plain).values.tolist() == steps.values.tolist()
+    assert (steps - steps.sel(step=slice(3, 9))).step.values.tolist() == list(range(9, 2, -1))
+    assert steps.isel(step=slice(4, 9)).sel(step=slice(0, 13)).values.tolist() == [13, 12]
+    assert steps.sel(step=[4, 9]).values.tolist() == [4, 9]
+    assert steps.sel(step=4.2, method="nearest").item() == 4
+    joined = xr.concat([steps.sel(step=slice(1, 3)), steps.sel(step=slice(7, 8))], "step")
+    assert joined.sel(step=slice(2, 7)).values.tolist() == [3, 2, 7]
+    own = steps.drop_indexes("step").set_xindex("step")
+    assert own.reindex(step=[1, 2]).values.tolist() == [1, 2]

@@ -19,7 +19,7 @@ from causalunet.analysis.sweeps import describe
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
 
-__all__ = ["first_redundant_step", "longest_window", "relaxation_needed"]
+__all__ = ["first_redundant_step", "longest_window", "redundant_start", "relaxation_needed"]
 
 CANDIDATE = "candidate"
 """Dimension of what was tested, from easy to hard."""
@@ -254,6 +254,23 @@ def relaxation_needed(
             "cut_relax_cut(start, cut=5, relax=r) for r = 0, 2, ..., 20."
         )
     return _answers(question, chosen, groups, selection).rename(length="cut")
+
+
+def redundant_start(values: xr.DataArray, criterion: Criterion, *, lasting: bool = True) -> int | None:
+    """Earliest start of one sweep from which it is without visible effect; `first_redundant_step` without its interval.
+
+    Parameters
+    ----------
+    values : xarray.DataArray, (start, sample)
+        Outcomes of the criterion's variable.
+    criterion : Criterion
+    lasting : bool
+        Every later start must pass as well.
+    """
+    late_first = values.sortby("start").transpose("start", SAMPLE)
+    passes = criterion.passes(late_first.values.astype(np.float64))
+    index = int((frontier if lasting else first_passing)(passes))
+    return int(late_first["start"].values[index]) if index >= 0 else None
 
 
 def _names(by: str | Sequence[str]) -> tuple[str, ...]:

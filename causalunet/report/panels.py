@@ -1,4 +1,4 @@
-"""Panels: one small trend per number of removed blocks, with the first start that reaches a threshold (figure 8)."""
+"""Panels: one small trend per number of removed blocks, with the start from which on it is redundant (figure 8)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from causalunet.analysis.curves import first_reached, mean_curve
+from causalunet.analysis.criteria import Criterion
+from causalunet.analysis.curves import curve, mean_curve
+from causalunet.analysis.redundancy import redundant_start
 from causalunet.analysis.selection import intervention_columns, select_interventions
 from causalunet.errors import SpecError
 from causalunet.report.style import GREY, axis_label, legend_above, look, new_figure, step_axis, style
@@ -24,6 +26,7 @@ def plot_panels(
     kind: str = "ablate_block",
     panel: str = "bottom",
     threshold: float = 0.8,
+    lasting: bool = True,
     band: Band = "sd",
     columns: int = 3,
     allow_incomplete: bool = False,
@@ -40,7 +43,11 @@ def plot_panels(
     panel : str
         Coordinate with one panel per value, such as "bottom", or "top" for skip connections.
     threshold : float
-        Drawn as a line. The first start in the order of the run whose mean SSIM reaches it is marked.
+        Of mean SSIM, drawn as a line. The start from which on a part is redundant is marked, if there is one: that of
+        `causalunet.analysis.first_redundant_step`.
+    lasting : bool
+        Every later start must reach the threshold as well. False is the paper's reading: the first start of the run
+        that reaches it is marked, whatever later ones do.
     band : {"sd", "interval"}
         As for `plot_trend`.
     columns : int
@@ -70,17 +77,21 @@ def plot_panels(
         "probability": 0.95 if band == "interval" else None,
         "allow_incomplete": allow_incomplete,
     }
-    curves = [mean_curve(results, **options, **{"kind": kind, **selection, panel: value.item()}) for value in values]
+    chosen_by = [{"kind": kind, **selection, panel: value.item()} for value in values]
+    curves = [mean_curve(results, **options, **one) for one in chosen_by]
+    criterion = Criterion(threshold=threshold)
+    ssim = [curve(results, allow_incomplete=allow_incomplete, **one)["ssim"] for one in chosen_by]
+    marked = [redundant_start(one, criterion, lasting=lasting) for one in ssim]
     wide = min(columns, len(values))
     rows = -(-len(values) // wide)
     with style():
         if figure is None:
             figure = new_figure(0.5 + 2.05 * wide, 0.7 + 1.5 * rows)
         axes = list(figure.subplots(rows, wide, sharex=True, sharey=True, squeeze=False).flat)
-        for position, (ax, value, curve) in enumerate(zip(axes, values, curves, strict=False)):
-            draw_curve(ax, curve, look(0), label="mean SSIM", band=band)
+        for position, (ax, value, one) in enumerate(zip(axes, values, curves, strict=False)):
+            draw_curve(ax, one, look(0), label="mean SSIM", band=band)
             draw_threshold(ax, threshold)
-            _mark(ax, first_reached(curve["mean"], threshold), curve, threshold)
+            _mark(ax, marked[position], one, threshold, lasting)
             ax.set_title(f"({_letter(position)}) {panel} = {value}", loc="left")
         for ax in axes[len(values) :]:
             ax.set_axis_off()
@@ -95,18 +106,21 @@ def plot_panels(
     return figure
 
 
-def _mark(ax: Axes, start: int | None, curve: xr.Dataset, threshold: float) -> None:
-    """A line down from the first start that reaches the threshold, with its step; words if there is none."""
+def _mark(ax: Axes, start: int | None, curve: xr.Dataset, threshold: float, lasting: bool) -> None:
+    """A line down from the start found, with its step; words if there is none."""
     if start is None:
-        ax.text(0.97, 0.06, "threshold not reached", transform=ax.transAxes, ha="right", color=GREY, fontsize=7)
+        reached = bool((curve["mean"] >= threshold).any())
+        words = "threshold reached, but not kept" if reached else "threshold not reached"
+        ax.text(0.97, 0.06, words, transform=ax.transAxes, ha="right", color=GREY, fontsize=7)
         return
     mean, color = float(curve["mean"].sel(start=start)), look(1).color
+    name = "mean SSIM ≥ {} from this start on" if lasting else "first start with mean SSIM ≥ {}"
     ax.plot([start, start], [min(0.0, mean), mean], color=color, linewidth=0.9)
     ax.plot(
         start,
         mean,
         color=color,
-        label=f"first start with mean SSIM ≥ {threshold:g}",
+        label=name.format(f"{threshold:g}"),
         linestyle="none",
         marker="o",
         markersize=7,

@@ -4,7 +4,8 @@ From when on a part is redundant
 
 A panel for each number of decoder blocks removed, counted from the bottom. Vertical: mean SSIM to the uncut image (no
 unit) with plus and minus one standard deviation of 6 samples. Horizontal: the step at which the cut starts; it lasts
-four steps. The ring marks the first start whose mean reaches the threshold of 0.8.
+four steps. The ring marks the start from which on the mean stays at the threshold of 0.8 or above; where a later start
+falls below it there is none.
 """
 
 import causalunet as cu

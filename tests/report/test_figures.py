@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
-from causalunet.analysis import curve, mean_curve
+from causalunet.analysis import curve, first_redundant_step, mean_curve
 from causalunet.design import AblateBlock, AblateSkip, SkipSteps, sweep
 from causalunet.errors import SpecError, StoreError
 from causalunet.report import plot_grid, plot_panels, plot_samples, plot_trend, save, table_by_start
 from causalunet.report.pictures import wrap
 from causalunet.report.style import ShownFigure, look, step_ticks
+from tests.analysis.altered import altered
 from tests.analysis.synthetic import write_results
 
 INTERVENTIONS = (
@@ -130,7 +131,7 @@ def test_looks_differ_in_all_three() -> None:
     assert all(a.color != b.color and a.marker != b.marker for a, b in itertools.pairwise(looks))
 
 
-def test_panels_mark_the_first_start_over_the_threshold(results: xr.DataTree) -> None:
+def test_panels_mark_the_start_from_which_on_the_threshold_is_kept(results: xr.DataTree) -> None:
     early = {"kind": "ablate_block", "start": slice(10, 20)}
     means = {bottom: mean_curve(results, bottom=bottom, **early)["mean"] for bottom in (2, 4)}
     assert [start for start in (20, 15, 10) if means[2].sel(start=start) >= 0.75] == [10]
@@ -140,13 +141,41 @@ def test_panels_mark_the_first_start_over_the_threshold(results: xr.DataTree) ->
     for mean, ax in zip(means.values(), figure.axes, strict=True):
         np.testing.assert_array_equal(labelled(ax)["mean SSIM"], np.stack([[20, 15, 10], mean], axis=1))
     reached, never = figure.axes
-    mark = labelled(reached)["first start with mean SSIM ≥ 0.75"]
+    mark = labelled(reached)["mean SSIM ≥ 0.75 from this start on"]
     np.testing.assert_array_equal(mark, [[10, float(means[2].sel(start=10))]])
     assert [text.get_text() for text in reached.texts] == ["10"]
     assert [text.get_text() for text in never.texts] == ["threshold not reached"]
     assert figure.get_supxlabel() == "step at which the intervention starts"
     assert figure.get_supylabel() == "SSIM, mean ± 1 SD, n = 12"
-    assert legend(figure) == ["mean SSIM", "threshold 0.75", "first start with mean SSIM ≥ 0.75"]
+    assert legend(figure) == ["mean SSIM", "threshold 0.75", "mean SSIM ≥ 0.75 from this start on"]
+
+
+def test_panels_and_the_first_redundant_step_agree(results: xr.DataTree) -> None:
+    """What passes early and fails late is redundant from no start on; the paper's reading has to be asked for."""
+    means = {
+        (2, 20): 0.94,
+        (2, 15): 0.92,
+        (2, 10): 0.88,
+        (2, 5): 0.49,
+        (4, 20): 0.3,
+        (4, 15): 0.9,
+        (4, 10): 0.8,
+        (4, 5): 1,
+    }
+    ssim = results["outcomes"]["ssim"].values.copy()
+    coordinates = (results["outcomes"][name].values.tolist() for name in ("bottom", "start"))
+    for row, key in enumerate(zip(*coordinates, strict=True)):
+        ssim[row] = means.get(key, 0.0)
+    changed = altered(results, ssim=ssim)
+    for lasting in (True, False):
+        steps = first_redundant_step(changed, kind="ablate_block", lasting=lasting, resamples=9)["step"].values
+        figure = plot_panels(changed, lasting=lasting)
+        marked = [[int(text.get_text()) for text in ax.texts if text.get_text().isdigit()] for ax in figure.axes]
+        assert marked == [[] if np.isnan(step) else [step] for step in steps]
+        assert marked == ([[], [15]] if lasting else [[20], [15]])
+        words = [text.get_text() for text in figure.axes[0].texts]
+        assert words == (["threshold reached, but not kept"] if lasting else ["20"])
+    assert legend(figure)[-1] == "first start with mean SSIM ≥ 0.8"
 
 
 def test_panels_of_another_kind_and_shape(results: xr.DataTree) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from causalunet.analysis.bisection import bisection
 from causalunet.analysis.criteria import Criterion
+from causalunet.analysis.direction import BETTER
 from causalunet.design.families import Axis, Family, families
 from causalunet.errors import SpecError
 from causalunet.plan import BASELINE, Plan, make_plan
@@ -49,6 +50,11 @@ def search_plan(
     found = families(plan.spec.interventions, by)
     if plan.spec.record.activations or plan.spec.record.summary:
         raise SpecError("A search records no activations; leave out record=, or run the study.")
+    if criterion.variable not in BETTER:
+        raise SpecError(
+            f"A search measures {', '.join(BETTER)} while it runs, and {criterion} asks for {criterion.variable!r}. "
+            "Run the study, add the outcome to its results, and ask first_redundant_step or longest_window."
+        )
     criterion.passes(np.ones(plan.samples))  # too few samples for it are told here, before anything runs
     searches = [_Search(family) for family in found]
     from causalunet.execute.branches import Branches

@@ -215,6 +215,8 @@ def test_a_search_that_cannot_be(tiny_model: TextToImage, tmp_path: Path) -> Non
         study().search(path, threshold=0.9, criterion=Criterion(), model=tiny_model)
     with pytest.raises(SpecError, match=r"criterion=0\.9 is not a Criterion; .* give threshold=0\.9"):
         study().search(path, criterion=0.9, model=tiny_model)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"measures ssim, psnr, mse while it runs, and mean MINE <= 0.1 asks"):
+        study().search(path, criterion=Criterion(variable="mine", better="lower", threshold=0.1), model=tiny_model)
     single = study(prompts=("a red circle",))
     with pytest.raises(SpecError, match="needs at least 2"):
         single.search(path, criterion=Criterion(kind="lower"), model=tiny_model)

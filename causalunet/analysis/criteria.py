@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from causalunet.analysis.direction import BETTER, SIGN, Better, sign_of
 from causalunet.analysis.intervals import bootstrap_mean
 from causalunet.errors import SpecError
 
@@ -17,8 +19,7 @@ __all__ = ["Criterion", "Kind", "chosen_criterion", "first_passing", "frontier"]
 Kind = Literal["mean", "lower", "share"]
 """What of the samples is held against the threshold."""
 
-_UNITS = {"ssim": "", "psnr": " dB"}
-"""Variables whose larger values mean more alike."""
+_UNITS = {"psnr": " dB"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,23 +29,26 @@ class Criterion:
     Parameters
     ----------
     variable : str
-        "ssim" or "psnr" (dB): larger is more alike.
+        "ssim", "psnr" (dB) or "mse", or an outcome of your own.
     threshold : float
         In the variable's unit; 0.8 on SSIM is the paper's.
     kind : {"mean", "lower", "share"}
         What is at least the threshold: the mean over samples; the lower bound of the mean's BCa bootstrap interval (a
-        test of non-inferiority); or a given share of the samples, each by itself.
+        test of non-inferiority); or a given share of the samples, each by itself. Of distances: what is at most the
+        threshold, and the upper bound.
     share : float
         Share of samples that ``kind="share"`` needs, above 0 and at most 1.
     probability : float
         Of the two-sided interval whose lower bound ``kind="lower"`` takes.
     resamples, seed : int
         Of that interval; see `bootstrap_mean`.
+    better : {"higher", "lower"}, optional
+        Values of the variable that mean more alike; needed for one of your own.
 
     Raises
     ------
     SpecError
-        A value is not valid, or larger values of the variable do not mean more alike, as for "mse".
+        A value is not valid, or which values of the variable mean more alike is not known.
 
     Examples
     --------
@@ -52,6 +56,8 @@ class Criterion:
     mean SSIM >= 0.8
     >>> Criterion(kind="share", share=0.75).passes([0.9, 0.85, 0.81, 0.2])
     array(True)
+    >>> print(Criterion(variable="lpips", threshold=0.1, better="lower"))
+    mean LPIPS <= 0.1
     """
 
     variable: str = "ssim"
@@ -61,8 +67,10 @@ class Criterion:
     probability: float = 0.95
     resamples: int = 9999
     seed: int = 0
+    better: Better | None = None
 
     def __post_init__(self) -> None:
+        sign_of(xr.DataArray(name=self.variable), self.better)
         _check_threshold(self.variable, self.threshold)
         if self.kind not in get_args(Kind):
             raise SpecError(f"Criterion got kind={self.kind!r}; it has {', '.join(map(repr, get_args(Kind)))}.")
@@ -90,10 +98,19 @@ class Criterion:
         SpecError
             There are too few samples, or a value is NaN or minus infinity.
         """
-        return np.asarray(self.statistic(values) >= self.needed)
+        return self.reached(self.statistic(values))
+
+    def reached(self, statistic: ArrayLike) -> NDArray[np.bool_]:
+        """Whether what `statistic` gives is good enough."""
+        sign = 1 if self.kind == "share" else self.sign
+        return np.asarray(sign * np.asarray(statistic) >= sign * self.needed)
+
+    def alike(self, values: ArrayLike) -> NDArray[np.bool_]:
+        """Whether single outcomes are at least as alike as the threshold."""
+        return np.asarray(self.sign * np.asarray(values) >= self.sign * self.threshold)
 
     def statistic(self, values: ArrayLike) -> NDArray[np.float64]:
-        """Mean, lower bound of the mean, or share of samples at or above the threshold.
+        """Mean, the bound of the mean that is less alike, or share of samples that are at least as alike as asked.
 
         Parameters
         ----------
@@ -116,14 +133,22 @@ class Criterion:
         """
         array = np.asarray(values, dtype=np.float64)
         self._check(array)
-        array = np.sort(np.ascontiguousarray(array), axis=-1)  # sums depend on the order in memory
+        # Sums depend on the order in memory, and a distance is judged as the similarity that it is the negative of.
+        array = self.sign * np.sort(self.sign * np.ascontiguousarray(array), axis=-1)
         if self.kind == "share":
-            return np.asarray((array >= self.threshold).mean(axis=-1))
+            return np.asarray(self.alike(array).mean(axis=-1))
         if self.kind == "mean":
             # Rounding may carry the mean of equal values past them.
-            return np.asarray(np.clip(array.mean(axis=-1), array[..., 0], array[..., -1]))
-        bounds = bootstrap_mean(array, probability=self.probability, resamples=self.resamples, seed=self.seed)
-        return np.asarray(bounds[..., 0])
+            return np.asarray(np.clip(array.mean(axis=-1), array.min(axis=-1), array.max(axis=-1)))
+        bounds = bootstrap_mean(
+            self.sign * array, probability=self.probability, resamples=self.resamples, seed=self.seed
+        )
+        return np.asarray(self.sign * bounds[..., 0])
+
+    @property
+    def sign(self) -> int:
+        """1 where larger values mean more alike, -1 where smaller ones do."""
+        return SIGN[self.better or BETTER[self.variable]]
 
     @property
     def needed(self) -> float:
@@ -131,11 +156,13 @@ class Criterion:
         return self.share if self.kind == "share" else self.threshold
 
     def __str__(self) -> str:
-        compared = f"{self.variable.upper()} >= {self.threshold:g}{_UNITS[self.variable]}"
+        compared = f"{self.variable.upper()} {'>=' if self.sign > 0 else '<='} {self.threshold:g}"
+        compared += _UNITS.get(self.variable, "")
         if self.kind == "mean":
             return f"mean {compared}"
         if self.kind == "lower":
-            return f"lower {100 * self.probability:g} % bound of mean {compared}"
+            bound = "lower" if self.sign > 0 else "upper"
+            return f"{bound} {100 * self.probability:g} % bound of mean {compared}"
         return f"{compared} in at least {100 * self.share:g} % of samples"
 
     def _check(self, array: NDArray[np.float64]) -> None:
@@ -143,10 +170,11 @@ class Criterion:
         needed = 2 if self.kind == "lower" else 1
         if samples < needed:
             raise SpecError(f"Values of {samples} samples were held against '{self}'; it needs at least {needed}.")
-        wrong = int((np.isnan(array) | (array == -np.inf)).sum())
+        wrong = int((np.isnan(array) | (self.sign * array == -np.inf)).sum())
         if wrong:
+            infinite = "minus infinity" if self.sign > 0 else "infinite"
             raise SpecError(
-                f"{wrong} of {array.size} values of {self.variable} are NaN or minus infinity. "
+                f"{wrong} of {array.size} values of {self.variable} are NaN or {infinite}. "
                 "Leave them out, for instance by selecting the samples that were run."
             )
 
@@ -211,11 +239,6 @@ def first_passing(passes: ArrayLike) -> Any:
 
 
 def _check_threshold(variable: str, threshold: float) -> None:
-    if variable not in _UNITS:
-        raise SpecError(
-            f"Criterion got variable={variable!r}; it must be one whose larger values mean more alike: "
-            f"{', '.join(_UNITS)}."
-        )
     if not math.isfinite(threshold):
         raise SpecError(f"Criterion got threshold={threshold!r}; it must be a finite number.")
     if variable == "ssim" and not -1 <= threshold <= 1:

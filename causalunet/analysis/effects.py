@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from causalunet.analysis.bands import mean_above, simultaneous_band
 from causalunet.analysis.curves import BOUND, BOUNDS
+from causalunet.analysis.direction import Better, sign_of
 from causalunet.analysis.intervals import bootstrap_mean, wilson_share
 from causalunet.analysis.noise import noise_floor
 from causalunet.analysis.selection import check_variable, complete_samples, outcomes, select_interventions
@@ -23,9 +24,6 @@ __all__ = ["Family", "effects"]
 Family = Literal["sweep", "study"]
 """Interventions that a band and adjusted p values are joint over."""
 
-_DISTANCES = ("mse",)
-"""Outcomes of which smaller values mean more alike."""
-
 _Array = NDArray[np.float64]
 
 
@@ -34,6 +32,7 @@ def effects(
     variable: str = "ssim",
     *,
     threshold: float = 0.8,
+    better: Better | None = None,
     probability: float = 0.95,
     resamples: int = 9999,
     seed: int = 0,
@@ -48,10 +47,12 @@ def effects(
     ----------
     results : xarray.DataTree
     variable : str
-        Outcome with one number per cell: "ssim", "psnr" (dB) or "mse".
+        Outcome with one number per cell: "ssim", "psnr" (dB), "mse", or one of your own.
     threshold : float
-        In the variable's unit; 0.8 on SSIM is the paper's. Values at least as large count as alike; of "mse", values
-        at most as large.
+        In the variable's unit; 0.8 on SSIM is the paper's. Values at least as large count as alike; of "mse" and other
+        distances, values at most as large.
+    better : {"higher", "lower"}, optional
+        Values that mean more alike. Needed for a variable of your own, unless its attribute ``better`` says it.
     probability, resamples, seed
         As for `bootstrap_mean`; the band as a whole has the same coverage.
     quantiles : sequence of float
@@ -80,13 +81,14 @@ def effects(
           if the study has no null intervention, which costs as much as the baseline.
 
         ``noise_floor``, a scalar, is the smallest SSIM of the null interventions, NaN if there is none. The attributes
-        say ``variable``, ``threshold``, ``family`` and the number of ``samples``. Infinite values, as PSNR has for
+        say ``variable``, ``threshold``, ``better``, ``family`` and the number of ``samples``. Infinite values, as PSNR has for
         identical images, make mean, upper bounds and higher quantiles infinite and ``sd`` NaN.
 
     Raises
     ------
     SpecError
-        Nothing fits the selection, the variable has not one number per cell, or there are fewer than two samples.
+        Nothing fits the selection, the variable has not one number per cell, or which of its values mean more alike is
+        not known; or there are fewer than two samples.
     StoreError
         Some of the cells failed or were not run yet.
 
@@ -97,17 +99,19 @@ def effects(
     """
     _check(family, quantiles)
     chosen = _complete(results, variable, selection, allow_incomplete)
+    sign = sign_of(chosen[variable], better)
     values = chosen[variable].transpose(INTERVENTION, SAMPLE).values.astype(np.float64)
     names = _families(results, chosen, family)
     drawn = {"probability": probability, "resamples": resamples, "seed": seed}
     result = _cost(results, chosen)
-    result = result.assign(_means(values, names, drawn)).assign(_extremes(values, variable, quantiles, chosen[SAMPLE]))
+    result = result.assign(_means(values, names, drawn)).assign(_extremes(values, sign, quantiles, chosen[SAMPLE]))
     for name in ("mean", "sd", "interval", "band", "quantiles", "worst"):
         result[name].attrs["units"] = chosen[variable].attrs.get("units", "1")
-    result = result.assign(_against(values, names, variable, threshold, probability))
+    result = result.assign(_against(values, names, sign, threshold, probability))
     result["noise_floor"] = _noise_floor(results, allow_incomplete)
     coords = {"family": (INTERVENTION, names), "quantile": list(map(float, quantiles)), BOUND: list(BOUNDS)}
     attrs = {"variable": variable, "threshold": threshold, "family": family, "samples": values.shape[1]}
+    attrs["better"] = "higher" if sign > 0 else "lower"
     return result.assign_coords(coords).assign_attrs(attrs)
 
 
@@ -173,10 +177,8 @@ def _means(values: _Array, names: NDArray[Any], drawn: Mapping[str, Any]) -> dic
     }
 
 
-def _extremes(
-    values: _Array, variable: str, quantiles: Sequence[float], samples: xr.DataArray
-) -> dict[str, xr.Variable]:
-    worst = (values.argmax if variable in _DISTANCES else values.argmin)(axis=1)
+def _extremes(values: _Array, sign: int, quantiles: Sequence[float], samples: xr.DataArray) -> dict[str, xr.Variable]:
+    worst = (sign * values).argmin(axis=1)
     return {
         "quantiles": xr.Variable((INTERVENTION, "quantile"), _quantiles(values, quantiles)),
         "worst": xr.Variable(INTERVENTION, values[np.arange(len(values)), worst]),
@@ -194,12 +196,12 @@ def _quantiles(values: _Array, quantiles: Sequence[float]) -> _Array:
 
 
 def _against(
-    values: _Array, names: NDArray[Any], variable: str, threshold: float, probability: float
+    values: _Array, names: NDArray[Any], sign: int, threshold: float, probability: float
 ) -> dict[str, xr.Variable]:
     """Share of samples at least as alike as the threshold, and p values that the mean is."""
     from scipy.stats import false_discovery_control
 
-    samples, sign = values.shape[1], -1 if variable in _DISTANCES else 1
+    samples = values.shape[1]
     counts = (sign * values >= sign * threshold).sum(axis=1)
     p = mean_above(sign * values, sign * threshold)
     told = f"{'at most' if sign < 0 else 'at least'} {threshold:g}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from causalunet.analysis.criteria import Criterion, chosen_criterion, first_passing, frontier
 from causalunet.analysis.curves import BOUND, BOUNDS, curve
+from causalunet.analysis.direction import sign_of
 from causalunet.analysis.resampling import canonical_order, check_resampling, resampling_weights
 from causalunet.analysis.selection import check_variable, complete_samples, intervention_columns, select_interventions
 from causalunet.analysis.sweeps import describe
@@ -283,6 +284,7 @@ def _chosen(
     """Outcomes that bear on the question, read from the store."""
     found = select_interventions(results, selection)
     check_variable(found, question.criterion.variable)
+    sign_of(found[question.criterion.variable], question.criterion.better)
     unknown = [name for name in question.names if name not in intervention_columns(found)]
     if unknown:
         known = ", ".join(sorted(intervention_columns(found)))
@@ -343,7 +345,7 @@ def _answers(
             "never": (dim, never, {"long_name": "share of resamples in which no candidate passes", "units": "1"}),
             "at_edge": (dim, at_edge, {"long_name": "whether the answer is the hardest candidate tested"}),
             "tested": (table, ~np.isnan(statistic), {"long_name": "whether the candidate was tested"}),
-            "passes": (table, statistic >= criterion.needed, {"long_name": f"whether {criterion}"}),
+            "passes": (table, criterion.reached(statistic), {"long_name": f"whether {criterion}"}),
             "statistic": (table, statistic, {"long_name": "what is held against the criterion"}),
         },
         coords={
@@ -366,7 +368,7 @@ def _answer(
 ) -> tuple[float, NDArray[np.float64], float, bool]:
     """Point value, interval, share of resamples without an answer, and whether the answer is the hardest candidate."""
     named = np.append(candidates.astype(np.float64), np.nan)  # index -1, no answer, is the last
-    index = int(question.reached(statistic >= question.criterion.needed))
+    index = int(question.reached(question.criterion.reached(statistic)))
     drawn = _resampled(question, values, statistic)
     tail = (1 - question.probability) / 2
     bounds = np.quantile(drawn, [tail, 1 - tail], method="inverted_cdf").astype(np.int64)
@@ -391,7 +393,7 @@ def _resampled(question: _Question, values: NDArray[np.float64], statistic: NDAr
     size = {"resamples": question.resamples, "seed": question.seed}
     criterion = question.criterion
     parts = [
-        question.reached(_resampled_statistic(criterion, values, statistic, weights) >= criterion.needed)
+        question.reached(criterion.reached(_resampled_statistic(criterion, values, statistic, weights)))
         for weights in resampling_weights(values.shape[1], len(values), **size)
     ]
     return np.concatenate(parts)
@@ -403,7 +405,7 @@ def _resampled_statistic(
     """Statistic of every resample and cell: (cell, sample), (cell,), (resample, sample) -> (resample, cell)."""
     samples = values.shape[1]
     if criterion.kind == "share":
-        return weights @ (values >= criterion.threshold).T / samples
+        return weights @ criterion.alike(values).T / samples
     finite = np.isfinite(values)
     counts = weights @ finite.T
     with np.errstate(invalid="ignore", divide="ignore"):  # where a resample has infinite values only

@@ -156,7 +156,7 @@ class _Content:
             )
             caption = (
                 f"Mean SSIM by start step for {kind}, length {length}, one panel for each number of removed parts, "
-                f"{panel}. Marked is the start from which on every mean is at least {self.threshold:g}, if there is one."
+                f"{panel}. Marked is the start from which on all means are at least {self.threshold:g}, if any."
             )
             parts = {f"{panel}={value}": {**chosen, panel: value} for value in deep}
             yield Drawn("Depths", caption, self._words(parts, "start"), figure)

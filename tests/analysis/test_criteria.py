@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from causalunet.analysis import bootstrap_mean
-from causalunet.analysis.criteria import Criterion, first_passing, frontier
+from causalunet.analysis.criteria import Criterion, Kind, first_passing, frontier
 from causalunet.errors import SpecError
 
 LEVELS = st.floats(0, 1).map(lambda value: round(value, 2))
@@ -125,7 +126,9 @@ def test_words() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"variable": "mse"}, "larger values mean more alike: ssim, psnr"),
+        ({"variable": "lpips"}, "larger or smaller values of 'lpips'.*better='lower'"),
+        ({"variable": "ssim", "better": "lower"}, "said in two ways: the argument says 'lower', this package says 'hi"),
+        ({"variable": "lpips", "better": "smaller"}, "better='smaller'.*neither 'higher' nor 'lower'"),
         ({"variable": "psnr"}, "threshold=25"),
         ({"threshold": 80.0}, "lies in -1 ... 1"),
         ({"threshold": float("nan")}, "finite"),
@@ -154,3 +157,25 @@ def test_errors_of_a_criterion(options: dict[str, object], told: str) -> None:
 def test_errors_of_values(kind: str, values: object, told: str) -> None:
     with pytest.raises(SpecError, match=told):
         Criterion(kind=kind).passes(values)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=8), st.floats(0, 1), st.sampled_from(get_args(Kind)))
+def test_a_distance_is_judged_as_the_similarity_that_it_is_the_negative_of(
+    values: list[float], threshold: float, kind: Kind
+) -> None:
+    """Both ways of putting the same numbers pass together, by every kind of criterion."""
+    options = {"kind": kind, "share": 0.5, "resamples": 50}
+    distance = Criterion(variable="mine", better="lower", threshold=threshold, **options)
+    similarity = Criterion(variable="negative", better="higher", threshold=-threshold, **options)
+    array = np.array(values)
+    assert distance.passes(array) == similarity.passes(-array)
+    sign = 1 if kind == "share" else -1
+    assert distance.statistic(array) == sign * similarity.statistic(-array)
+
+
+def test_distances_in_words() -> None:
+    assert str(Criterion(variable="mse", threshold=0.01)) == "mean MSE <= 0.01"
+    lower = Criterion(variable="mine", threshold=2, better="lower", kind="lower")
+    assert str(lower) == "upper 95 % bound of mean MINE <= 2"
+    with pytest.raises(SpecError, match="1 of 2 values of mse are NaN or infinite"):
+        Criterion(variable="mse", threshold=0.01).passes([0.0, np.inf])

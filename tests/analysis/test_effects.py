@@ -90,7 +90,7 @@ def test_every_cell_is_that_of_numpy_and_scipy(results: xr.DataTree, table: xr.D
         assert (float(cell["worst"]), int(cell["worst_sample"])) == worst
     assert table["band"].attrs["probability"] == table["interval"].attrs["probability"] == 0.9
     assert table["share_interval"].attrs["interval_kind"] == "Wilson"
-    assert table.attrs == {"variable": "ssim", "threshold": 0.8, "family": "sweep", "samples": 12}
+    assert table.attrs == {"variable": "ssim", "threshold": 0.8, "family": "sweep", "samples": 12, "better": "higher"}
 
 
 def test_families_are_sweeps_or_the_study(results: xr.DataTree, table: xr.Dataset) -> None:
@@ -186,6 +186,45 @@ def test_of_distances_small_ones_are_alike(results: xr.DataTree) -> None:
     assert data["p"].values[0] == pytest.approx(hall_p(-values[0], -0.01))
     assert data["p"].values[0] < 1e-3
     assert data["p"].values[1] > 0.9
+
+
+def with_own(results: xr.DataTree, **attrs: str) -> xr.DataTree:
+    """Results with the outcome "mine", the mean absolute difference of the images, added by the user."""
+    outcomes = results["outcomes"].to_dataset()
+    distance = abs(outcomes["image"] - results["baseline"].to_dataset()["image"]).mean(["channel", "y", "x"])
+    return xr.DataTree.from_dict({"outcomes": outcomes.assign(mine=distance.assign_attrs(attrs))})
+
+
+def test_which_values_of_an_own_outcome_mean_more_alike_has_to_be_said(results: xr.DataTree) -> None:
+    """The null intervention changes nothing, so all of its samples are alike, and of the worst cut none is."""
+    plain = with_own(results)
+    with pytest.raises(SpecError, match=r"'mine' mean that images are more alike is not known.*better='lower'"):
+        effects(plain, "mine", threshold=0.05, **FAST)
+    said = effects(plain, "mine", threshold=0.05, better="lower", **FAST)
+    assert said["share"].sel(kind="null").values.tolist() == [1.0]
+    assert float(said["share"][int(said["mean"].values.argmax())]) < 0.5
+    assert float(said["p"].sel(kind="null").squeeze()) == 0
+    np.testing.assert_array_equal(said["worst"], plain["outcomes"]["mine"].max("sample"))
+    assert said.attrs["better"] == "lower"
+    noted = effects(with_own(results, better="lower"), "mine", threshold=0.05, **FAST)
+    xr.testing.assert_identical(noted, said)
+    turned = effects(plain, "mine", threshold=0.05, better="higher", **FAST)
+    assert turned["share"].sel(kind="null").values.tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("variable", "attrs", "better", "told"),
+    [
+        ("mine", {"better": "lower"}, "higher", "said in two ways: the argument says 'higher', the attribute says"),
+        ("ssim", {}, "lower", "said in two ways: the argument says 'lower', this package says 'higher'"),
+        ("mine", {"better": "smaller"}, None, "better='smaller' of 'mine' is neither 'higher' nor 'lower'"),
+    ],
+)
+def test_directions_that_contradict(
+    results: xr.DataTree, variable: str, attrs: dict[str, str], better: Any, told: str
+) -> None:
+    with pytest.raises(SpecError, match=told):
+        effects(with_own(results, **attrs), variable, threshold=0.05, better=better, **FAST)
 
 
 def test_order_of_samples_makes_no_difference(results: xr.DataTree, tmp_path: Path) -> None:

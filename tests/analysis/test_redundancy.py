@@ -99,6 +99,23 @@ def test_threshold_and_criterion(stored: xr.DataTree) -> None:
         first_redundant_step(results, Criterion(), threshold=0.5, **asked)
 
 
+@pytest.mark.parametrize("kind", ["mean", "lower", "share"])
+def test_a_distance_has_the_answers_of_its_negative(stored: xr.DataTree, kind: Any) -> None:
+    """One minus SSIM at most 0.2 is SSIM at least 0.8, in answers, intervals and shares without one."""
+    ssim = stored["outcomes"]["ssim"]
+    mine = xr.DataTree.from_dict({"outcomes": stored["outcomes"].to_dataset().assign(mine=1 - ssim)})
+    options: dict[str, Any] = {"kind": kind, "share": 0.5, "resamples": 99}
+    selection: dict[str, Any] = {"kind": "ablate_block", "length": 5, "resamples": 99}
+    own = Criterion(variable="mine", threshold=0.25, better="lower", **options)
+    one = first_redundant_step(mine, own, **selection)
+    other = first_redundant_step(stored, Criterion(threshold=0.75, **options), **selection)
+    for name in ("step", "interval", "never", "at_edge", "tested", "passes"):
+        np.testing.assert_array_equal(one[name], other[name])
+    turned = stored["outcomes"].to_dataset().assign(mine=(1 - ssim).assign_attrs(better="higher"))
+    with pytest.raises(SpecError, match="said in two ways"):
+        first_redundant_step(xr.DataTree.from_dict({"outcomes": turned}), own, **selection)
+
+
 def test_longest_window(stored: xr.DataTree) -> None:
     results = planted(stored, {block(2, 10, 8): 0.5, block(2, 18, 14): 0.7})
     found = longest_window(results, kind="ablate_block")

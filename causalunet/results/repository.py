@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -35,6 +36,12 @@ _LOCK_SECONDS = 600.0
 _NOT_FIRST = ("clean prefix", "updated by other session")
 """What icechunk says where somebody else has begun a store."""
 _LOOKS, _LOOK_SECONDS = 25, 0.2
+_CLOCK_SECONDS, _TICK_SECONDS = 60.0, 0.05
+"""How far a clock may be behind the newest commit to be waited for, and what is waited beyond."""
+_TAG = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._+=@,:;()!$&'-]{0,98}[A-Za-z0-9._+=@,:;()!$&'-])?")
+"""The engine encodes all other characters in the name of a file, and does not list that tag any more."""
+_COMMIT = re.compile(r"[0-9A-Z]{20}")
+"""The form of identifiers of commits."""
 _PARTS = {
     "chunks",
     "config.yaml",
@@ -196,16 +203,21 @@ class Repository:
                 return self._checked(self._handle.readonly_session(_BRANCH))
         tags = self.tags()
         with faults_told(self.location, "opening"):
-            if at in tags:
+            if at in tags and not _COMMIT.fullmatch(at):
                 return self._checked(self._handle.readonly_session(tag=at))
-        try:
-            session = self._handle.readonly_session(snapshot_id=at)
-        except (icechunk.IcechunkError, ValueError) as error:
+        # A name is a commit before it is a tag, and some tags of earlier versions are not listed.
+        session = self._session_at(snapshot_id=at) or self._session_at(tag=at)
+        if session is None:
             known = ", ".join(sorted(tags)) or "none yet; make one with results.tag(name)"
             raise StoreError(
                 f"{self.location} has no tag or commit {at!r}. Tags: {known}. Commits are listed by results.history()."
-            ) from error
+            )
         return self._checked(session)
+
+    def _session_at(self, **place: Any) -> icechunk.Session | None:
+        with suppress(icechunk.IcechunkError, ValueError):
+            return self._handle.readonly_session(**place)
+        return None
 
     def commit(self, session: icechunk.Session, message: str, added: Mapping[str, Any]) -> str:
         """Make a session's writes visible, all at once.
@@ -222,12 +234,32 @@ class Repository:
         ------
         WriteConflictError
             Another process wrote one of the same chunks since the session began.
+        StorageError
+            Storage did not take it, or the clock is far behind the newest commit; small differences are waited for.
         """
         # Commits of several processes on one local disk may overwrite each other's reference without a lock.
         with self._locked(self.location, "commit"), faults_told(self.location, "committing to"):
-            commit = session.commit(message, metadata=dict(added), rebase_with=icechunk.ConflictDetector())
+            commit = self._committed(session, message, dict(added))
             self._sum(commit)
             return commit
+
+    def _committed(self, session: icechunk.Session, message: str, added: dict[str, Any], *, wait: bool = True) -> str:
+        """Commit as soon as the clock is past the newest commit, since the engine refuses before."""
+        try:
+            return session.commit(message, metadata=added, rebase_with=icechunk.ConflictDetector())
+        except icechunk.IcechunkError as error:
+            if "timestamp ordering" not in str(error):
+                raise
+            newest = next(iter(self._handle.ancestry(branch=_BRANCH))).written_at
+            behind = (newest - datetime.datetime.now(datetime.UTC)).total_seconds()
+            if not wait or behind > _CLOCK_SECONDS:
+                raise StorageError(
+                    f"The clock of this machine is {behind:,.0f} s behind the newest commit of {self.location}, "
+                    "which another machine may have made, and commits keep the order of time. Set the clock right "
+                    "(NTP does), or wait; what was committed can be read, and the same command goes on after it."
+                ) from error
+        time.sleep(max(behind, 0) + _TICK_SECONDS)
+        return self._committed(session, message, added, wait=False)
 
     def history(self, most: int | None = None) -> list[Commit]:
         """Every commit, or so many of them, newest first."""
@@ -253,7 +285,23 @@ class Repository:
             return frozenset(self._handle.list_tags())
 
     def tag(self, name: str, commit: str) -> None:
-        """Name a commit for good."""
+        """Name a commit for good.
+
+        Raises
+        ------
+        StoreError
+            The name could not be told from a commit, or not be listed, or is taken.
+        """
+        if not isinstance(name, str) or not _TAG.fullmatch(name):
+            raise StoreError(
+                f"{name!r:.200} cannot be a tag: such names could not be listed. Give at most 100 letters (a to z), "
+                "digits, spaces and signs of ._-+=@,:;()!$&', beginning with a letter or digit, such as 'paper-v1'."
+            )
+        if _COMMIT.fullmatch(name):
+            raise StoreError(
+                f"{name!r} cannot be a tag: it looks like the identifier of a commit, and at= takes both. Take another "
+                "name, such as 'paper-v1'."
+            )
         with self._locked(self.location, "commit"):
             if name in self.tags():
                 raise StoreError(f"{self.location} has a tag {name!r} already, and tags never move. Take another name.")

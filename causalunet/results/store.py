@@ -101,15 +101,13 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         Parameters
         ----------
         name : str
-            Such as "paper-v1".
+            Such as "paper-v1": at most 100 letters (a to z), digits, spaces and signs such as ``.`` ``-`` ``_``.
 
         Raises
         ------
         StoreError
             The name is taken or not usable, or these results are an export.
         """
-        if not name or "/" in name or not name.isprintable():
-            raise StoreError(f"{name!r} cannot be a tag; give a short name without slashes, such as 'paper-v1'.")
         self._repository().tag(name, self.source.commit)
 
     def history(self) -> list[Commit]:

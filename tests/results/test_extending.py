@@ -219,9 +219,6 @@ def test_history_tells_what_each_commit_added(tiny_model: TextToImage, tmp_path:
         cu.open_results(tmp_path / "s.zarr", at="paper-v2")
     with pytest.raises(StoreError, match="has a tag 'paper-v1' already, and tags never move"):
         grown.tag("paper-v1")
-    for name in ("", "a/b", "a\nb"):
-        with pytest.raises(StoreError, match="cannot be a tag"):
-            grown.tag(name)
 
 
 def test_what_was_opened_stays_as_it_was(tiny_model: TextToImage, tmp_path: Path) -> None:

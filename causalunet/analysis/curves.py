@@ -33,7 +33,7 @@ def curve(
     variable : str
         Any outcome, such as "ssim", "psnr", "image" or "flops". Read when its values are used.
     by : str
-        Coordinate that the curve runs along.
+        Coordinate that the curve runs along; "intervention" for any interventions side by side, by their labels.
     allow_incomplete : bool
         Take the samples that were run with all selected interventions, instead of raising an error for the others.
     **selection
@@ -43,8 +43,9 @@ def curve(
     Returns
     -------
     xarray.Dataset
-        ``variable``, (start, sample, ...). ``start`` descends as the run goes, any other ``by`` ascends. What the
-        interventions have in common is a scalar coordinate.
+        ``variable``, (start, sample, ...). ``start`` descends as the run goes, any other ``by`` ascends; interventions
+        are in the order in which their labels are given, or in that of the study. What they have in common is a scalar
+        coordinate.
 
     Raises
     ------
@@ -60,6 +61,9 @@ def curve(
     """
     chosen = select_interventions(results, selection)
     check_variable(chosen, variable)
+    if by == INTERVENTION:
+        chosen = complete_samples(chosen, allow_incomplete=allow_incomplete)
+        return _along(chosen[[variable]].isel({INTERVENTION: _as_listed(chosen, selection)}), by)
     _check_one_sweep(chosen, by, selection)
     chosen = complete_samples(chosen, allow_incomplete=allow_incomplete)
     order = np.argsort(chosen[by].values)
@@ -136,6 +140,16 @@ def first_reached(mean: xr.DataArray, threshold: float) -> int | None:
     return int(mean[mean.dims[0]].values[reached[0]]) if len(reached) else None
 
 
+def _as_listed(chosen: xr.Dataset, selection: Mapping[str, Any]) -> list[int]:
+    """Positions in the order of the labels in the selection, if it is a list of labels."""
+    positions = list(range(chosen.sizes[INTERVENTION]))
+    listed = selection.get(INTERVENTION)
+    if listed is None or isinstance(listed, str | slice):
+        return positions
+    places = {str(label): place for place, label in reversed(list(enumerate(listed)))}
+    return sorted(positions, key=lambda position: places[str(chosen[INTERVENTION].values[position])])
+
+
 def _along(data: xr.Dataset, by: str) -> xr.Dataset:
     """Make a coordinate of the interventions their dimension, and scalars of those that do not vary."""
     common = {
@@ -145,6 +159,7 @@ def _along(data: xr.Dataset, by: str) -> xr.Dataset:
     }
     plain = data.drop_indexes([name for name in data.xindexes if data[name].dims == (INTERVENTION,)])
     plain = plain.drop_vars(["digest", "spec"], errors="ignore").swap_dims({INTERVENTION: by}).assign_coords(common)
+    plain = plain if by in plain.xindexes else plain.set_xindex(by)
     plain.attrs.clear()
     return StepIndex.of(plain)
 
@@ -152,7 +167,7 @@ def _along(data: xr.Dataset, by: str) -> xr.Dataset:
 def _check_one_sweep(dataset: xr.Dataset, by: str, selection: Mapping[str, Any]) -> None:
     columns = intervention_columns(dataset)
     if by not in columns:
-        raise SpecError(f"A curve cannot run along {by!r}; it can along {', '.join(sorted(columns))}.")
+        raise SpecError(f"A curve cannot run along {by!r}; it can along {', '.join(sorted({*columns, INTERVENTION}))}.")
     values, counts = np.unique(columns[by], return_counts=True)
     if counts.max() > 1:
         value = values[counts > 1][0]
@@ -178,10 +193,13 @@ def _differing(columns: Mapping[str, Any], by: str) -> dict[str, list[Any]]:
 
 def _advice(differing: Mapping[str, list[Any]], label: str) -> str:
     if not differing:
-        return f"They differ in no other coordinate: select by label, such as intervention=[{label!r}, ...]."
+        return (
+            f"They differ in no other coordinate: take them side by side with by={INTERVENTION!r}, or select one of "
+            f"each by its label, such as intervention=[{label!r}, ...]."
+        )
     listed = "; ".join(f"{name}: {_some(values)}" for name, values in differing.items())
     name, values = next(iter(differing.items()))
-    return f"They differ in {listed}. Select one, such as {name}={values[0]!r}."
+    return f"They differ in {listed}. Select one, such as {name}={values[0]!r}, or take by={INTERVENTION!r}."
 
 
 def _some(values: list[Any]) -> str:

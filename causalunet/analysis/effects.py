@@ -81,8 +81,8 @@ def effects(
           if the study has no null intervention, which costs as much as the baseline.
 
         ``noise_floor``, a scalar, is the smallest SSIM of the null interventions, NaN if there is none. The attributes
-        say ``variable``, ``threshold``, ``better``, ``family`` and the number of ``samples``. Infinite values, as PSNR has for
-        identical images, make mean, upper bounds and higher quantiles infinite and ``sd`` NaN.
+        say ``variable``, ``threshold``, ``better``, ``family`` and the number of ``samples``. Infinite values, as PSNR
+        has for identical images, make mean, upper bounds and higher quantiles infinite and ``sd`` NaN.
 
     Raises
     ------

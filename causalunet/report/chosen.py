@@ -37,7 +37,7 @@ def one_intervention(results: xr.DataTree, selection: Mapping[str, Any], *, allo
         labels = ", ".join(str(label) for label in found[INTERVENTION].values[:5])
         raise SpecError(
             f"This figure shows one intervention; {found.sizes[INTERVENTION]} fit the selection: {labels}, ... "
-            "Select more narrowly, for instance by start, or plot_grid them."
+            "Select more narrowly, for instance by start, or show them all with plot_grid(by='intervention')."
         )
     return complete_samples(found, allow_incomplete=allow_incomplete).isel({INTERVENTION: 0})
 

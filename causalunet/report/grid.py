@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from causalunet.analysis.curves import curve
-from causalunet.dims import SAMPLE
+from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
 from causalunet.report.chosen import baseline_images
 from causalunet.report.pictures import captions, line_height, pack, sample_positions, show, wrap
@@ -21,6 +21,8 @@ __all__ = ["plot_grid"]
 
 _CELL = 0.8
 _FONT = 6.5
+_LABEL_FONT = 7
+_LABELS = 1.45  # inches at the left for labels of interventions
 _MOST_ROWS = 8
 _WORDS = {"relax": "relaxed for"}
 
@@ -30,7 +32,7 @@ def plot_grid(
     selection: Mapping[str, Any],
     *,
     by: str = "start",
-    rows: Sequence[int] | None = None,
+    rows: Sequence[int] | Sequence[str] | None = None,
     samples: int | Sequence[int] = 6,
     allow_incomplete: bool = False,
     figure: Figure | None = None,
@@ -41,10 +43,11 @@ def plot_grid(
     ----------
     results : xarray.DataTree
     selection : mapping
-        One sweep, as for `causalunet.analysis.curve`.
+        One sweep, as for `causalunet.analysis.curve`; of any interventions with ``by="intervention"``.
     by : str
-        Coordinate of the interventions that the rows run along, such as "start", "length" or "relax".
-    rows : sequence of int, optional
+        Coordinate of the interventions that the rows run along, such as "start", "length" or "relax". Along
+        "intervention" rows are any interventions by their labels, such as compositions, in the order given.
+    rows : sequence of int or str, optional
         Values along it, one row each; start steps are drawn in the order of the run. By default all of them, or eight
         spread evenly.
     samples : int or sequence of int
@@ -63,6 +66,11 @@ def plot_grid(
     ------
     SpecError, StoreError
         As for `causalunet.analysis.curve`; also if a row or a sample is not there.
+
+    Examples
+    --------
+    >>> labels = ["ablate_block bottom=2 10-6", "ablate_skip top=2 10-6"]
+    >>> figure = plot_grid(results, {"intervention": labels}, by="intervention")
     """
     data = curve(results, "image", by=by, allow_incomplete=allow_incomplete, **selection)
     data = data.isel({SAMPLE: sample_positions(data, samples)})
@@ -75,30 +83,33 @@ def plot_grid(
     above = line_height(_FONT) * max(len(title.splitlines()) for title in titles)
     with style():
         if figure is None:
-            figure = new_figure(0.75 + (width + 0.05) * images.shape[1], above + 0.1 + (height + 0.05) * len(images))
+            left = _LABELS if by == INTERVENTION else 0.75
+            figure = new_figure(left + (width + 0.05) * images.shape[1], above + 0.1 + (height + 0.05) * len(images))
         pack(figure)
         axes = figure.subplots(*images.shape[:2], squeeze=False)
         for row, label in enumerate(labels):
             for column, ax in enumerate(axes[row]):
                 show(ax, images[row, column], "NW")
-            axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
+            axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=_LABEL_FONT)
         for ax, title in zip(axes[0], titles, strict=True):
             ax.set_title(title, fontsize=_FONT, pad=3)
     return figure
 
 
-def _rows(known: NDArray[np.int64], rows: Sequence[int] | None, by: str) -> list[int]:
+def _rows(known: NDArray[Any], rows: Sequence[Any] | None, by: str) -> list[Any]:
     if rows is None:
         spread = np.linspace(0, len(known) - 1, min(len(known), _MOST_ROWS)).round().astype(int)
-        return [int(value) for value in known[spread]]
-    missing = [value for value in rows if value not in known]
+        return [known.tolist()[position] for position in spread]
+    missing = [value for value in rows if value not in known.tolist()]
     if missing or not len(rows):
         raise SpecError(f"No intervention of the selection has {by} {missing}; there are {known.tolist()}.")
-    return sorted(set(rows), reverse=by == "start")
+    return list(dict.fromkeys(rows)) if by == INTERVENTION else sorted(set(rows), reverse=by == "start")
 
 
 def _row_labels(data: xr.Dataset, by: str) -> list[str]:
     """The steps of each window, or its start where there are several windows; else the value of the row."""
+    if by == INTERVENTION:
+        return [wrap(str(label), _LABELS - 0.1, _LABEL_FONT, lines=4) for label in data[by].values]
     if by not in ("start", "length"):
         return [f"{_WORDS.get(by, by)} {value}" for value in data[by].values]
     starts = np.broadcast_to(data["start"].values, data.sizes[by])

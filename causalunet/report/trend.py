@@ -233,6 +233,11 @@ def band_name(band: Band, samples: int, deviations: float = 1) -> str:
 
 def named_curves(results: xr.DataTree, selections: Mapping[str, Any] | None, by: str) -> Mapping[str, Any]:
     """Read what figures of curves take as selections: names in the legend to selections; see `plot_trend`."""
+    if by == INTERVENTION:
+        raise SpecError(
+            "Curves are drawn along numbers, and interventions side by side are none. plot_grid(by='intervention') "
+            "shows their images, plot_histogram their distributions, and mean_curve(by='intervention') has the numbers."
+        )
     if selections is None and by != "start":
         return series_along(results, by)
     if selections and not isinstance(selections.get(INTERVENTION, ""), str | Mapping):

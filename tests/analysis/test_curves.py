@@ -108,7 +108,8 @@ def test_a_curve_of_unequal_lengths_is_asked_for_by_name(tmp_path: Path) -> None
 def test_edits_alike_in_every_coordinate_are_told_by_label(tmp_path: Path) -> None:
     edited = write_results(tmp_path / "results.zarr", sweep(Edit, component=("mid", "up.1"), start=(9, 5), length=2))
     with pytest.raises(
-        SpecError, match=r"no other coordinate: select by label, such as intervention=\['edit mid 5-4 zero'"
+        SpecError,
+        match=r"or select one of each by its label, such as intervention=\['edit mid 5-4 zero'",
     ):
         curve(edited, kind="edit")
     assert list(sweeps(edited)) == ["edit mid zero", "edit up.1 zero"]

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
-from causalunet.analysis import curve, first_redundant_step, mean_curve
-from causalunet.design import AblateBlock, AblateSkip, SkipSteps, sweep
+from causalunet.analysis import curve, factor_changes, first_redundant_step, mean_curve
+from causalunet.design import AblateBlock, AblateSkip, Edit, Scale, SkipSteps, Window, sweep
 from causalunet.errors import SpecError, StoreError
-from causalunet.report import plot_grid, plot_panels, plot_samples, plot_trend, save, table_by_start
+from causalunet.report import plot_factors, plot_grid, plot_panels, plot_samples, plot_trend, save, table_by_start
 from causalunet.report.pictures import wrap
 from causalunet.report.style import ShownFigure, look, step_ticks
 from tests.analysis.altered import altered
@@ -274,3 +274,56 @@ def test_table_by_start(results: xr.DataTree) -> None:
 def test_table_of_infinite_psnr(results: xr.DataTree) -> None:
     table = table_by_start(results, {"null": {"kind": "null"}}, variable="psnr")
     assert [str(cell) for cell in table.columns[1].cells] == ["inf [inf, inf]"]
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> xr.DataTree:
+    """Interventions of one start: edits, compositions, and some that only their labels tell apart."""
+    window = Window(10, 3)
+    interventions = (
+        Edit("up.3", window, label="one block"),
+        Edit("up.4", window, label="another block, with a name too long for one line"),
+        AblateBlock(2, window) + AblateSkip(2, window),
+        AblateSkip(2, window) + SkipSteps(Window(7, 2)),
+        Edit("up.3", window, Scale(0.5)),
+        Edit("up.4", window, Scale(0.5)),
+    )
+    return write_results(tmp_path_factory.mktemp("mixed") / "results.zarr", interventions, samples=3)
+
+
+def test_grid_of_any_interventions_by_label(mixed: xr.DataTree) -> None:
+    """What the error advises works, for what differs in its label only as for compositions."""
+    labels = mixed["outcomes"]["intervention"].values.tolist()
+    with pytest.raises(SpecError, match="by='intervention'"):
+        plot_grid(mixed, {"intervention": labels[:2]})
+    with pytest.raises(SpecError, match="by='intervention'"):
+        plot_grid(mixed, {"kind": "composition"})
+    for chosen in (labels[:2], labels[3:1:-1], [labels[5], labels[0], labels[2]]):
+        figure = plot_grid(mixed, {"intervention": chosen}, by="intervention", samples=2)
+        axes = np.array(figure.axes).reshape(len(chosen) + 1, 2)
+        assert [ax.get_ylabel().replace("\n", " ") for ax in axes[:, 0]] == ["baseline", *chosen]
+        for label, of_row in zip(chosen, axes[1:], strict=True):
+            images = mixed["outcomes"]["image"].values[labels.index(label)]
+            for image, ax in zip(images, of_row, strict=False):
+                np.testing.assert_array_equal(np.moveaxis(ax.images[0].get_array(), -1, 0), image)
+    every = plot_grid(mixed, {}, by="intervention", samples=1)
+    assert len(every.axes) == 1 + len(labels)
+    some = plot_grid(mixed, {}, by="intervention", rows=[labels[4], labels[1]], samples=1)
+    assert [ax.get_ylabel().replace("\n", " ") for ax in some.axes] == ["baseline", labels[4], labels[1]]
+    with pytest.raises(SpecError, match="has intervention \\['nothing'\\]; there are \\['one block'"):
+        plot_grid(mixed, {}, by="intervention", rows=["nothing"])
+
+
+def test_any_interventions_side_by_side_in_numbers(mixed: xr.DataTree) -> None:
+    labels = mixed["outcomes"]["intervention"].values.tolist()
+    chosen = [labels[3], labels[0]]
+    means = mean_curve(mixed, by="intervention", intervention=chosen)
+    assert means["intervention"].values.tolist() == chosen
+    for label in chosen:
+        expected = mixed["outcomes"]["ssim"].values[labels.index(label)].mean()
+        assert float(means["mean"].sel(intervention=label)) == pytest.approx(expected)
+    changes = factor_changes(mixed, by="intervention", min_probability=0)
+    np.testing.assert_allclose(changes["share"], mixed["outcomes"]["factor_changed"].mean("sample"))
+    for figure in (plot_trend, plot_factors):
+        with pytest.raises(SpecError, match="plot_grid\\(by='intervention'\\)"):
+            figure(mixed, {"intervention": chosen}, by="intervention")

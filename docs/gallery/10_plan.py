@@ -9,7 +9,7 @@ What feeds only that block does not run.
 
 import causalunet as cu
 
-results = cu.open_results("../tutorials/results/when.zarr")
+results = cu.open_results("../tutorials/results/open.zarr")
 figure = cu.report.plot_plan(
     results, {"kind": "ablate_block", "bottom": 8, "start": 11}
 )

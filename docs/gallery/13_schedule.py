@@ -8,5 +8,5 @@ variance that is signal (both without unit); and the logarithm of the signal-to-
 
 import causalunet as cu
 
-results = cu.open_results("../tutorials/results/when.zarr")
+results = cu.open_results("../tutorials/results/open.zarr")
 figure = cu.report.plot_schedule(results)

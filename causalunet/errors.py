@@ -12,6 +12,7 @@ __all__ = [
     "MemoryExhaustedError",
     "MissingExtraError",
     "ModelError",
+    "PluginError",
     "PromptError",
     "SpecError",
     "StorageError",
@@ -54,6 +55,10 @@ class StoreError(CausalUNetError, ValueError):
 
 class DamageError(StoreError):
     """A results store holds bytes that it should not, or lacks some that it should hold."""
+
+
+class PluginError(StoreError):
+    """A results store was made with kinds of intervention, or fills, that this process has not imported."""
 
 
 class StorageError(StoreError):

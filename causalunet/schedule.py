@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet.errors import SpecError
+from causalunet.errors import ModelError, SpecError
 
 __all__ = ["Schedule", "cosine_alpha_bar", "linear_alpha_bar", "spaced_timesteps"]
 
@@ -76,8 +76,23 @@ class Schedule:
 
     @classmethod
     def spaced(cls, alpha_bar: NDArray[np.float64], steps: int) -> Schedule:
-        """Take ``steps`` evenly spaced timesteps of a training schedule."""
+        """Take ``steps`` evenly spaced timesteps of a training schedule.
+
+        Raises
+        ------
+        SpecError
+            There are more steps than timesteps.
+        ModelError
+            The shares of signal do not fall from below 1 to above 0.
+        """
         chosen = spaced_timesteps(len(alpha_bar), steps)
+        shares = np.asarray(alpha_bar, dtype=np.float64)[chosen]
+        if not (np.diff(shares, prepend=1.0, append=0.0) < 0).all():
+            raise ModelError(
+                f"The model's alpha_bar, the share of signal variance left at every training timestep, goes from "
+                f"{shares[0]:.3g} to {shares[-1]:.3g} over the steps. It has to fall from below 1 and end above 0: at "
+                "0 nothing of the image is left to estimate it from, and equal shares have no noise between them."
+            )
         return cls(tuple(chosen.tolist()), (1.0, *alpha_bar[chosen].tolist()))
 
     @property

@@ -14,6 +14,7 @@ from causalunet.design.study import StudySpec
 from causalunet.errors import MissingExtraError
 from causalunet.plan import Plan, make_plan
 from causalunet.provenance import calling_source
+from causalunet.results.location import Location
 from causalunet.results.store import Results, open_results
 from causalunet.schedule import Schedule
 
@@ -138,6 +139,7 @@ class Study(StudySpec):
         CausalUNetWarning
             Cells failed; they are marked, and the rest was run.
         """
+        place = Location.parse(path)  # a relative path means the working directory of now, also after the run
         model = model if model is not None else load_registered(self.model)
         plan = self.plan(model, calibrate=False)
         from causalunet.execute.run import run_plan
@@ -145,14 +147,14 @@ class Study(StudySpec):
         run_plan(
             plan,
             model,
-            path,
+            place,
             memory=memory,
             overwrite=overwrite,
             retry_failed=retry_failed,
             source=calling_source(),
             progress=progress,
         )
-        return open_results(path)
+        return open_results(place)
 
     def search(
         self,

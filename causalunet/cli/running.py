@@ -16,6 +16,7 @@ from causalunet.results.location import Location
 from causalunet.results.repository import Repository
 from causalunet.results.standing import Standing
 from causalunet.results.store import Results, open_results
+from causalunet.results.stored import check_imported
 from causalunet.study import Study, load_registered
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def resume(options: argparse.Namespace) -> Exit:
     where = results.source.location
     if not results.source.commit:
         raise StoreError(f"{where} is an export, which is never written to. Resume the store that it was made of.")
+    check_imported(results.attrs.get("study", {}).get("interventions", ()), where)
     try:
         study = Study.from_json(results.attrs.get("study", {}))
     except CausalUNetError as error:

@@ -87,7 +87,8 @@ def _default_page(location: Location) -> Path:
     """Beside the store; in the working directory for one that is not on a disk."""
     if location.folder is None:
         return Path(f"{Path(location.prefix).stem}.html")
-    folder = location.folder if location.folder.stem.strip(".") else location.folder.resolve()
+    given = Path(str(location))
+    folder = given if given.stem.strip(".") else location.folder.resolve()
     return folder.with_name(f"{folder.stem}.html")
 
 

@@ -34,7 +34,7 @@ _TRIES = 3
 def open_writer(
     plan: Plan,
     model: DiffusionModel,
-    path: str | Path,
+    path: str | Path | Location,
     *,
     micro_batch: int,
     memory: int,

@@ -15,6 +15,7 @@ from rich.text import Text
 from causalunet.execute.runner import Runner
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import Plan
+from causalunet.results.location import Location
 
 __all__ = ["call_progress", "run_plan"]
 
@@ -22,7 +23,7 @@ __all__ = ["call_progress", "run_plan"]
 def run_plan(
     plan: Plan,
     model: DiffusionModel,
-    path: str | Path,
+    path: str | Path | Location,
     *,
     memory: int,
     overwrite: bool = False,

@@ -23,6 +23,7 @@ from causalunet.execute.recorder import Recorder
 from causalunet.execute.trace import TracedUNet
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import Plan, make_plan
+from causalunet.results.location import Location
 from causalunet.results.schema import FAILED
 
 __all__ = ["Runner"]
@@ -68,7 +69,7 @@ class Runner:
         self,
         plan: Plan,
         model: DiffusionModel,
-        path: str | Path,
+        path: str | Path | Location,
         *,
         memory: int,
         overwrite: bool = False,

@@ -14,7 +14,12 @@ from pathlib import Path
 from causalunet.errors import DamageError, StoreError
 from causalunet.results.faults import faults_told
 
-__all__ = ["check_folder", "unpacked_bytes"]
+__all__ = ["OF_DISKS", "check_folder", "holds_results", "unpacked_bytes"]
+
+OF_DISKS = {"lost+found"}
+"""What lies in the root of an empty disk."""
+_LAID_OUT = 2
+"""Commits of a store in which nothing was run."""
 
 _MOST_DEPTH = 24
 _MOST_FILE = (1 << 29) + (1 << 25)
@@ -78,13 +83,23 @@ def check_folder(folder: Path) -> None:
                 )
 
 
+def holds_results(folder: Path) -> bool:
+    """Whether a folder holds commits of results, be it that nothing refers to them.
+
+    A store that was deleted under a run has none, only what that run went on to write, and neither has one whose
+    creation was cut off.
+    """
+    snapshots = folder / "snapshots"
+    return snapshots.is_dir() and sum(1 for _ in snapshots.iterdir()) > _LAID_OUT
+
+
 def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], tuple[str, ...]]]:
     """Every file, with its place."""
     pending: list[tuple[str, tuple[str, ...]]] = [(os.fspath(folder), ())]
     while pending:
         path, above = pending.pop()
         try:
-            entries = list(os.scandir(path))
+            entries = [entry for entry in os.scandir(path) if above or entry.name not in OF_DISKS]
         except FileNotFoundError:
             continue
         for entry in entries:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,15 +29,18 @@ class Location:
         On a local disk.
     scheme, bucket, prefix : str
         Of an object store otherwise.
+    given : str
+        The folder as it was given, for messages.
     """
 
     folder: Path | None
     scheme: str = ""
     bucket: str = ""
     prefix: str = ""
+    given: str = field(default="", compare=False)
 
     @classmethod
-    def parse(cls, path: str | Path) -> Location:
+    def parse(cls, path: str | Path | Location) -> Location:
         """Read a path or an address such as ``s3://bucket/prefix``.
 
         Raises
@@ -45,18 +48,20 @@ class Location:
         StoreError
             The address is of another kind, lacks a bucket or prefix, or carries credentials.
         """
+        if isinstance(path, Location):
+            return path
         found = _ADDRESS.fullmatch(str(path))
         if found is None:
             if "\0" in str(path) or not str(path):
                 raise StoreError(f"{str(path)!r} is no path. Give a folder, s3://bucket/prefix or gs://bucket/prefix.")
-            return cls(Path(path))
+            return cls(Path(path).absolute(), given=str(path))  # the working directory may change later
         scheme, bucket, prefix = found["scheme"].lower(), found["bucket"], found["prefix"].strip("/")
         if scheme not in ("s3", "gs"):
             raise StoreError(f"Results cannot be kept at {scheme}:// addresses; give a folder, s3://... or gs://...")
-        if "@" in bucket:
+        if not {"@", "?"}.isdisjoint(bucket + prefix):  # a secret may hold a slash
             raise StoreError(
-                "The address holds credentials, and addresses end up in logs. Give s3://bucket/prefix, and the "
-                "credentials in the environment (such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
+                "The address holds credentials, or a @ or ? that they might stand at, and addresses end up in logs. "
+                "Give s3://bucket/prefix, and the credentials in the environment (such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
             )
         if not _BUCKET.fullmatch(bucket) or not prefix or ".." in prefix.split("/"):
             raise StoreError(f"{path} is not the address of a store; give {scheme}://bucket/prefix.")
@@ -64,7 +69,7 @@ class Location:
 
     def __str__(self) -> str:
         """As it was given."""
-        return str(self.folder) if self.folder is not None else f"{self.scheme}://{self.bucket}/{self.prefix}"
+        return self.given or str(self.folder or f"{self.scheme}://{self.bucket}/{self.prefix}")
 
     def storage(self) -> icechunk.Storage:
         """What icechunk reads and writes through; credentials of object stores come from the environment."""

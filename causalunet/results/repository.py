@@ -23,15 +23,15 @@ from zarr.abc.store import Store
 
 from causalunet.errors import DamageError, StorageError, StoreError
 from causalunet.results.claims import claims_held
-from causalunet.results.faults import faults_told
-from causalunet.results.folder import check_folder
+from causalunet.results.faults import check_there, faults_told
+from causalunet.results.folder import OF_DISKS, check_folder, holds_results
 from causalunet.results.location import Location, check_outside
 from causalunet.results.sums import SUMS, Sums
 
 __all__ = ["Commit", "Repository"]
 
 _BRANCH = "main"
-_LOCKS = "locks"
+_LOCKS, _REFS = "locks", "refs"
 _LOCK_SECONDS = 600.0
 _NOT_FIRST = ("clean prefix", "updated by other session")
 """What icechunk says where somebody else has begun a store."""
@@ -46,7 +46,7 @@ _PARTS = {
     "chunks",
     "config.yaml",
     "manifests",
-    "refs",
+    _REFS,
     "snapshots",
     "transactions",
     "repo",
@@ -106,22 +106,17 @@ class Repository:
         if folder is not None:
             if not folder.exists():
                 return False
-            if not folder.is_dir():
-                raise StoreError(f"{folder} is not a results store: it is a file. {_ADVICE}")
-            if (folder / "zarr.json").exists():
-                raise StoreError(
-                    f"{folder} is not a results store that can be written to: it is plain zarr, an export or a store "
-                    f"of an older causalunet. {_ADVICE}"
-                )
-            if strange := sorted({entry.name for entry in folder.iterdir() if entry.name[0] != "."} - _PARTS):
-                raise StoreError(
-                    f"{folder} is not a results store that can be written to: it holds {', '.join(strange[:3])}. "
-                    f"{_ADVICE}"
-                )
+            _check_kind(folder, location)
             check_folder(folder)
         _quiet()
         with faults_told(location, "looking for a store at"):
-            return icechunk.Repository.exists(location.storage())
+            found = icechunk.Repository.exists(location.storage())
+        if not found and folder is not None and holds_results(folder):
+            raise DamageError(
+                f"{location} is damaged: it holds results, and lacks the folder refs that says which. Restore that "
+                "folder from a copy of the store; nothing is written over it."
+            )
+        return found
 
     @classmethod
     def open(cls, location: Location) -> Repository:
@@ -152,17 +147,38 @@ class Repository:
         check_outside(folder)
         with faults_told(location, "creating"):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            # A folder that is there may be a disk of its own, to which nothing can be renamed from outside.
+            near = folder if folder.is_dir() else folder.parent
+            made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=near))
         try:
-            beside = Location(made / folder.name)
+            beside = Location(made / folder.name, given=str(location))
             with faults_told(location, "creating"):
                 cls._make(beside)
             lay_out(cls.open(beside))
-            with suppress(OSError):  # another process was first
-                (made / folder.name).rename(folder)
+            with faults_told(location, "creating"):
+                cls._put(made / folder.name, folder, location)
         finally:
             shutil.rmtree(made, ignore_errors=True)
         return cls.open(location)
+
+    @classmethod
+    def _put(cls, made: Path, folder: Path, location: Location) -> None:
+        """Put a new store into its place: at once, or into a folder that is there, the references last."""
+        if not folder.is_dir():
+            with suppress(OSError):  # another process was first
+                made.rename(folder)
+                return
+        with cls._locked(location, "layout"):
+            if (folder / _REFS).exists():
+                return
+            for part in sorted(made.iterdir(), key=lambda part: part.name == _REFS):
+                if part.is_file() or part.name == _REFS:
+                    part.replace(folder / part.name)
+                elif part.name != _LOCKS:
+                    for file in (path for path in part.rglob("*") if path.is_file()):
+                        place = folder / file.relative_to(made)
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        file.replace(place)
 
     @classmethod
     def _make_first(cls, location: Location) -> None:
@@ -238,7 +254,8 @@ class Repository:
             Storage did not take it, or the clock is far behind the newest commit; small differences are waited for.
         """
         # Commits of several processes on one local disk may overwrite each other's reference without a lock.
-        with self._locked(self.location, "commit"), faults_told(self.location, "committing to"):
+        with self._locked(self.location, "commit"), faults_told(self.location, "committing to", writing=True):
+            check_there(self.location)
             commit = self._committed(session, message, dict(added))
             self._sum(commit)
             return commit
@@ -404,7 +421,24 @@ def _released(lock: FileLock) -> Iterator[None]:
         lock.release()
 
 
-_ADVICE = "Give the path of a folder that study.run(...) wrote, or of one that does not exist yet."
+def _check_kind(folder: Path, location: Location) -> None:
+    """Refuse what is no transactional store, nor an empty folder that one can be made in."""
+    if not folder.is_dir():
+        raise StoreError(f"{location} is not a results store: it is a file. {_ADVICE}")
+    if (folder / "zarr.json").exists():
+        raise StoreError(
+            f"{location} is not a results store that can be written to: it is plain zarr, an export or a store "
+            f"of an older causalunet. {_ADVICE}"
+        )
+    with faults_told(location, "looking for a store at"):
+        strange = sorted({entry.name for entry in folder.iterdir() if entry.name[0] != "."} - _PARTS - OF_DISKS)
+    if strange:
+        raise StoreError(
+            f"{location} is not a results store that can be written to: it holds {', '.join(strange[:3])}. {_ADVICE}"
+        )
+
+
+_ADVICE = "Give the path of a folder that study.run(...) wrote, or of one that is empty or does not exist yet."
 
 
 @cache

@@ -130,7 +130,7 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         return Repository.open(self.source.location)
 
 
-def open_results(path: str | Path, *, at: str | None = None) -> Results:
+def open_results(path: str | Path | Location, *, at: str | None = None) -> Results:
     """Open stored results lazily; needs no torch.
 
     What is seen is what was committed when they were opened, also while a run goes on writing.
@@ -171,7 +171,7 @@ def open_results(path: str | Path, *, at: str | None = None) -> Results:
     return results
 
 
-def open_source(path: str | Path, at: str | None = None) -> Source:
+def open_source(path: str | Path | Location, at: str | None = None) -> Source:
     """Find a store, without reading what it holds; arguments and errors as for `open_results`."""
     location = Location.parse(path)
     with faults_told(location, "opening"):
@@ -206,7 +206,7 @@ def _export_source(location: Location, at: str | None) -> Source:
 def _live_source(location: Location, at: str | None) -> Source:
     folder = location.folder
     if folder is not None and not folder.exists():
-        raise StoreError(f"There is nothing at {folder}. Run a study with study.run({str(folder)!r}) first.")
+        raise StoreError(f"There is nothing at {location}. Run a study with study.run({str(location)!r}) first.")
     if not Repository.exists(location):
         found = "nothing of causalunet's is there" if folder is None else "it has neither refs nor zarr.json"
         raise StoreError(f"{location} is not a results store: {found}. {_ADVICE}")

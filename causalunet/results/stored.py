@@ -18,15 +18,16 @@ from zarr.storage import StorePath
 
 from causalunet.design.interventions import Intervention
 from causalunet.design.limits import COMPONENT_NAME, MOST_BLOCKS, MOST_DEPTH, MOST_PARTS, is_integer, is_number, shown
+from causalunet.design.registered import unregistered
 from causalunet.design.study import Sample
-from causalunet.errors import CausalUNetError, DamageError, StoreError
+from causalunet.errors import CausalUNetError, DamageError, PluginError, StoreError
 from causalunet.prompts import NO_PROMPT
 from causalunet.results.faults import faults_told
 from causalunet.results.grid import Grid
 from causalunet.results.metadata import COORDINATES, array_document, check_group_document, read_document
 from causalunet.results.schema import FORMAT, FORMAT_VERSION, VARIABLES
 
-__all__ = ["Stored", "check_arrays", "check_attributes", "check_specs", "read_stored", "stored_grid"]
+__all__ = ["Stored", "check_arrays", "check_attributes", "check_imported", "check_specs", "read_stored", "stored_grid"]
 
 _AT_ONCE = 64
 _MOST_MEMBERS = 100
@@ -301,6 +302,8 @@ def stored_grid(stored: Stored, where: object) -> Grid:
 
     Raises
     ------
+    PluginError
+        Interventions are of kinds, or have fills, that are not imported.
     DamageError
         The coordinates do not say it.
     """
@@ -308,12 +311,31 @@ def stored_grid(stored: Stored, where: object) -> Grid:
         specs, prompts, seeds = (_values(stored, f"outcomes/{name}") for name in ("spec", "prompt", "seed"))
         summary = _values(stored, "activation_summary/component") if "activation_summary" in stored.groups else []
         components = sorted(path.partition("/")[2] for path in stored.groups if path.startswith(f"{_OF_COMPONENTS}/"))
-        try:
-            interventions = tuple(Intervention.from_json(json.loads(text)) for text in specs)
-        except (CausalUNetError, RecursionError) as error:
-            raise DamageError(f"{where} is damaged: an intervention cannot be read back ({error!s:.200}).") from error
+        documents = [json.loads(text) for text in specs]
+        check_specs(specs, where)
+    # Outside: from here on classes are made that a user may have defined.
+    check_imported(documents, where)
+    try:
+        interventions = tuple(map(Intervention.from_json, documents))
+    except (CausalUNetError, RecursionError) as error:
+        raise DamageError(f"{where} is damaged: an intervention cannot be read back ({error!s:.200}).") from error
     samples = tuple(Sample(prompt or NO_PROMPT, seed) for prompt, seed in zip(prompts, seeds, strict=True))
     return Grid(interventions, samples, tuple(summary), tuple(components))
+
+
+def check_imported(documents: Iterable[Any], where: object) -> None:
+    """Check that every kind of intervention and every fill has a class in this process.
+
+    Raises
+    ------
+    PluginError
+        One has not.
+    """
+    if names := sorted({name for document in documents for name in unregistered(document)}):
+        raise PluginError(
+            f"{where} was made with {', '.join(names[:5])}, which this process does not know: import the modules that "
+            "define them first. The store itself is read without them."
+        )
 
 
 def _values(stored: Stored, path: str) -> list[Any]:

@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
-from causalunet.errors import StoreError
+from causalunet.errors import ModelError, StoreError
 from causalunet.results.background import BackgroundWriter
 from causalunet.results.faults import faults_told
 from causalunet.results.layout import Coordinate, Layout, StoredArray
@@ -95,11 +95,22 @@ class StudyWriter:
             Integers and slices along the array's leading dimensions.
         values : ndarray
             Copied.
+
+        Raises
+        ------
+        ModelError
+            They do not fit.
         """
         array, kept = self._array(path), np.array(values)
+        shape = _shape_at(array.shape, index)
+        if kept.shape not in ((), shape):
+            raise ModelError(
+                f"The run gave {path} values of shape {kept.shape}, and the store has a place of shape {shape} for "
+                "them: the model gives something else than its image_shape, anatomy or factors say."
+            )
 
         def put() -> None:
-            with faults_told(self.repository.location, f"writing {path} to"):
+            with faults_told(self.repository.location, f"writing {path} to", writing=True):
                 array[index] = kept
 
         self._background.put(put)
@@ -151,14 +162,15 @@ class StudyWriter:
             for name in list(self._root):
                 del self._root[name]
             self._root.attrs.clear()
-        with faults_told(self.repository.location, "laying out"):
+        arrays = list(layout.arrays())  # from here on nothing is computed that a user may have defined
+        coordinates_of = {group: layout.coordinates(group) for group in sorted({_group(array) for array in arrays})}
+        with faults_told(self.repository.location, "laying out", writing=True):
             stored = {path for path, _ in self._root.members(max_depth=None)}
-            for array in layout.arrays():
+            for array in arrays:
                 made = self._grown(array) if array.path in stored else self._created(array)
                 if array.path in known:
                     made[...] = known[array.path]
-            for group in sorted({array.path.rsplit("/", 1)[0] for array in layout.arrays()}):
-                coordinates = layout.coordinates(group)
+            for group, coordinates in coordinates_of.items():
                 # xarray's convention: named here, they are coordinates for any reader, not only for open_results.
                 names = " ".join(item.name for item in coordinates if item.name != item.dim)
                 self._root[group].attrs.update({"created_at": now, "coordinates": names})
@@ -221,6 +233,17 @@ class StudyWriter:
                 config={"write_empty_chunks": True},
             )
         coordinate[...] = item.values.astype(str) if text else item.values
+
+
+def _group(array: StoredArray) -> str:
+    return array.path.rpartition("/")[0]
+
+
+def _shape_at(shape: tuple[int, ...], index: tuple[Any, ...]) -> tuple[int, ...]:
+    """Shape of what a basic index takes from an array."""
+    chosen = [part if isinstance(part, slice) else None for part in index]
+    sizes = [len(range(*part.indices(size))) for part, size in zip(chosen, shape, strict=False) if part is not None]
+    return (*sizes, *shape[len(index) :])
 
 
 def consecutive(positions: Iterable[int]) -> list[tuple[slice, slice]]:

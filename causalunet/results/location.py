@@ -61,7 +61,8 @@ class Location:
         if not {"@", "?"}.isdisjoint(bucket + prefix):  # a secret may hold a slash
             raise StoreError(
                 "The address holds credentials, or a @ or ? that they might stand at, and addresses end up in logs. "
-                "Give s3://bucket/prefix, and the credentials in the environment (such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
+                "Give s3://bucket/prefix, and the credentials in the environment (such as AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY)."
             )
         if not _BUCKET.fullmatch(bucket) or not prefix or ".." in prefix.split("/"):
             raise StoreError(f"{path} is not the address of a store; give {scheme}://bucket/prefix.")

@@ -79,7 +79,7 @@ class InstalledUNet:
         finally:
             self._like = None
         check_call(action, self._fired)
-        return CallResult(output, {}, self._fired)
+        return CallResult(output.clone(), {}, self._fired)
 
     def remove(self) -> None:
         """Leave every module as it was."""

@@ -112,7 +112,8 @@ class _Walk:
 
     def _call(self, step: int, action: Action, pieces: _Pieces, batch: Tensor, samples: Tensor) -> CallResult:
         guided = self.plan.spec.sampler.guidance_scale != 1.0
-        doubled = torch.cat([batch, batch]) if guided else batch
+        # A copy in either case: a U-Net may change its input in place, and the call may be tried again with less.
+        doubled = torch.cat([batch, batch]) if guided else batch.clone()
         timesteps = torch.full((len(doubled),), float(self.plan.schedule.timestep(step)), device=batch.device)
         wanted = tuple(dict.fromkeys(name for call, _, _ in pieces for name in self.observer.wants(call)))
         return self.unet(action, (doubled, timesteps, *self.context.rows(samples, guided)), len(batch), wanted)

@@ -75,7 +75,7 @@ class TracedUNet:
                 self._visit(visit, rows, cond_rows, arguments[0], journal)
             output = nnsight.save(self._model.output)
         check_call(action, journal.fired)
-        return CallResult(output, journal.activations, journal.fired)
+        return CallResult(output.clone(), journal.activations, journal.fired)
 
     def _visits(self, action: Action, record: tuple[str, ...]) -> tuple[Visit, ...]:
         if (action, record) not in self._plans:
@@ -96,7 +96,8 @@ class TracedUNet:
             envoy.output = filled(envoy.output, visit.output_fills, cond_rows)
             journal.fired[component.name] += 1
         if visit.record:
-            journal.activations[component.name] = envoy.output
+            # A copy: what comes after may change the tensor in place.
+            journal.activations[component.name] = envoy.output.clone()
 
     def _envoy(self, path: str) -> Any:
         node: Any = self._model

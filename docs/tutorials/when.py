@@ -1,8 +1,8 @@
-"""The studies of the tutorials: what is lost if a part of the U-Net is missing for four of twenty steps, by start step.
+"""The studies of the tutorials: what is lost if a part is missing for 4 of 20 steps?
 
 Once on open samples, which have no prompt, and once on prompts that say everything.
 
-python when.py     # about two minutes on two cores; a second time nothing is left to run
+python when.py     # two minutes on two cores; a second time nothing is left to run
 """
 
 from __future__ import annotations

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-# nnsight would otherwise replace glibc's backtrace() for the whole process on import.
-os.environ.setdefault("NNSIGHT_DISABLE_CPP_BACKTRACE", "0")
-
-import nnsight
-from nnsight import NNsight
 from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy
 from causalunet.execute.allocator import keep_freed_memory
 from causalunet.execute.visits import CallResult, Visit, check_call, fill_edge, filled, lay_out_visits, stand_in
 from causalunet.plan import Action
+from causalunet.process import backtrace_kept
+
+with backtrace_kept():
+    import nnsight
+    from nnsight import NNsight
 
 __all__ = ["TracedUNet"]
 

@@ -9,7 +9,6 @@ import re
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 from zarr.abc.store import Store
 
 from causalunet.errors import DamageError, StorageError, StoreError
+from causalunet.process import left_alone
 from causalunet.results.claims import claims_held
 from causalunet.results.faults import check_there, faults_told
 from causalunet.results.folder import OF_DISKS, check_folder, holds_results
@@ -443,9 +443,9 @@ _ADVICE = "Give the path of a folder that study.run(...) wrote, or of one that i
 
 @cache
 def _quiet() -> None:
-    """Silence the warning that local commits need a lock, which they get here."""
-    icechunk.set_logs_filter("off")  # what goes wrong is raised; logs would repeat a strange store's words
-    warnings.filterwarnings("ignore", message=".*local.*storage.*", module="icechunk")
+    """Silence icechunk's logs, unless that is not wanted: they warn of commits without a lock, which these are not."""
+    if not left_alone("icechunk-logs"):
+        icechunk.set_logs_filter("off")  # what goes wrong is raised; logs would repeat a strange store's words
 
 
 def _check_settings(location: Location) -> None:

@@ -79,9 +79,10 @@ class _Reading:
     name = "reader"
 
     def __init__(self, config: ReaderTrainingConfig) -> None:
-        torch.manual_seed(config.seed)
         self.config = config
-        self.network: FactorReader = FactorReader()
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.network: FactorReader = FactorReader()
         self._scenes = [scene for scene in all_scenes() if not held_out(scene)]
 
     def loss(self, iteration: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:

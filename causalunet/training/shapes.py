@@ -51,9 +51,10 @@ class _Denoising:
     name = "shapes"
 
     def __init__(self, config: ShapesTrainingConfig) -> None:
-        torch.manual_seed(config.seed)
         self.config = config
-        self.network: TextUNet = TextUNet(SHAPES_CONFIG)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.network: TextUNet = TextUNet(SHAPES_CONFIG)
         self._even = HybridLoss(cosine_alpha_bar(), max_weight=5.0)
         self._focused = HybridLoss(cosine_alpha_bar(), max_weight=20.0)
         self._scenes = [scene for scene in all_scenes() if not held_out(scene)]

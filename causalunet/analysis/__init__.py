@@ -7,6 +7,7 @@ from causalunet.analysis.curves import curve, mean_curve
 from causalunet.analysis.effects import effects
 from causalunet.analysis.estimates import estimate_quality
 from causalunet.analysis.factors import factor_changes, factor_effects
+from causalunet.analysis.frames import to_frame
 from causalunet.analysis.intervals import bootstrap_mean
 from causalunet.analysis.noise import noise_floor
 from causalunet.analysis.phases import phases
@@ -35,4 +36,5 @@ __all__ = [
     "relaxation_needed",
     "stopping_step",
     "summary_table",
+    "to_frame",
 ]

@@ -8,11 +8,17 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal
 
 from causalunet.design.interventions import U_PROBES, Composition, Edit, Intervention, Null
 from causalunet.design.limits import COMPONENT_NAME, shown
 from causalunet.errors import ComponentError, SpecError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["Anatomy", "Component", "Edge", "u_edges"]
 
@@ -183,6 +189,37 @@ class Anatomy:
     def consumers(self, component: str) -> tuple[str, ...]:
         """Components that read a component's output."""
         return tuple(edge.target for edge in self.edges if edge.source == component)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Blocks as a table of pandas, in the order in which they run.
+
+        Returns
+        -------
+        pandas.DataFrame
+            By the block's name: ``role``, ``level``, ``depth``, ``output`` (channels x height x width), ``flops`` per
+            row and call, and ``parameters``.
+        """
+        import pandas as pd
+
+        columns = ("role", "level", "depth", "shape", "flops", "parameters")
+        rows = [[getattr(block, column) for column in columns] for block in self.components]
+        table = pd.DataFrame(rows, columns=list(columns), index=pd.Index(list(self.by_name), name="block"))
+        return table.assign(shape=[" x ".join(map(str, shape)) for shape in table["shape"]]).rename(
+            columns={"shape": "output"}
+        )
+
+    def plot(self, severed: Collection[str] = (), *, ax: Axes | None = None) -> Figure:
+        """Draw the U-Net, and what need not run once some places are severed.
+
+        Parameters and errors are those of `causalunet.report.plot_anatomy`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        # Figures lie above the design, which never imports them; a method that says "draw yourself" asks them by name.
+        figure: Figure = import_module("causalunet.report.anatomy").plot_anatomy(self, severed, ax=ax)
+        return figure
 
     def check(self, intervention: Intervention) -> None:
         """Raise `ComponentError` if an intervention names what the model does not have.

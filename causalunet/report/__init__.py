@@ -1,5 +1,6 @@
 """Figures, tables and pages from stored results: matplotlib's object interface, so that nothing needs a display."""
 
+from causalunet.report.anatomy import plot_anatomy
 from causalunet.report.deviation import plot_deviation
 from causalunet.report.estimate import plot_estimate, plot_estimates
 from causalunet.report.factors import plot_factors
@@ -20,6 +21,7 @@ from causalunet.report.tradeoff import plot_tradeoff
 from causalunet.report.trend import plot_trend
 
 __all__ = [
+    "plot_anatomy",
     "plot_deviation",
     "plot_estimate",
     "plot_estimates",

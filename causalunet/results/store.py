@@ -21,6 +21,8 @@ from causalunet.results.repository import Commit, Repository
 from causalunet.results.stored import read_stored
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from causalunet.results.verify import Verification
 
 __all__ = ["Results", "open_results"]
@@ -94,6 +96,34 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         from causalunet.results.export import export_store
 
         return export_store(self.source.store, self.source.location, Path(path))
+
+    def to_frame(self, *variables: str) -> pd.DataFrame:
+        """Outcomes as a table of pandas: a row for every intervention and sample.
+
+        Parameters
+        ----------
+        *variables : str
+            Outcomes with one value per intervention and sample, or per intervention, your own included. By default all.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``intervention`` and ``sample``, what each is (kind, start, ..., prompt, seed), and the outcomes.
+            Cells that failed or were not run yet have their ``status`` and NaN.
+
+        Raises
+        ------
+        SpecError
+            A variable is not there, or has more than one number per cell.
+
+        Examples
+        --------
+        >>> table = results.to_frame("ssim", "psnr")
+        >>> means = table.pivot_table(index="start", columns="kind", values="ssim")
+        """
+        from causalunet.results.frame import outcomes_frame
+
+        return outcomes_frame(self["outcomes"].to_dataset(), variables)
 
     def tag(self, name: str) -> None:
         """Name this state for good, so that ``open_results(path, at=name)`` opens it for ever.

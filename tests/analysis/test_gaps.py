@@ -52,6 +52,7 @@ WITHOUT_RESULTS = {
     "fewer_steps",
     "frontier",
     "propose_shortcuts",
+    "to_frame",
 }
 
 

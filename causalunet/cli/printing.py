@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from causalunet.design.limits import plain
 from causalunet.errors import CausalUNetWarning
 
 __all__ = [
@@ -37,11 +38,6 @@ _HERE = {
 }
 """What messages call by its name in Python."""
 _SPANS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
-
-
-def plain(text: str) -> str:
-    """Spell out control characters, which could move the cursor or rewrite what stands above."""
-    return "".join(part if part == "\n" or part.isprintable() else ascii(part)[1:-1] for part in text)
 
 
 def one_line(value: Any, most: int = 200) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "check_text",
     "is_integer",
     "is_number",
+    "plain",
     "several",
     "shown",
 ]
@@ -94,6 +95,11 @@ def shown(value: Any) -> str:
     """Show a value in an error message, in at most some 200 characters."""
     text = _Short().repr(value)
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
+
+
+def plain(text: str) -> str:
+    """Spell out control characters, which could move the cursor or rewrite what stands above."""
+    return "".join(part if part == "\n" or part.isprintable() else ascii(part)[1:-1] for part in text)
 
 
 def is_integer(value: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import cast
+from typing import Any, cast
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -55,10 +55,11 @@ def plot_anatomy(anatomy: Anatomy, severed: Collection[str] = (), *, ax: Axes | 
                 _draw_edge(drawn, edge, at, dead, severed)
         for role, position in _MARKS.items():
             _draw_blocks(drawn, anatomy, role, look(position).color, at, dead)
-        cut = [at[name] for name in at if name in severed]
+        cut: list[tuple[float, float]] = [at[name] for name in at if name in severed]
         cut += [_middle(at, anatomy.skips[name]) for name in anatomy.skips if name in severed]
         if cut:
-            drawn.scatter(*zip(*cut, strict=True), s=50, marker="x", color="black", zorder=4, label="replaced")
+            x, y = zip(*cut, strict=True)
+            drawn.scatter(x, y, s=50, marker="x", color="black", zorder=4, label="replaced")
         drawn.set_xlim(-1.55, 1.55)
         drawn.set_ylim(-deepest - 1.6, 0.9)
         drawn.set_xticks(list(_SIDE.values()), list(_SIDE))
@@ -103,7 +104,7 @@ def _draw_edge(
     label = "skip connection" if edge.name else "path"
     if not used:
         label = "not used"
-    named = {} if label in ax.get_legend_handles_labels()[1] else {"label": label}
+    named: dict[str, Any] = {} if label in ax.get_legend_handles_labels()[1] else {"label": label}
     colour = GREY if not edge.name else "0.7"
     ax.plot([x0, x1], [y0, y1], color=colour, linestyle="-" if used else ":", linewidth=0.8, zorder=1, **named)
 
@@ -118,7 +119,7 @@ def _draw_blocks(
         x, y = at[block.name]
         hollow = block.name in dead
         label = "need not run" if hollow else "runs"
-        named = {} if label in ax.get_legend_handles_labels()[1] else {"label": label}
+        named: dict[str, Any] = {} if label in ax.get_legend_handles_labels()[1] else {"label": label}
         ax.scatter(x, y, s=26, marker="s", facecolor="white" if hollow else colour, edgecolor=colour, zorder=3, **named)
         offset, align = _LABEL[x]
         ax.annotate(block.name, (x, y), offset, textcoords="offset points", ha=align, va="center", fontsize=6)

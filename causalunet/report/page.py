@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
+from causalunet.design.limits import plain
 from causalunet.errors import CausalUNetError, SpecError
 from causalunet.report.embed import Drawn, embed
 from causalunet.report.facts import (
@@ -104,9 +105,19 @@ def _render(context: Mapping[str, Any]) -> str:
 
     loader = PackageLoader("causalunet.report", "")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_plain,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("page.html.jinja").render(context)
+
+
+def _plain(value: Any) -> Any:
+    """Spell out control characters of text from stores, which browsers and editors drop or act on."""
+    return plain(value) if type(value) is str else value
 
 
 def _groups(drawn: list[Drawn]) -> list[dict[str, Any]]:

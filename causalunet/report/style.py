@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from causalunet.design.limits import plain
 
 __all__ = ["GREY", "Look", "axis_label", "legend_above", "look", "new_figure", "step_axis", "step_ticks", "style"]
 
@@ -68,7 +72,18 @@ def style() -> AbstractContextManager[None]:
 
 
 class ShownFigure(Figure):
-    """A figure that notebooks show although pyplot does not know of it."""
+    """A figure that notebooks show although pyplot does not know of it.
+
+    Labels and prompts come from stores, perhaps those of strangers. No font has their control characters, and
+    matplotlib's warning would hand them to the terminal, so they are spelt out.
+    """
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw, with control characters spelt out."""
+        for text in self.findobj(Text):
+            if (told := plain(text.get_text())) != text.get_text():
+                text.set_text(told)
+        super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         content = io.BytesIO()

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from causalunet.analysis.summary import summary_table
+from causalunet.design.limits import plain
 from causalunet.report.style import axis_label
 
 __all__ = ["cell", "table_by_start"]
@@ -49,7 +50,7 @@ def table_by_start(
     )
     table.add_column("start", justify="right")
     for name in summary["selection"].values:
-        table.add_column(Text(str(name)), justify="right", overflow="fold")
+        table.add_column(Text(plain(str(name))), justify="right", overflow="fold")
     digits = _DIGITS.get(variable, 3)
     for start in summary["start"].values:
         row = summary.sel(start=start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -24,7 +25,7 @@ def outcomes_frame(outcomes: xr.Dataset, variables: Sequence[str]) -> pd.DataFra
     SpecError
         A variable is not there, or has more than one number per cell.
     """
-    cell = {INTERVENTION, SAMPLE}
+    cell: set[Any] = {INTERVENTION, SAMPLE}
     known = [str(name) for name, one in outcomes.data_vars.items() if one.dims and set(one.dims) <= cell]
     wrong = [name for name in variables if name not in known]
     if wrong:
@@ -35,8 +36,10 @@ def outcomes_frame(outcomes: xr.Dataset, variables: Sequence[str]) -> pd.DataFra
     chosen = outcomes[list(variables) or known]
     indexed = [name for name in chosen.xindexes if name not in cell]
     chosen = chosen.drop_indexes(indexed).drop_vars(_UNTOLD, errors="ignore")
-    told = [name for dim in (INTERVENTION, SAMPLE) for name in chosen.coords if chosen[name].dims == (dim,)]
+    # pandas 2 knows nothing of NumPy's texts of any length.
+    texts = {name: one.astype(object) for name, one in chosen.variables.items() if one.dtype.kind == "T"}
+    chosen = chosen.assign({name: texts[name] for name in texts if name in chosen.data_vars})
+    chosen = chosen.assign_coords({name: texts[name] for name in texts if name in chosen.coords})
+    told = [str(name) for dim in (INTERVENTION, SAMPLE) for name in chosen.coords if chosen[name].dims == (dim,)]
     order = [*(name for name in told if name in cell), *(name for name in told if name not in cell), *chosen.data_vars]
-    frame = chosen.to_dataframe(dim_order=[INTERVENTION, SAMPLE]).reset_index()[order]
-    texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
-    return frame.assign(**{str(name): frame[name].astype(str) for name in texts})
+    return chosen.to_dataframe(dim_order=[INTERVENTION, SAMPLE]).reset_index()[order]

@@ -12,15 +12,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib.image
+import matplotlib.text
 import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from causalunet.analysis import mean_curve, noise_floor
 from causalunet.design import AblateBlock, SkipSteps, Window, sweep
 from causalunet.errors import SpecError
-from causalunet.report import report
+from causalunet.report import plot_pairs, report, table_by_start
 from causalunet.results import open_results
 from tests.analysis.synthetic import edited, write_results
 from tests.report.stores import rewrite_text, with_trajectory
@@ -285,3 +287,24 @@ def test_what_cannot_be_shown_is_told(tmp_path: Path) -> None:
     assert any("Estimates: The estimates of 1 of 1 samples" in text for text in told)
     assert any(text.startswith("Table by start:") and "needs at least 2" in text for text in told)
     assert np.all([attrs["alt"] for attrs in page.of("img")])
+
+
+def test_control_characters_of_labels_are_spelt_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither the page nor a warning of matplotlib (an error here) hands ESC and BEL on."""
+    bad = "cut\x1b[2J\x07"
+    path = tmp_path / "results.zarr"
+    cuts = [AblateBlock(bottom=2, window=Window(start, 3), label=f"{bad}{start}") for start in (20, 10)]
+    write_results(path, cuts, samples=3, block=3)
+    with_trajectory(path)
+    results = rewrite_text(path, "prompt", "a\x1b]0;title\x07")
+    page = report(results, tmp_path / "page.html", title=f"title {bad}").read_text()
+    table = table_by_start(results, {bad: {"kind": "ablate_block"}})
+    console = Console(width=120, file=io.StringIO(), force_terminal=False)
+    console.print(table)
+    shown = capfd.readouterr()
+    for text in (page, console.file.getvalue(), shown.out, shown.err):
+        assert not {"\x1b", "\x07"} & set(text)
+    assert "title cut\\x1b[2J\\x07" in page
+    figure = plot_pairs(results, {"intervention": f"{bad}20"}, best=1, worst=1)
+    figure.savefig(io.BytesIO())
+    assert any("\\x1b" in text.get_text() for text in figure.findobj(matplotlib.text.Text))

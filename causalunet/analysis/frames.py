@@ -33,7 +33,8 @@ def to_frame(data: xr.Dataset, *names: str) -> pd.DataFrame:
 
     Examples
     --------
-    >>> to_frame(effects(results).sel(kind="ablate_block"), "mean", "interval").columns.tolist()
+    >>> blocks = effects(results).sel(kind="ablate_block")
+    >>> to_frame(blocks, "mean", "interval").columns.tolist()
     ['mean', 'interval lower', 'interval upper']
     """
     unknown = [name for name in names if name not in data.data_vars]

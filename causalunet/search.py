@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from rich.console import Console
 
 from causalunet.analysis.bisection import bisection
 from causalunet.analysis.criteria import Criterion
@@ -17,6 +16,7 @@ from causalunet.analysis.direction import BETTER
 from causalunet.design.families import Axis, Family, families
 from causalunet.errors import SpecError
 from causalunet.plan import BASELINE, Plan, make_plan
+from causalunet.progress import show_progress
 
 if TYPE_CHECKING:
     from causalunet.models.base import DiffusionModel
@@ -58,11 +58,11 @@ def search_plan(
     criterion.passes(np.ones(plan.samples))  # too few samples for it are told here, before anything runs
     searches = [_Search(family) for family in found]
     from causalunet.execute.branches import Branches
-    from causalunet.execute.run import call_progress
     from causalunet.execute.runner import Runner
 
-    with call_progress(None, progress) as (advance, say):
-        runner = Runner(plan, model, path, memory=memory, overwrite=overwrite, source=source, advance=advance, say=say)
+    with show_progress("U-Net calls", None, shown=progress) as shown:
+        runner = Runner(plan, model, path, memory=memory, overwrite=overwrite, source=source)
+        runner.advance, runner.say = shown.advance, shown.say
         branches = Branches(runner, plan, model, memory)
         branches.baseline()
         while asking := [search for search in searches if search.asked is not None]:
@@ -77,14 +77,11 @@ def search_plan(
         "unet_calls_run": runner.unet_calls_run,
         "unet_calls_sweep": every,
     }
-    if progress:
-        asked, offered = sum(len(search.values) for search in searches), len(members)
-        Console().print(
-            f"Search by {by}: {asked} of {offered} interventions asked, {branches.unet_calls:,} U-Net calls instead of "
-            f"the sweep's {every:,} ({every / branches.unet_calls:.1f} times fewer).",
-            highlight=False,
-            soft_wrap=True,
-        )
+    asked, offered = sum(len(search.values) for search in searches), len(members)
+    shown.say(
+        f"Search by {by}: {asked} of {offered} interventions asked, {branches.unet_calls:,} U-Net calls instead of "
+        f"the sweep's {every:,} ({every / branches.unet_calls:.1f} times fewer)."
+    )
     return _dataset(searches, by, criterion, counts)
 
 

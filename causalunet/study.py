@@ -116,7 +116,8 @@ class Study(StudySpec):
         retry_failed : bool
             Run cells again that are marked as failed.
         progress : bool
-            Show a progress bar.
+            Show how far it is: a bar on a terminal, one line that renews itself in a notebook, elsewhere a line every
+            ten seconds.
 
         Returns
         -------

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from causalunet.cli.exits import Exit
+from causalunet.progress import show_progress
 
 __all__ = ["evaluate", "list_models", "train"]
 
@@ -89,9 +89,8 @@ def train(options: argparse.Namespace) -> Exit:
 
 @contextmanager
 def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda n: progress.advance(task, n)
+    with show_progress(description, total, stderr=True) as shown:
+        yield shown.advance
 
 
 def _records(model: str, directory: Path, iterations: int | None) -> Iterator[dict[str, float]]:

@@ -1,10 +1,13 @@
-"""Every link, anchor and picture of the built site leads somewhere; no browser is needed.
+"""Every link, anchor and picture of the built site leads somewhere, and what pages show is meant to be read.
+
+No browser is needed:
 
 python docs/_ext/check_site.py docs/_build/html
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +22,10 @@ _ATTRIBUTES = {
     "script": "src",
     "source": "src",
 }
-_GENERATED = {"genindex.html", "search.html", "py-modindex.html"}
+_WIDEST = 88  # characters of a line of code that a window of 1440 pixels shows whole
+_DRAWN_OVER = re.compile(
+    r"\x1b|\r|[━╸╺]{3,}.*\d+/\d+|\d+%\|.*\d+/\d+|^[\w -]+: [\d,]+( of [\d,]+)?, .* per second"
+)
 
 
 def pages_of(site: Path) -> list[Path]:
@@ -50,6 +56,23 @@ def broken(site: Path) -> Iterator[str]:
         for image in page.find_all("img"):
             if image.get("alt") is None:
                 yield f"{name}: {image.get('src')} has no text for those who cannot see it"
+        yield from (f"{name}: {problem}" for problem in unreadable(page))
+
+
+def unreadable(page: BeautifulSoup) -> Iterator[str]:
+    """Say which blocks have code that is cut, or lines of progress that a terminal would have drawn over."""
+    for block in page.find_all("pre"):
+        lines = block.get_text().split("\n")
+        if drawn := sum(bool(_DRAWN_OVER.search(line)) for line in lines):
+            yield f"{drawn} lines of progress are shown, such as {lines[0][:60]!r}"
+        if not block.find_parent(
+            class_="cell_output"
+        ):  # what cells print can be scrolled
+            yield from (
+                f"cut after {_WIDEST} characters: {line}"
+                for line in lines
+                if len(line) > _WIDEST
+            )
 
 
 def _problem(target: str, path: Path, anchors: dict[Path, set[str]]) -> str:

@@ -57,7 +57,7 @@ def test_the_session_works_as_typed_and_needs_torch_only_to_run(
     (script,) = re.findall(r"^```python\n(.*?)^```$", SECTIONS["A session"], flags=re.MULTILINE | re.DOTALL)
     (session,) = re.findall(r"^```shell\n(.*?)^```$", SECTIONS["A session"], flags=re.MULTILINE | re.DOTALL)
     Path("first.py").write_text(script)
-    lines = [shlex.split(line, comments=True) for line in session.splitlines()]
+    lines = [words for line in session.splitlines() if (words := shlex.split(line, comments=True))]
     assert {line[0] for line in lines} == {"causalunet"}
     before, reading, after = lines[:2], lines[2:-1], lines[-1:]
     assert [line[1] for line in (*before, *after)] == ["run", "run", "resume"]

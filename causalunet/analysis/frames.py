@@ -33,6 +33,7 @@ def to_frame(data: xr.Dataset, *names: str) -> pd.DataFrame:
 
     Examples
     --------
+    >>> from causalunet.analysis import effects
     >>> blocks = effects(results).sel(kind="ablate_block")
     >>> to_frame(blocks, "mean", "interval").columns.tolist()
     ['mean', 'interval lower', 'interval upper']

@@ -10,10 +10,11 @@ from typing import Any
 import xarray as xr
 
 from causalunet.analysis.selection import intervention_columns, outcomes
+from causalunet.design.windows import Window, joined
 from causalunet.dims import INTERVENTION
 from causalunet.errors import StoreError
 
-__all__ = ["describe", "named_selections", "sweeps"]
+__all__ = ["describe", "edited_windows", "named_selections", "sweeps"]
 
 _SHAPE = ("length", "cuts", "relax")
 
@@ -103,6 +104,13 @@ def describe(spec: Mapping[str, Any]) -> str:
         elif name not in ("window", "label") and (name, value) != ("branch", "both"):
             words.append(f"{name}={value}")
     return " ".join(words)
+
+
+def edited_windows(spec: Mapping[str, Any]) -> tuple[Window, ...]:
+    """The windows that a stored intervention edits, in the order of the run; those of all parts of a composition."""
+    configuration = spec["configuration"]
+    own = [Window(*entry) for entry in configuration.get("window") or ()]
+    return joined([*own, *(window for part in configuration.get("parts") or () for window in edited_windows(part))])
 
 
 def _names(groups: list[tuple[str, dict[str, int]]]) -> list[str]:

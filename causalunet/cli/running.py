@@ -60,7 +60,7 @@ def resume(options: argparse.Namespace) -> Exit:
         raise StoreError(f"{where} is an export, which is never written to. Resume the store that it was made of.")
     check_imported(results.attrs.get("study", {}).get("interventions", ()), where)
     try:
-        study = Study.from_json(results.attrs.get("study", {}))
+        study = Study.from_stored(results.attrs.get("study", {}))
     except CausalUNetError as error:
         raise DamageError(f"{where} holds no study that can be read back: {one_line(error)}") from error
     model = _load_stored(study, results, options)

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
+from causalunet.design.conflicts import check_conflicts, edits_to_json
 from causalunet.design.fills import Fill, Identity, Jump, Zero
 from causalunet.design.limits import (
     COMPONENT_NAME,
@@ -23,7 +24,7 @@ from causalunet.design.limits import (
     several,
     shown,
 )
-from causalunet.design.windows import Window, Windows, count_steps, windows_from_json, windows_to_json
+from causalunet.design.windows import Window, Windows, joined, windows_from_json, windows_to_json
 from causalunet.errors import ComponentError, SpecError
 
 __all__ = ["AblateBlock", "AblateSkip", "Branch", "Composition", "Edit", "Intervention", "Null", "SkipSteps"]
@@ -86,7 +87,7 @@ class Intervention:
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that name the content, whatever the label."""
-        return hashlib.sha256(json.dumps(_unlabelled(self.to_json()), sort_keys=True).encode()).hexdigest()[:16]
+        return digest_of(_unlabelled(self.to_json()))
 
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": kind, "configuration": {...}}``, of plain JSON types."""
@@ -323,9 +324,13 @@ class Null(Intervention):
 class Composition(Intervention):
     """Several interventions in one run; written ``a + b``.
 
+    Sums are values: ``a + b == b + a``, and all compositions of the same edits have one digest, however they are cut
+    into parts.
+
     Parameters
     ----------
     parts : tuple of Intervention
+        Kept in the order of the run, the part that begins first before others.
 
     Raises
     ------
@@ -346,8 +351,14 @@ class Composition(Intervention):
         check_edits((self,))
         if (depth := _depth(self)) > MOST_DEPTH:
             raise SpecError(f"Compositions are {depth} deep here; they can be {MOST_DEPTH}. Sums a + b + c are flat.")
-        _check_conflicts([edit for part in parts for edit in part.edits()])
+        check_conflicts([edit for part in parts for edit in part.edits()])
+        object.__setattr__(self, "parts", tuple(sorted(parts, key=_in_the_run)))
         super(Composition, self).__post_init__()
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that name the set of edits."""
+        return digest_of({"name": self.kind, "edits": edits_to_json(self.edits())})
 
     def edits(self) -> tuple[Edit, ...]:
         """The edits of all parts."""
@@ -356,10 +367,10 @@ class Composition(Intervention):
     def coordinates(self) -> dict[str, str | int]:
         """Window coordinates span all parts; the counts are those of the part that has them, else 0."""
         parts = [part.coordinates() for part in self.parts]
-        windows = {edit.window for edit in self.edits()}
+        windows = joined(edit.window for edit in self.edits())
         own = {"kind": self.kind, "label": self.label, "digest": self.digest}
         counts = {name: max(int(part[name]) for part in parts) for name in ("top", "bottom", "cuts", "relax")}
-        return {**own, **counts, "start": max(window.start for window in windows), "length": count_steps(windows)}
+        return {**own, **counts, "start": windows[0].start, "length": sum(window.length for window in windows)}
 
     def count_edits(self) -> int:
         """Count the edits of all parts, twice: they are compared with each other."""
@@ -441,50 +452,19 @@ def _flat(parts: tuple[Intervention, ...]) -> Iterator[Intervention]:
         yield from part.parts if isinstance(part, Composition) else (part,)
 
 
-class _Span(NamedTuple):
-    """Steps ``start ... stop`` of an edit, which is the so manieth of several."""
-
-    start: int
-    stop: int
-    order: int
-    edit: Edit
-
-
-def _check_conflicts(edits: list[Edit]) -> None:
-    """Check that edits of one run go together; windows are compared by their ends, so that long ones take no longer."""
-    spans = [_Span(part.start, part.stop, i, edit) for i, edit in enumerate(edits) for part in edit.window.parts]
-    spans.sort(key=lambda span: (-span.start, span.order))
-    lowest: dict[Any, _Span] = {}
-    for span in spans:
-        edit, skips = span.edit, span.edit.component == "unet"
-        if (other := lowest.get(not skips)) and other.stop <= span.start:
-            place = other.edit.component if skips else edit.component
-            raise SpecError(
-                f"Step {span.start} is skipped, so the edit of {place} there could never fire. "
-                "Give the parts windows that do not overlap."
-            )
-        places: list[Any] = [
-            (edit.component, branch) for branch in ("cond", "uncond") if edit.branch in (branch, "both")
-        ]
-        for place in places:
-            if (other := lowest.get(place)) and other.stop <= span.start and not _alike(other.edit, edit):
-                first, second = sorted((other, span), key=lambda one: one.order)
-                raise SpecError(
-                    f"{edit.component} at step {span.start} is edited twice, by {shown(first.edit.label)} and by "
-                    f"{shown(second.edit.label)}. Give the parts windows that do not overlap."
-                )
-        # Of spans that begin higher, the one that reaches lowest overlaps this one if any of them does.
-        for place in (skips, *places):
-            if place not in lowest or span.stop < lowest[place].stop:
-                lowest[place] = span
-
-
-def _alike(one: Edit, other: Edit) -> bool:
-    return (one.fill, one.branch) == (other.fill, other.branch)
-
-
 def _plain(value: Any) -> Any:
     return [part.to_json() for part in value] if isinstance(value, tuple) else value
+
+
+def _in_the_run(part: Intervention) -> Any:
+    """Sort key by first steps; parts of the same steps in an order that only their content gives."""
+    spans = sorted({(-window.start, window.stop) for edit in part.edits() for window in edit.window.parts})
+    return spans, part.kind, json.dumps(_unlabelled(part.to_json()), sort_keys=True), part.label
+
+
+def digest_of(content: Any) -> str:
+    """Sixteen hexadecimal digits that name a value of plain JSON types."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _unlabelled(spec: Any) -> Any:

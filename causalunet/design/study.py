@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import copy
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, Self
 
-from causalunet.design.interventions import Edit, Intervention, Null, check_edits
+from causalunet.design.conflicts import edits_to_json
+from causalunet.design.interventions import Composition, Edit, Intervention, Null, check_edits, digest_of
 from causalunet.design.limits import (
     LARGEST,
     MOST_INTERVENTIONS,
@@ -208,7 +208,24 @@ class StudySpec:
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that name the content of the study."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+        return digest_of(self.to_json())
+
+    def with_stored(self, interventions: Iterable[Intervention]) -> Self:
+        """The same study with interventions that a store holds, in its order.
+
+        Some of them may be one intervention: earlier versions stored ``a + b`` and ``b + a`` as two.
+
+        Raises
+        ------
+        SpecError
+            One does not fit the sampler.
+        """
+        items = tuple(interventions)
+        for item in items:
+            _check_edits_fit(item, self.sampler)
+        made = copy.copy(self)
+        object.__setattr__(made, "interventions", items)
+        return made
 
     def to_json(self) -> dict[str, Any]:
         """Write with plain JSON types."""
@@ -231,6 +248,21 @@ class StudySpec:
         SpecError, PromptError
             Something is missing, unknown, of another type or too large; see ``causalunet.design.limits``.
         """
+        return cls._read(value, _interventions_from_json)
+
+    @classmethod
+    def from_stored(cls, value: Any) -> Self:
+        """Read the study that a store says it holds; of what earlier versions took for two interventions, the first.
+
+        Raises
+        ------
+        SpecError, PromptError
+            As for `from_json`.
+        """
+        return cls._read(value, lambda items: _without_twins(_interventions_from_json(items)))
+
+    @classmethod
+    def _read(cls, value: Any, interventions: Callable[[Any], tuple[Intervention, ...]]) -> Self:
         check_keys("A study", value, [entry.name for entry in fields(StudySpec)])
         lacking = [entry.name for entry in fields(StudySpec) if entry.default is MISSING and entry.name not in value]
         if lacking:
@@ -240,7 +272,7 @@ class StudySpec:
             check_list("The study cannot be read: its seeds", value["seeds"], MOST_SAMPLES)
         readers: dict[str, Callable[[Any], Any]] = {
             "prompts": lambda prompts: [NO_PROMPT if prompt is None else prompt for prompt in prompts],
-            "interventions": _interventions_from_json,
+            "interventions": interventions,
             "sampler": sampler_from_json,
             "record": _record_from_json,
         }
@@ -307,14 +339,42 @@ def _with_null(interventions: tuple[Intervention, ...], sampler: DDPM) -> tuple[
     longest = max(_check_edits_fit(item, sampler) for item in interventions)
     if not any(isinstance(item, Null) for item in interventions):
         interventions = (*interventions, Null(window=Window(sampler.steps, longest)))
-    for field_name in ("label", "digest"):
-        for value, n in Counter(getattr(item, field_name) for item in interventions).items():
-            if n > 1:
-                twins = [item.label for item in interventions if getattr(item, field_name) == value]
-                raise SpecError(
-                    f"Two interventions have one {field_name}, {shown(value)} ({shown(twins)}). Give each its own."
-                )
+    _check_distinct(interventions)
     return interventions
+
+
+def _check_distinct(interventions: tuple[Intervention, ...]) -> None:
+    for twins in _same_edits(interventions):
+        raise SpecError(
+            f"{shown([item.label for item in twins])} are one intervention: they make the same edits at the same "
+            "steps, and a repeated run adds no evidence. Leave one out."
+        )
+    for label, n in Counter(item.label for item in interventions).items():
+        if n > 1:
+            raise SpecError(f"Two interventions have one label, {shown(label)}. Give each its own.")
+
+
+def _same_edits(interventions: Iterable[Intervention]) -> Iterator[list[Intervention]]:
+    """Interventions that are one: of one digest, or a composition of what another does by itself."""
+    by_digest: dict[str, list[Intervention]] = {}
+    for item in interventions:
+        by_digest.setdefault(item.digest, []).append(item)
+    distinct = [items[0] for items in by_digest.values()]
+    if any(isinstance(item, Composition) for item in distinct):
+        by_edits: dict[str, list[Intervention]] = {}
+        for item in distinct:
+            by_edits.setdefault(digest_of(edits_to_json(item.edits())), []).append(item)
+        for items in by_edits.values():
+            single = next((item for item in items if not isinstance(item, Composition)), None)
+            twins = [item for item in items if item is single or isinstance(item, Composition)]
+            if len(twins) > 1:
+                yield twins
+    yield from (items for items in by_digest.values() if len(items) > 1)
+
+
+def _without_twins(interventions: tuple[Intervention, ...]) -> tuple[Intervention, ...]:
+    later = {id(item) for twins in _same_edits(interventions) for item in twins[1:]}
+    return tuple(item for item in interventions if id(item) not in later)
 
 
 def _check_samples(prompts: tuple[str, ...], seeds: tuple[int, ...] | None) -> None:

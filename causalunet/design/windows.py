@@ -10,7 +10,7 @@ from typing import Any
 from causalunet.design.limits import MOST_PARTS, MOST_STEPS, check_list, is_integer, shown
 from causalunet.errors import SpecError
 
-__all__ = ["Window", "Windows", "count_steps", "cut_relax_cut"]
+__all__ = ["Window", "Windows", "count_steps", "cut_relax_cut", "joined"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class Windows:
     Parameters
     ----------
     parts : tuple of Window
+        Where one begins right after another they are joined, so that the same steps are written in one way.
 
     Raises
     ------
@@ -98,12 +99,12 @@ class Windows:
             raise SpecError(f"Windows() needs a tuple of at least one Window; got {shown(self.parts)}.")
         if len(parts) > MOST_PARTS:
             raise SpecError(f"Windows() got {len(parts):,} windows; there can be {MOST_PARTS:,}.")
-        object.__setattr__(self, "parts", parts)
         for earlier, later in itertools.pairwise(parts):
             if later.start >= earlier.stop:
                 raise SpecError(
                     f"{later} does not come after {earlier} in the run: give windows apart, in falling order."
                 )
+        object.__setattr__(self, "parts", joined(parts))
 
     def __iter__(self) -> Iterator[int]:
         """Steps of all windows, in the order of the run."""
@@ -175,10 +176,17 @@ def windows_from_json(value: Any) -> Window | Windows:
     return parts[0] if len(parts) == 1 else Windows(parts)
 
 
+def joined(windows: Iterable[Window | Windows]) -> tuple[Window, ...]:
+    """The steps that lie in any of some windows, as the fewest windows, in the order of the run."""
+    spans: list[tuple[int, int]] = []
+    for start, stop in sorted(((part.start, part.stop) for window in windows for part in window.parts), reverse=True):
+        if spans and start >= spans[-1][1] - 1:
+            spans[-1] = (spans[-1][0], min(spans[-1][1], stop))
+        else:
+            spans.append((start, stop))
+    return tuple(Window(start, start - stop + 1) for start, stop in spans)
+
+
 def count_steps(windows: Iterable[Window | Windows]) -> int:
     """Count the steps that lie in any of some windows, without listing them."""
-    total, covered = 0, 0
-    for stop, start in sorted((part.stop, part.start) for window in windows for part in window.parts):
-        total += max(0, start - max(stop - 1, covered))
-        covered = max(covered, start)
-    return total
+    return sum(part.length for part in joined(windows))

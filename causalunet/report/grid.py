@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from causalunet.analysis.curves import curve
+from causalunet.analysis.selection import outcomes
+from causalunet.analysis.sweeps import edited_windows
+from causalunet.design.windows import Window
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
 from causalunet.report.chosen import baseline_images
@@ -77,7 +81,7 @@ def plot_grid(
     data = data.sel({by: _rows(data[by].values, rows, by)})
     baseline = baseline_images(results, data[SAMPLE])
     images = np.concatenate([baseline.values[None], data["image"].transpose(by, SAMPLE, ...).values])
-    labels = ["baseline", *_row_labels(data, by)]
+    labels = ["baseline", *_row_labels(data, by, outcomes(results))]
     height, width = (_CELL * size / max(images.shape[-2:]) for size in images.shape[-2:])
     titles = [wrap(caption, width, _FONT, lines=5) for caption in captions(data)]
     above = line_height(_FONT) * max(len(title.splitlines()) for title in titles)
@@ -106,16 +110,19 @@ def _rows(known: NDArray[Any], rows: Sequence[Any] | None, by: str) -> list[Any]
     return list(dict.fromkeys(rows)) if by == INTERVENTION else sorted(set(rows), reverse=by == "start")
 
 
-def _row_labels(data: xr.Dataset, by: str) -> list[str]:
-    """The steps of each window, or its start where there are several windows; else the value of the row."""
+def _row_labels(data: xr.Dataset, by: str, every: xr.Dataset) -> list[str]:
+    """The steps of each intervention, or the first where they are not in one piece; else the value of the row."""
     if by == INTERVENTION:
         return [wrap(str(label), _LABELS - 0.1, _LABEL_FONT, lines=4) for label in data[by].values]
     if by not in ("start", "length"):
         return [f"{_WORDS.get(by, by)} {value}" for value in data[by].values]
-    starts = np.broadcast_to(data["start"].values, data.sizes[by])
-    lengths = np.broadcast_to(data["length"].values, starts.shape)
-    cuts = np.broadcast_to(data["cuts"].values, starts.shape)
-    return [
-        f"from step {start}" if cut > 1 else f"step {start}" if length == 1 else f"steps {start}-{start - length + 1}"
-        for start, length, cut in zip(starts, lengths, cuts, strict=True)
-    ]
+    names, rows = np.broadcast_to(data[INTERVENTION].values, data.sizes[by]), every[INTERVENTION].values.tolist()
+    return [_steps(every.isel({INTERVENTION: rows.index(str(name))})) for name in names]
+
+
+def _steps(row: xr.Dataset) -> str:
+    own = Window(int(row["start"]), int(row["length"]))
+    first, *others = edited_windows(json.loads(str(row["spec"].values))) or (own,)
+    if others:
+        return f"from step {first.start}"
+    return f"step {first.start}" if first.length == 1 else f"steps {first.start}-{first.stop}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from causalunet.design.anatomy import Anatomy
@@ -26,12 +26,15 @@ class Grid:
         Components that are summarised.
     activations : tuple of str
         Components whose whole output is stored.
+    placed : tuple of str
+        Places that a store has already, in its order.
     """
 
     interventions: tuple[Intervention, ...]
     samples: tuple[Sample, ...]
     summary: tuple[str, ...]
     activations: tuple[str, ...]
+    placed: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, spec: StudySpec, anatomy: Anatomy) -> Grid:
@@ -41,8 +44,9 @@ class Grid:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Every place that some intervention edits, in the order of the interventions."""
-        return tuple(dict.fromkeys(edit.component for item in self.interventions for edit in item.edits()))
+        """Every place that some intervention edits: those stored, then others in the order of the interventions."""
+        edited = (edit.component for item in self.interventions for edit in item.edits())
+        return tuple(dict.fromkeys((*self.placed, *edited)))
 
     def extended(self, asked: Grid) -> Grid:
         """The grid with all of another added at the ends of its axes."""
@@ -52,6 +56,7 @@ class Grid:
             _joined(self.samples, asked.samples),
             _joined(self.summary, asked.summary),
             _joined(self.activations, asked.activations),
+            self.placed,
         )
 
     def lacking(self, stored: Grid) -> dict[str, list[str]]:
@@ -70,7 +75,7 @@ class Grid:
 
     def aligned(self, spec: StudySpec) -> StudySpec:
         """A study with its interventions in the order of this grid."""
-        return replace(spec, interventions=self.interventions)
+        return spec.with_stored(self.interventions)
 
 
 def _joined(old: tuple[_T, ...], new: tuple[_T, ...]) -> tuple[_T, ...]:

@@ -19,7 +19,7 @@ from causalunet.dims import INTERVENTION
 from causalunet.errors import DamageError
 from causalunet.results.faults import faults_told
 from causalunet.results.metadata import COORDINATES
-from causalunet.results.stored import Stored, check_specs, dims_of
+from causalunet.results.stored import Stored, check_specs, dims_of, renewed_digests
 
 __all__ = ["datasets_of"]
 
@@ -53,6 +53,10 @@ def datasets_of(stored: Stored, where: object) -> dict[str, xr.Dataset]:
     read = [path for path in stored.asynchronous if path == _SPECS or path.rpartition("/")[2] in _SELECTED]
     values = sync(_loaded({path: stored.asynchronous[path] for path in read}, where))
     check_specs(values[_SPECS].tolist(), where)
+    digests = renewed_digests(values[_SPECS].tolist())
+    for path in values if digests else ():
+        if path.rpartition("/")[2] == "digest":
+            values[path][list(digests)] = list(digests.values())
     groups: dict[str, dict[str, xr.Variable]] = {group: {} for group in stored.groups}
     for path, array in stored.arrays.items():
         group, _, name = path.rpartition("/")

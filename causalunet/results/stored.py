@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,7 +28,16 @@ from causalunet.results.grid import Grid
 from causalunet.results.metadata import COORDINATES, array_document, check_group_document, read_document
 from causalunet.results.schema import FORMAT, FORMAT_VERSION, VARIABLES
 
-__all__ = ["Stored", "check_arrays", "check_attributes", "check_imported", "check_specs", "read_stored", "stored_grid"]
+__all__ = [
+    "Stored",
+    "check_arrays",
+    "check_attributes",
+    "check_imported",
+    "check_specs",
+    "read_stored",
+    "renewed_digests",
+    "stored_grid",
+]
 
 _AT_ONCE = 64
 _MOST_MEMBERS = 100
@@ -293,6 +303,22 @@ def _is_spec(value: Any, depth: int) -> bool:
     return isinstance(parts, list) and len(parts) <= MOST_PARTS and all(_is_spec(part, depth + 1) for part in parts)
 
 
+def renewed_digests(texts: Iterable[str]) -> dict[int, str]:
+    """Digests of the stored interventions to which earlier versions gave others, by position.
+
+    These are compositions, whose parts had an order, and windows of several parts, which may touch. Of a kind that is
+    not known here the stored digest stands.
+    """
+    found = {}
+    for position, text in enumerate(texts):
+        spec = json.loads(text)
+        configuration = spec["configuration"]
+        if "parts" in configuration or len(configuration.get("window") or ()) > 1:
+            with suppress(CausalUNetError):
+                found[position] = Intervention.from_json(spec).digest
+    return found
+
+
 def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(is_integer, value))
 
@@ -309,6 +335,7 @@ def stored_grid(stored: Stored, where: object) -> Grid:
     """
     with faults_told(where, "reading the coordinates of"):
         specs, prompts, seeds = (_values(stored, f"outcomes/{name}") for name in ("spec", "prompt", "seed"))
+        places = tuple(_values(stored, "audit/place"))
         summary = _values(stored, "activation_summary/component") if "activation_summary" in stored.groups else []
         components = sorted(path.partition("/")[2] for path in stored.groups if path.startswith(f"{_OF_COMPONENTS}/"))
         documents = [json.loads(text) for text in specs]
@@ -320,7 +347,7 @@ def stored_grid(stored: Stored, where: object) -> Grid:
     except (CausalUNetError, RecursionError) as error:
         raise DamageError(f"{where} is damaged: an intervention cannot be read back ({error!s:.200}).") from error
     samples = tuple(Sample(prompt or NO_PROMPT, seed) for prompt, seed in zip(prompts, seeds, strict=True))
-    return Grid(interventions, samples, tuple(summary), tuple(components))
+    return Grid(interventions, samples, tuple(summary), tuple(components), places)
 
 
 def check_imported(documents: Iterable[Any], where: object) -> None:

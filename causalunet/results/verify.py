@@ -15,6 +15,7 @@ from rich.table import Table
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 
+from causalunet.design.interventions import digest_of
 from causalunet.design.study import StudySpec
 from causalunet.errors import CausalUNetError, DamageError
 from causalunet.results.coverage import Coverage, unrecorded
@@ -227,10 +228,11 @@ def _small(stored: Stored, name: str, check: str, most: float) -> Iterator[Findi
 def _study_problems(stored: Stored, where: object) -> list[str]:
     """Whether the stored study is the one that was run, and has a place for every cell."""
     try:
-        study, grid = StudySpec.from_json(stored.attributes["study"]), stored_grid(stored, where)
+        written = stored.attributes["study"]
+        study, grid = StudySpec.from_stored(written), stored_grid(stored, where)
     except (CausalUNetError, KeyError) as error:
         return [f"the stored study cannot be read: {error!s:.200}"]
-    same = study.digest == stored.attributes.get("digest")
+    same = digest_of(written) == stored.attributes.get("digest")  # as it stands: later versions may write it otherwise
     problems = [] if same else ["the stored study is not the one that its digest names"]
     placed = {item.digest for item in grid.interventions}
     samples = len(set(study.samples) - set(grid.samples))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Collection
 
@@ -25,6 +26,7 @@ from causalunet.design import (
     Zero,
 )
 from causalunet.design.anatomy import u_edges
+from causalunet.design.conflicts import edits_to_json
 
 BLOCKS = 4
 """Encoder blocks, and so decoder blocks and skips, of the anatomy that generated interventions fit."""
@@ -127,5 +129,8 @@ def interventions(draw: st.DrawFn, low: int = 1, high: int = STEPS - 1, depth: i
 def distinct_interventions(most: int = 6) -> st.SearchStrategy[list[Intervention]]:
     """Several interventions that may stand in one study."""
     return st.lists(
-        interventions(), min_size=1, max_size=most, unique_by=(lambda item: item.label, lambda item: item.digest)
+        interventions(),
+        min_size=1,
+        max_size=most,
+        unique_by=(lambda item: item.label, lambda item: json.dumps(edits_to_json(item.edits()))),
     )

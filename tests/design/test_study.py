@@ -24,6 +24,7 @@ from causalunet.design import (
     SkipSteps,
     StudySpec,
     Window,
+    Windows,
     sweep,
 )
 from causalunet.errors import PromptError, SpecError
@@ -159,7 +160,13 @@ def one_step(start: int, **values: Any) -> Intervention:
         ),
         ([Null(Window(9, 1)), "null"], "'null' is not an intervention"),
         ([one_step(9, label="x"), one_step(8, label="x")], "Two interventions have one label, 'x'"),
-        ([one_step(9, label="x"), one_step(9, label="y")], r"Two interventions have one digest, .*\['x', 'y'\]"),
+        (
+            [one_step(9, label="x"), one_step(9, label="y")],
+            r"\['x', 'y'\] are one intervention: they make the same edits",
+        ),
+        ([BLOCK + one_step(4), one_step(4) + BLOCK], "are one intervention: they make the same edits"),
+        ([AblateSkip(1, Window(9, 2)), AblateSkip(1, Windows((Window(9, 1), Window(8, 1))), label="y")], "one interv"),
+        ([AblateSkip(2, Window(9, 2)), AblateSkip(1, Window(9, 2)) + AblateSkip(2, Window(9, 2))], "are one interv"),
         ([one_step(10), one_step(11)], r"Window\(start=11, length=1\) starts above step 10, .* run of 10 steps"),
         ([AblateSkip(1, Window(11, 5)) + one_step(2)], r"starts above step 10.*Choose start in 5 \.\.\. 10"),
         ([SkipSteps(Window(10, 2))], "'skip_steps 10-9' skips step 10, the first of the run.*Start at 9 or lower"),

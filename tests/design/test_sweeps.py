@@ -85,7 +85,7 @@ def test_empty(values: dict[str, Any], message: str) -> None:
             {"bottom": 2, "start": 9, "length": 1},
             "AblateSkip has no field bottom to sweep; it has branch, ",
         ),
-        (Null, {"branch": "cond"}, "Null has no field branch to sweep; it has length, start, window"),
+        (Null, {"branch": "cond"}, "Null has no field branch to sweep; it has components, length, start, window"),
         (Null, {"window": Window(9, 1), "label": "x"}, "Null has no field label to sweep"),
         (Composition, {"start": 3, "length": 1}, "Composition has no field length, start to sweep; it has parts"),
         (AblateSkip, {"top": 2, "start": 9}, "only one of start and length; a window needs both"),

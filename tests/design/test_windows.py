@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from causalunet.design import Window, Windows, cut_relax_cut
-from causalunet.design.windows import windows_from_json, windows_to_json
+from causalunet.design.windows import count_steps, joined, windows_from_json, windows_to_json
 from causalunet.errors import SpecError
 from tests.design.examples import STEPS, single_windows, windows
 
@@ -71,6 +71,21 @@ def test_windows_are_apart_and_in_order(parts: list[Window]) -> None:
     else:
         with pytest.raises(SpecError, match="does not come after"):
             Windows(tuple(parts))
+
+
+@given(st.lists(windows(), max_size=4))
+def test_joined_windows_are_the_fewest_of_the_same_steps(many: list[Window | Windows]) -> None:
+    parts = joined(many)
+    assert [step for part in parts for step in part] == sorted({step for window in many for step in window})[::-1]
+    assert all(earlier.stop > later.start + 1 for earlier, later in pairwise(parts))
+    assert count_steps(many) == len({step for window in many for step in window})
+
+
+@given(windows())
+def test_equal_steps_are_equal_windows(window: Window | Windows) -> None:
+    by_step = Windows(tuple(Window(step, 1) for step in window))
+    assert windows_to_json(by_step) == windows_to_json(window)
+    assert by_step.parts == window.parts
 
 
 def test_windows_that_overlap_by_one_step() -> None:

@@ -15,7 +15,7 @@ from causalunet.analysis import mean_curve
 from causalunet.analysis.phases import phases
 from causalunet.design import AblateBlock, Edit, SkipSteps, Window, cut_relax_cut, sweep
 from causalunet.errors import SpecError, StoreError
-from causalunet.report import plot_phases, plot_trend, series_along
+from causalunet.report import plot_grid, plot_phases, plot_trend, series_along
 from tests.analysis.synthetic import write_results
 
 RELAX = (0, 2, 4, 6)
@@ -44,6 +44,20 @@ def points(ax: Axes, label: str) -> np.ndarray:
 def mean_of(results: xr.DataTree, label: str) -> float:
     outcomes = results["outcomes"].to_dataset()
     return float(outcomes["ssim"].values[outcomes["intervention"].values.tolist().index(label)].mean())
+
+
+def test_rows_of_a_grid_name_the_steps_that_are_edited(results: xr.DataTree, tmp_path: Path) -> None:
+    sums = (
+        Edit("skip.1", Window(9, 2)) + Edit("skip.0", Window(5, 1)),
+        Edit("skip.1", Window(12, 3)) + Edit("skip.0", Window(11, 3)),
+        Edit("skip.1", Window(4, 1)) + Edit("skip.0", Window(4, 1)),
+    )
+    chosen = {"intervention": [item.label for item in sums]}
+    figure = plot_grid(write_results(tmp_path / "sums.zarr", sums), chosen, samples=1)
+    labels = [ax.get_ylabel() for ax in figure.axes]
+    assert labels == ["baseline", "steps 12-9", "from step 9", "step 4"]
+    cuts = plot_grid(results, {"intervention": LABELS[:2]}, by="length", samples=1)
+    assert [ax.get_ylabel() for ax in cuts.axes] == ["baseline", "from step 15", "steps 15-10"]
 
 
 def test_trend_along_length(results: xr.DataTree) -> None:

@@ -15,10 +15,12 @@ __all__ = ["NO_PROMPT", "NoPrompt", "imagenet", "imagenet_classes"]
 
 
 class NoPrompt(str):
-    """Type of `NO_PROMPT`; there is one value of it.
+    """An open sample: the model is given no condition, so nothing but the noise decides what the image shows.
 
-    To a model it is the empty text, which stands for "no condition". A type of its own tells it from a prompt that is
-    empty by mistake, which studies refuse.
+    Such samples are told apart by their seed: ``prompts=[NO_PROMPT], seeds=range(24)``. They need ``guidance_scale=1``:
+    there is no condition to be guided to. To a model it is the empty text, and stored results hold ``""`` as their
+    prompt. A type of its own, of which there is one value, tells it from a prompt that is empty by mistake, which
+    studies refuse.
     """
 
     __slots__ = ()
@@ -35,11 +37,7 @@ class NoPrompt(str):
 
 
 NO_PROMPT: Final = NoPrompt()
-"""An open sample: the model is given no condition, so nothing but the noise decides what the image shows.
-
-Such samples are told apart by their seed: ``prompts=[NO_PROMPT], seeds=range(24)``. Stored results hold ``""`` as their
-prompt. They need ``guidance_scale=1``: there is no condition to be guided to.
-"""
+"""The one value of `NoPrompt`: a sample without a condition."""
 
 
 @cache

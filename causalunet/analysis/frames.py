@@ -17,7 +17,7 @@ def to_frame(data: xr.Dataset, *names: str) -> pd.DataFrame:
     Parameters
     ----------
     data : xarray.Dataset
-        What a function of `causalunet.analysis` gave, or part of it.
+        What a function of ``causalunet.analysis`` gave, or part of it.
     *names : str
         Variables, in this order. By default all that lie along the same one dimension, or along it and ``bound``.
 

@@ -6,35 +6,34 @@ Writing, planning and reading studies needs no torch; running them does (``pip i
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from causalunet import analysis, prompts
-from causalunet.design import (
-    DDPM,
-    AblateBlock,
-    AblateSkip,
-    Composition,
-    Edit,
-    Identity,
-    Null,
-    Record,
-    Scale,
-    SkipSteps,
-    Window,
-    Windows,
-    Zero,
-    cut_relax_cut,
-    sweep,
-)
-from causalunet.errors import CausalUNetError, MissingExtraError
-from causalunet.prompts import NO_PROMPT
-from causalunet.results import open_results
-from causalunet.shortcut import Shortcut, time_interventions, time_shortcut
-from causalunet.study import Study
-
 if TYPE_CHECKING:
-    from causalunet import report
+    from causalunet import analysis, prompts, report
+    from causalunet.design import (
+        DDPM,
+        AblateBlock,
+        AblateSkip,
+        Composition,
+        Edit,
+        Identity,
+        Null,
+        Record,
+        Scale,
+        SkipSteps,
+        Window,
+        Windows,
+        Zero,
+        cut_relax_cut,
+        sweep,
+    )
+    from causalunet.errors import CausalUNetError, MissingExtraError
     from causalunet.models import from_unet, load_model, register
+    from causalunet.prompts import NO_PROMPT
+    from causalunet.results import open_results
+    from causalunet.shortcut import Shortcut, time_interventions, time_shortcut
+    from causalunet.study import Study
 
 __version__ = "0.1.0"
 
@@ -47,6 +46,7 @@ __all__ = [
     "Composition",
     "Edit",
     "Identity",
+    "MissingExtraError",
     "Null",
     "Record",
     "Scale",
@@ -69,19 +69,58 @@ __all__ = [
     "time_shortcut",
 ]
 
-_NEEDS_TORCH = dict.fromkeys(("from_unet", "load_model", "register"), "causalunet.models")
+_HOMES = {
+    "causalunet.design": (
+        "DDPM",
+        "AblateBlock",
+        "AblateSkip",
+        "Composition",
+        "Edit",
+        "Identity",
+        "Null",
+        "Record",
+        "Scale",
+        "SkipSteps",
+        "Window",
+        "Windows",
+        "Zero",
+        "cut_relax_cut",
+        "sweep",
+    ),
+    "causalunet.errors": ("CausalUNetError", "MissingExtraError"),
+    "causalunet.models": ("from_unet", "load_model", "register"),
+    "causalunet.prompts": ("NO_PROMPT",),
+    "causalunet.results": ("open_results",),
+    "causalunet.shortcut": ("Shortcut", "time_interventions", "time_shortcut"),
+    "causalunet.study": ("Study",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch, or matplotlib, when it is first asked for."""
-    if name == "report":
-        return import_module("causalunet.report")
-    if name not in _NEEDS_TORCH:
+    """Import a name when it is first asked for: some need torch or matplotlib, and all of them take a while."""
+    if name not in _HOME and not _is_submodule(name):
         raise AttributeError(f"module 'causalunet' has no attribute {name!r}")
+    home = _HOME.get(name)
     try:
-        return getattr(import_module(_NEEDS_TORCH[name]), name)
+        found = getattr(import_module(home), name) if home else import_module(f"causalunet.{name}")
     except ModuleNotFoundError as error:
+        if (error.name or "causalunet").startswith("causalunet"):
+            raise
+        from causalunet.errors import MissingExtraError
+
         raise MissingExtraError(
             f"causalunet.{name} needs {error.name}, which is not installed. Install the extra: "
             "pip install 'causalunet[run]'."
         ) from error
+    globals()[name] = found
+    return found
+
+
+def _is_submodule(name: str) -> bool:
+    return name.isidentifier() and not name.startswith("_") and find_spec(f"causalunet.{name}") is not None
+
+
+def __dir__() -> list[str]:
+    """Names for use, and what Python asks of every module."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

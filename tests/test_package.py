@@ -109,6 +109,33 @@ def test_public_names_are_documented(path: Path) -> None:
     assert not missing, f"{relative(path)} has public names without a docstring: {', '.join(missing)}"
 
 
+def test_names_of_the_package_are_those_for_use() -> None:
+    names = [name for name in dir(causalunet) if not name.startswith("__")]
+    assert names == sorted(causalunet.__all__)
+    assert all(getattr(causalunet, name) is not None for name in names)
+
+
+def test_lazy_names_are_what_type_checkers_see() -> None:
+    module = parse(PACKAGE / "__init__.py")
+    (seen,) = (node for node in module.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = [node for node in seen.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: node.module for node in imports for alias in node.names if node.module != "causalunet"}
+    assert homes == causalunet._HOME
+    submodules = {alias.name for node in imports for alias in node.names if node.module == "causalunet"}
+    assert set(causalunet.__all__) == {*homes, *submodules}
+
+
+def test_modules_below_the_package_are_found() -> None:
+    code = "import causalunet as cu; print(cu.schedule.__name__, cu.study.__name__, cu.Study.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("causalunet.schedule causalunet.study Study\n", "")
+
+
+@pytest.mark.parametrize("name", ["absent", "a.b", "", "1"])
+def test_what_is_no_name_of_the_package_is_no_attribute(name: str) -> None:
+    assert not hasattr(causalunet, name)
+
+
 def test_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert causalunet.__version__ == project["version"]

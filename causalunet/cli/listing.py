@@ -29,15 +29,16 @@ _MARKS = ("zarr.json", "snapshots")
 def ls(options: argparse.Namespace) -> Exit:
     """List stores, or the variables of one."""
     place = options.place or ("results" if Path("results").is_dir() else ".")
-    folder = Location.parse(place).folder
+    where = Location.parse(place)
+    folder = where.folder
     if folder is None or _is_store(folder):
         return _list_store(place, options)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise StoreError(f"{folder} {what}. Give a results store, or a folder that holds some.")
+        raise StoreError(f"{where} {what}. Give a results store, or a folder that holds some.")
     if options.history or options.at:
-        raise StoreError(f"{folder} is a folder, not a results store; only a store has a history and tags.")
-    return _list_folder(folder)
+        raise StoreError(f"{where} is a folder, not a results store; only a store has a history and tags.")
+    return _list_folder(folder, where)
 
 
 def stores_below(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
@@ -65,7 +66,7 @@ def _is_store(folder: Path) -> bool:
     return any((folder / mark).exists() for mark in _MARKS)
 
 
-def _list_folder(folder: Path) -> Exit:
+def _list_folder(folder: Path, where: Location) -> Exit:
     rows, worst = [("cells", "size", "changed", "model", "study", "store", "tags")], Exit.DONE
     for path in stores_below(folder):
         try:
@@ -89,7 +90,7 @@ def _list_folder(folder: Path) -> Exit:
         shown = len(rows[0]) if any(row[-1] for row in rows[1:]) else len(rows[0]) - 1
         tell("\n".join(aligned([row[:shown] for row in rows], right=(0, 1))))
     elif worst == Exit.DONE:
-        tell(f"No results stores in {folder}, down to {_DEPTH} folders below it.")
+        tell(f"No results stores in {where}, down to {_DEPTH} folders below it.")
     return worst
 
 

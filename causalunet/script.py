@@ -12,6 +12,7 @@ from typing import Any
 import xarray as xr
 from rich.console import Console
 
+from causalunet.console import make_console
 from causalunet.errors import CausalUNetError, StoreError
 from causalunet.results.store import open_results
 from causalunet.study import Study
@@ -118,13 +119,13 @@ def run_script(
     parser.add_argument("--overwrite", action="store_true", help="replace results of another version of the study")
     options = parser.parse_args(arguments)
     size = options.size or next(iter(sizes))
-    console, folder = Console(), Folder(here, size, options.output)
+    console, folder = make_console(), Folder(here, size, options.output)
     try:
         made = sizes[size](folder)
         studies = {"": made} if isinstance(made, Study) else made
         results = {}
         for part, study in studies.items():
-            console.print(str(study.plan()), highlight=False, soft_wrap=True)
+            console.print(str(study.plan()), highlight=False, markup=False, soft_wrap=True)
             results[part] = study.run(folder.store_of(part), overwrite=options.overwrite)
         draw(results[""] if isinstance(made, Study) else results, folder, console)
         for part, found in results.items():
@@ -133,10 +134,10 @@ def run_script(
         console.print("Interrupted. What was committed stays; the same command goes on after it.")
         sys.exit(130)
     except CausalUNetError as error:
-        Console(stderr=True).print(str(error), highlight=False, markup=False, soft_wrap=True)
+        make_console(stderr=True).print(str(error), highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
     stores = ", ".join(str(folder.store_of(part)) for part in studies)
-    console.print(f"Results: {stores}   figures: {folder.figures}", highlight=False, soft_wrap=True)
+    console.print(f"Results: {stores}   figures: {folder.figures}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _write_page(results: xr.DataTree, path: Path, question: str) -> None:

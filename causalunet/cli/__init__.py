@@ -1,26 +1,20 @@
-"""The command ``causalunet``: run studies, go on with them, look at, check and pass on what is stored."""
+"""The command ``causalunet``: run studies, go on with them, look at, check and pass on what is stored.
+
+Nothing is imported here that takes long, so that Ctrl-C is answered from the beginning on.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
-import shlex
+import signal
 import sys
-import traceback
-from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 
-from causalunet.cli import listing, models, running, stores
 from causalunet.cli.exits import Exit
-from causalunet.cli.printing import complain, told_warnings
-from causalunet.errors import CausalUNetError
 
 __all__ = ["main"]
-
-_EXITS = "exit status: 0 done, 1 verify found problems, 2 error, 3 incomplete, 130 interrupted; see docs/cli.md"
-_STORE = "folder, or address such as s3://bucket/prefix"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,132 +30,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status, see `Exit`. Errors are told in one line.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments is None:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(AttributeError, ValueError):
-                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    options = _parser().parse_args(given)
+    if arguments is not None:
+        from causalunet.cli.commands import give
+
+        return give(arguments)
+    _open_what_is_closed()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    with _interrupted_at_once():
+        from causalunet.cli.commands import give
+    return give(sys.argv[1:])
+
+
+def _open_what_is_closed() -> None:
+    """Let standard streams that were closed lead nowhere.
+
+    Otherwise the next file that is opened, maybe one of a store, gets their number, and what libraries print is written
+    into it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # a file gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open to the end
+
+
+@contextmanager
+def _interrupted_at_once() -> Iterator[None]:
+    """End the process on Ctrl-C while modules are read: some catch whatever is raised then, and nothing is done yet."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"causalunet: interrupted before anything was done.\n")
+        os._exit(Exit.INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, leave)
     try:
-        with told_warnings():
-            code = int(options.command(options))
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        complain(f"interrupted. What was committed stays; to go on: causalunet {shlex.join(given)}")
-        return Exit.INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is flushed into the pipe
-        return Exit.CUT_OFF
-    except Exception as error:
-        if options.traceback:
-            traceback.print_exc()
-        complain(_told(error))
-        return Exit.ERROR
-    return code
-
-
-def _told(error: Exception) -> str:
-    """An error in one line; those that nobody foresaw with the place."""
-    if isinstance(error, ModuleNotFoundError) and not (error.name or "causalunet").startswith("causalunet"):
-        return f"This command needs {error.name}, which is not installed: pip install 'causalunet[run]'."
-    if isinstance(error, CausalUNetError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{Path(frame.filename).name}, line {frame.lineno}"
-    return (
-        f"unexpected {type(error).__name__} in {place}: {error}. This is a fault of causalunet; please report it with "
-        "what 'causalunet --traceback ...' prints."
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="causalunet", description="Causal interventions on diffusion U-Nets.", epilog=_EXITS
-    )
-    parser.add_argument("--traceback", action="store_true", help="with an error, print where it was raised")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    _add_running(commands)
-    _add_looking(commands)
-    _add_passing_on(commands)
-    _add_models(commands)
-    return parser
-
-
-def _add_running(commands: Any) -> None:
-    run = commands.add_parser("run", help="run the study of a file into a results store", epilog=_EXITS)
-    run.add_argument("file", metavar="STUDY", help="a .json file, which is only read, or a .py file, which is executed")
-    run.add_argument("store", metavar="STORE", nargs="?", help=f"{_STORE} (default results/<study>.zarr)")
-    run.add_argument("--study", metavar="NAME", help="which of a file's studies, by variable or by name")
-    run.add_argument("--dry-run", action="store_true", help="print the plan, with an estimate of the time, and stop")
-    run.add_argument("--overwrite", action="store_true", help="replace another study in the store")
-    run.set_defaults(command=running.run)
-    resume = commands.add_parser("resume", help="go on with the study that a store holds", epilog=_EXITS)
-    resume.add_argument("store", metavar="STORE", help=_STORE)
-    resume.set_defaults(command=running.resume)
-    for command in (run, resume):
-        command.add_argument("--retry-failed", action="store_true", help="run cells again that are marked as failed")
-        command.add_argument(
-            "--memory", metavar="BYTES", type=running.byte_count, default=1 << 30, help="such as 4GB (1GiB)"
-        )
-        command.add_argument("--checkpoint", metavar="FILE", help="the model's weights, such as glide's base.pt")
-        command.add_argument("--device", help="where the model runs, such as cuda (default cpu)")
-
-
-def _add_looking(commands: Any) -> None:
-    status = commands.add_parser("status", help="how far studies are, and who is at work on them", epilog=_EXITS)
-    status.add_argument("stores", metavar="STORE", nargs="+", help=_STORE)
-    status.set_defaults(command=stores.status)
-    verify = commands.add_parser("verify", help="read every chunk of a store and check it", epilog=_EXITS)
-    verify.add_argument("--quiet", action="store_true", help="print problems only")
-    verify.set_defaults(command=stores.verify)
-    ls = commands.add_parser("ls", help="list the stores below a folder, or what is in a store", epilog=_EXITS)
-    ls.add_argument("place", metavar="PLACE", nargs="?", help="store or folder (default results, or else .)")
-    ls.add_argument("--history", action="store_true", help="list a store's commits, newest first")
-    ls.set_defaults(command=listing.ls)
-    verify.add_argument("store", metavar="STORE", help=_STORE)
-    for command in (verify, ls):
-        _add_at(command)
-
-
-def _add_passing_on(commands: Any) -> None:
-    export = commands.add_parser("export", help="write a store as plain zarr v3", epilog=_EXITS)
-    export.add_argument("store", metavar="STORE", help=_STORE)
-    export.add_argument("path", metavar="PATH", help="folder that does not exist yet")
-    export.set_defaults(command=stores.export)
-    report = commands.add_parser("report", help="write a study as one HTML page", epilog=_EXITS)
-    report.add_argument("store", metavar="STORE", help=_STORE)
-    report.add_argument("page", metavar="PAGE", nargs="?", help="file ending in .html (default beside the store)")
-    report.add_argument("--title", help="default the name of the study")
-    report.add_argument("--question", help="what the study is to answer")
-    report.add_argument("--threshold", type=float, default=0.8, help="on SSIM, for the figures (0.8)")
-    report.add_argument("--force", action="store_true", help="replace a file that is not such a page")
-    report.set_defaults(command=stores.report)
-    for command in (export, report):
-        _add_at(command)
-
-
-def _add_at(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--at", metavar="TAG", help="tag or commit instead of the newest commit")
-
-
-def _add_models(commands: Any) -> None:
-    listed = commands.add_parser("models", help="list models with their parameters and anatomy")
-    listed.set_defaults(command=models.list_models)
-    evaluate = commands.add_parser("evaluate", help="how often the embedded model draws what its prompt says")
-    evaluate.add_argument("model", choices=["shapes"])
-    evaluate.add_argument("--prompts", type=int, default=200, help="number of prompts drawn at random")
-    evaluate.add_argument("--seed", type=int, default=0, help="seed of the draw")
-    evaluate.add_argument("--steps", type=int, default=100, help="denoising steps")
-    evaluate.add_argument("--guidance", type=float, default=3.0, help="guidance scale")
-    evaluate.add_argument("--held-out", action="store_true", help="only combinations that training never saw")
-    evaluate.add_argument("--checkpoint", help="weights other than those that ship")
-    evaluate.add_argument("--sheet", type=Path, help="write a sheet of samples to this PNG")
-    evaluate.add_argument("--figure", type=Path, help="write the shares with their intervals to this PNG")
-    evaluate.set_defaults(command=models.evaluate)
-    train = commands.add_parser("train", help="train the embedded model or the factor reader, resumable")
-    train.add_argument("model", choices=["shapes", "reader"])
-    train.add_argument("--directory", type=Path, help="checkpoint, log and weights (default training/<model>)")
-    train.add_argument("--iterations", type=int, help="length of the run")
-    train.set_defaults(command=models.train)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from causalunet.cli.exits import Exit
+from causalunet.cli.printing import tell
+from causalunet.console import make_console, print_table
 from causalunet.progress import show_progress
 
 __all__ = ["evaluate", "list_models", "train"]
-
-_console = Console()
 
 
 def list_models(options: argparse.Namespace) -> Exit:
@@ -37,7 +36,7 @@ def list_models(options: argparse.Namespace) -> Exit:
             f"{anatomy.flops / 1e9:.1f}",
             entry.weights,
         )
-    _console.print(table)
+    print_table(table, make_console())
     return Exit.DONE
 
 
@@ -63,18 +62,18 @@ def evaluate(options: argparse.Namespace) -> Exit:
     table.add_column("read as asked", justify="right")
     for factor, share in evaluation.shares.items():
         table.add_row(factor, f"{share:.1%}", end_section=factor == "background")
-    _console.print(table)
+    print_table(table, make_console())
     from causalunet import report
 
     if options.sheet:
         report.save(
             report.plot_samples(evaluation.as_results(), samples=min(40, options.prompts), columns=8), options.sheet
         )
-        _console.print(f"sheet written to {options.sheet}", soft_wrap=True)
+        tell(f"sheet written to {options.sheet}")
     if options.figure:
         counts = {"read as asked": evaluation.counts}
         report.save(report.plot_shares(counts, options.prompts, threshold=0.9), options.figure)
-        _console.print(f"figure written to {options.figure}", soft_wrap=True)
+        tell(f"figure written to {options.figure}")
     return Exit.DONE
 
 
@@ -82,8 +81,8 @@ def train(options: argparse.Namespace) -> Exit:
     """Train, printing one line per record; stop at any time and run again to go on."""
     directory = options.directory or Path("training") / options.model
     for record in _records(options.model, directory, options.iterations):
-        _console.print("  ".join(f"{name} {value:.5g}" for name, value in record.items()), highlight=False)
-    _console.print(f"weights: {directory / options.model}.safetensors", soft_wrap=True)
+        tell("  ".join(f"{name} {value:.5g}" for name, value in record.items()))
+    tell(f"weights: {directory / options.model}.safetensors")
     return Exit.DONE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 import sys
 import textwrap
@@ -12,13 +13,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from causalunet.design.limits import plain
-from causalunet.errors import CausalUNetWarning
+from causalunet.errors import CausalUNetWarning, StorageError
 
 __all__ = [
     "ago",
     "aligned",
     "complain",
     "count",
+    "flush",
     "folded",
     "moment",
     "one_line",
@@ -52,7 +54,25 @@ def quoted(value: Any, most: int = 60) -> str:
 
 def tell(text: str = "") -> None:
     """Print lines as they are."""
-    print(plain(text))
+    with _written():
+        print(plain(text))
+
+
+def flush() -> None:
+    """Hand on what was printed."""
+    with _written():
+        sys.stdout.flush()
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # such as a full disk below the file that the output goes to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StorageError(f"What is printed cannot be written to standard output: {error.strerror}.") from error
 
 
 def complain(message: object) -> None:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-
-from rich.console import Console
 
 from causalunet.cli.exits import Exit
 from causalunet.cli.printing import ago, aligned, complain, count, moment, one_line, quoted, size, tell
+from causalunet.console import make_console, print_table
 from causalunet.errors import CausalUNetError, StoreError
 from causalunet.results.location import Location, check_outside
 from causalunet.results.standing import Standing, Tally
 from causalunet.results.store import open_results
 
 __all__ = ["export", "report", "status", "verify"]
-
-_VERDICTS = {Exit.DONE: "sound and complete", Exit.PROBLEMS: "NOT sound", Exit.INCOMPLETE: "sound, not complete"}
 
 
 def status(options: argparse.Namespace) -> Exit:
@@ -44,10 +40,8 @@ def verify(options: argparse.Namespace) -> Exit:
     found = open_results(options.store, at=options.at).verify(quiet=True)
     code = Exit(found.exit_code)
     if not options.quiet:
-        tell(f"{found.where}: {_VERDICTS[code]}")
-        table = found.table()
-        table.title = None
-        Console(file=sys.stdout, highlight=False).print(table)
+        tell(f"{found.where}: {found.verdict}")
+        print_table(found.table(), make_console())
         return code
     for finding in found.findings:
         for problem in finding.problems:

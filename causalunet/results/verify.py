@@ -15,7 +15,9 @@ from rich.table import Table
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 
+from causalunet.console import make_console, print_table
 from causalunet.design.interventions import digest_of
+from causalunet.design.limits import plain
 from causalunet.design.study import StudySpec
 from causalunet.errors import CausalUNetError, DamageError
 from causalunet.results.coverage import Coverage, unrecorded
@@ -92,14 +94,14 @@ class Verification:
             named = list(finding.problems[:_MOST_NAMED])
             if len(finding.problems) > _MOST_NAMED:
                 named.append(f"and {len(finding.problems) - _MOST_NAMED:,} more")
-            table.add_row(finding.check, finding.looked_at, "\n".join(named) or "ok")
+            table.add_row(finding.check, finding.looked_at, plain("\n".join(named)) or "ok")
         return table
 
     def print(self, console: Console | None = None) -> None:
         """Print the verdict and the table."""
-        console = console or Console()
-        console.print(f"{self.where}: {self.verdict}", markup=False, highlight=False, soft_wrap=True)
-        console.print(self.table(), markup=False)
+        console = console or make_console()
+        console.print(plain(f"{self.where}: {self.verdict}"), markup=False, highlight=False, soft_wrap=True)
+        print_table(self.table(), console)
 
     def __str__(self) -> str:
         """Verdict and table as text."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from causalunet.cli import _parser
+from causalunet.cli.commands import _parser
 from causalunet.models.base import _LOADERS
 from tests.cli.conftest import Command
 from tests.without_torch import run_without_torch

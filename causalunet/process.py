@@ -40,13 +40,13 @@ EFFECTS = {
     for effect in (
         Effect(
             "malloc",
-            "glibc keeps freed memory for the next tensor instead of giving it back at once",
+            "glibc keeps freed memory for the next tensor",
             (("MALLOC_MMAP_THRESHOLD_", ""), ("MALLOC_TRIM_THRESHOLD_", ""), ("GLIBC_TUNABLES", "glibc.malloc.")),
         ),
         Effect("icechunk-logs", "icechunk writes no log lines to stdout", (("ICECHUNK_LOG", ""),)),
         Effect(
             "nnsight-backtrace",
-            "nnsight does not replace glibc's backtrace() when it is imported",
+            "nnsight leaves glibc's backtrace() as it is",
             (("NNSIGHT_DISABLE_CPP_BACKTRACE", ""),),
         ),
     )

@@ -17,6 +17,7 @@ BETTER: dict[str, Better] = {"ssim": "higher", "psnr": "higher", "mse": "lower"}
 """Of the outcomes that this package measures."""
 
 SIGN = {"higher": 1, "lower": -1}
+"""Factor by which values are multiplied so that larger ones mean more alike."""
 
 
 def sign_of(values: xr.DataArray, better: Better | None = None) -> int:

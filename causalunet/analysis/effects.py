@@ -103,16 +103,20 @@ def effects(
     values = chosen[variable].transpose(INTERVENTION, SAMPLE).values.astype(np.float64)
     names = _families(results, chosen, family)
     drawn = {"probability": probability, "resamples": resamples, "seed": seed}
-    result = _cost(results, chosen)
-    result = result.assign(_means(values, names, drawn)).assign(_extremes(values, sign, quantiles, chosen[SAMPLE]))
-    for name in ("mean", "sd", "interval", "band", "quantiles", "worst"):
-        result[name].attrs["units"] = chosen[variable].attrs.get("units", "1")
+    result = _cost(results, chosen).assign(_means(values, names, drawn))
+    result = result.assign(_extremes(values, sign, quantiles, chosen[SAMPLE]))
+    _give_units(result, chosen[variable].attrs.get("units", "1"))
     result = result.assign(_against(values, names, sign, threshold, probability))
     result["noise_floor"] = _noise_floor(results, allow_incomplete)
     coords = {"family": (INTERVENTION, names), "quantile": list(map(float, quantiles)), BOUND: list(BOUNDS)}
     attrs = {"variable": variable, "threshold": threshold, "family": family, "samples": values.shape[1]}
     attrs["better"] = "higher" if sign > 0 else "lower"
     return result.assign_coords(coords).assign_attrs(attrs)
+
+
+def _give_units(result: xr.Dataset, units: str) -> None:
+    for name in ("mean", "sd", "interval", "band", "quantiles", "worst"):
+        result[name].attrs["units"] = units
 
 
 def _complete(results: xr.DataTree, variable: str, selection: Mapping[str, Any], allow_incomplete: bool) -> xr.Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -93,17 +94,22 @@ def plot_panels(
             draw_threshold(ax, threshold)
             _mark(ax, marked[position], one, threshold, lasting)
             ax.set_title(f"({_letter(position)}) {panel} = {value}", loc="left")
-        for ax in axes[len(values) :]:
-            ax.set_axis_off()
         step_axis(axes[0], results["baseline"].sizes["step"])
         similarity_axis(axes[: len(values)])
-        for ax in axes[max(0, len(values) - wide) : len(values)]:
-            ax.tick_params(labelbottom=True)
+        _tidy(axes, len(values), wide)
         figure.supxlabel("step at which the intervention starts", fontsize=8)
         label = axis_label("ssim", curves[0]["mean"].attrs)
         figure.supylabel(f"{label}, {band_name(band, curves[0].attrs['samples'])}", fontsize=8)
         legend_above(figure, axes[: len(values)])
     return figure
+
+
+def _tidy(axes: Sequence[Axes], used: int, wide: int) -> None:
+    """Take away the axes that are left over, and number those above them."""
+    for ax in axes[used:]:
+        ax.set_axis_off()
+    for ax in axes[max(0, used - wide) : used]:
+        ax.tick_params(labelbottom=True)
 
 
 def _mark(ax: Axes, start: int | None, curve: xr.Dataset, threshold: float, lasting: bool) -> None:

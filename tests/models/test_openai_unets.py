@@ -29,8 +29,7 @@ from causalunet.schedule import cosine_alpha_bar, linear_alpha_bar
 from tests.execute.reference import Change, blocks, changed, draw
 from tests.models import stand_ins
 
-STEPS, SIZE = 5, 16
-NAMES = ("cat", "dog", "fish")
+STEPS, SIZE, NAMES = 5, 16, ("cat", "dog", "fish")
 
 
 class Words:
@@ -475,8 +474,7 @@ def test_the_baseline_is_that_of_the_official_sampler() -> None:
     case = make("GLIDE")
     diffusion = creation.create_gaussian_diffusion(1000, "squaredcos_cap_v2", str(STEPS))
     prompt, seed = case.prompts[0], 3
-    rows = [case.inputs(prompt), case.inputs("")]
-    text = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    text = {name: torch.cat([given, case.inputs("")[name]]) for name, given in case.inputs(prompt).items()}
 
     def guided(x: Tensor, timesteps: Tensor, **_: Any) -> Tensor:
         cond, uncond = case.unet(x.repeat(2, 1, 1, 1), timesteps.repeat(2), **text).split(1)

@@ -87,8 +87,8 @@ def effects(
     Raises
     ------
     SpecError
-        Nothing fits the selection, the variable has not one number per cell, or which of its values mean more alike is
-        not known; or there are fewer than two samples.
+        Nothing fits the selection, the variable has not one number per cell or no known direction, or there are fewer
+        than two samples.
     StoreError
         Some of the cells failed or were not run yet.
 
@@ -100,23 +100,28 @@ def effects(
     _check(family, quantiles)
     chosen = _complete(results, variable, selection, allow_incomplete)
     sign = sign_of(chosen[variable], better)
-    values = chosen[variable].transpose(INTERVENTION, SAMPLE).values.astype(np.float64)
     names = _families(results, chosen, family)
     drawn = {"probability": probability, "resamples": resamples, "seed": seed}
-    result = _cost(results, chosen).assign(_means(values, names, drawn))
-    result = result.assign(_extremes(values, sign, quantiles, chosen[SAMPLE]))
-    _give_units(result, chosen[variable].attrs.get("units", "1"))
-    result = result.assign(_against(values, names, sign, threshold, probability))
+    result = _cost(results, chosen).assign(_measured(chosen[variable], names, sign, threshold, quantiles, drawn))
     result["noise_floor"] = _noise_floor(results, allow_incomplete)
     coords = {"family": (INTERVENTION, names), "quantile": list(map(float, quantiles)), BOUND: list(BOUNDS)}
-    attrs = {"variable": variable, "threshold": threshold, "family": family, "samples": values.shape[1]}
-    attrs["better"] = "higher" if sign > 0 else "lower"
-    return result.assign_coords(coords).assign_attrs(attrs)
+    attrs = {"variable": variable, "threshold": threshold, "family": family, "samples": chosen.sizes[SAMPLE]}
+    return result.assign_coords(coords).assign_attrs(attrs, better="higher" if sign > 0 else "lower")
 
 
-def _give_units(result: xr.Dataset, units: str) -> None:
+def _measured(
+    cells: xr.DataArray,
+    names: NDArray[Any],
+    sign: int,
+    threshold: float,
+    quantiles: Sequence[float],
+    drawn: Mapping[str, Any],
+) -> dict[str, xr.Variable]:
+    values = cells.transpose(INTERVENTION, SAMPLE).values.astype(np.float64)
+    found = _means(values, names, drawn) | _extremes(values, sign, quantiles, cells[SAMPLE])
     for name in ("mean", "sd", "interval", "band", "quantiles", "worst"):
-        result[name].attrs["units"] = units
+        found[name].attrs["units"] = cells.attrs.get("units", "1")
+    return found | _against(values, names, sign, threshold, drawn["probability"])
 
 
 def _complete(results: xr.DataTree, variable: str, selection: Mapping[str, Any], allow_incomplete: bool) -> xr.Dataset:

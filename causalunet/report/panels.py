@@ -74,10 +74,7 @@ def plot_panels(
     if panel not in known:
         raise SpecError(f"There is no coordinate {panel!r} to make panels of; there are {', '.join(sorted(known))}.")
     values = np.unique(known[panel])
-    options: dict[str, Any] = {
-        "probability": 0.95 if band == "interval" else None,
-        "allow_incomplete": allow_incomplete,
-    }
+    options: Any = {"probability": 0.95 if band == "interval" else None, "allow_incomplete": allow_incomplete}
     chosen_by = [{"kind": kind, **selection, panel: value.item()} for value in values]
     curves = [mean_curve(results, **options, **one) for one in chosen_by]
     criterion = Criterion(threshold=threshold)

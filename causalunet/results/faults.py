@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 
 import icechunk
 
-from causalunet.errors import CausalUNetError, DamageError, StorageError, WriteConflictError
+from causalunet.errors import CausalUNetError, DamageError, StorageError, StoreError, WriteConflictError
 from causalunet.results.location import Location
 
-__all__ = ["check_there", "faults_told"]
+__all__ = ["check_there", "faults_told", "is_newer", "newer_format"]
 
 _SYSTEM = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -48,6 +51,8 @@ _NETWORK = (
 
 _EXHAUSTED = ("can't start new thread", "cannot allocate memory", "memory allocation", "out of memory")
 _OF_A_STORE = ("refs", "snapshots", "zarr.json")
+_NEWER = re.compile(r"uses Icechunk (v\d+ format|format version \d+)")
+"""What the engine says of a format that it does not know."""
 
 
 @contextmanager
@@ -71,6 +76,8 @@ def faults_told(where: object, doing: str, *, writing: bool = False) -> Iterator
         Another process wrote the same part.
     StorageError
         Storage refused: disk full, no permission, no network; or the store was deleted meanwhile.
+    StoreError
+        It is in a format that the installed storage engine does not know.
     DamageError
         Anything else, while reading: the bytes are not what they should be.
     """
@@ -102,6 +109,24 @@ def check_there(where: Location) -> None:
         )
 
 
+def is_newer(error: icechunk.IcechunkError) -> bool:
+    """Whether the engine does not know the format of a store."""
+    return _NEWER.search(" ".join(str(error).split())) is not None
+
+
+def newer_format(where: object) -> StoreError:
+    """Make the error of a store in a format that the installed engine does not know."""
+    python = ".".join(map(str, sys.version_info[:2]))
+    way = "install a newer one (pip install --upgrade icechunk)"
+    if sys.version_info < (3, 12):
+        way = f"use Python 3.12 or later, since Python {python} gets no newer one"
+    return StoreError(
+        f"{where} is not damaged, but written in a newer format of icechunk, and version {version('icechunk')}, which "
+        f"is installed here, does not read it. To open it, {way}. Or export it where it opens (causalunet export): "
+        "every version opens an export."
+    )
+
+
 def _is_exhausted(error: BaseException) -> bool:
     return any(words in str(error).lower() for words in _EXHAUSTED)
 
@@ -110,24 +135,31 @@ def told(error: BaseException, where: object, doing: str, *, writing: bool = Fal
     """Make the package's error of one that storage raised."""
     if isinstance(where, Location) and isinstance(error, FileNotFoundError | icechunk.IcechunkError):
         check_there(where)
+    text = " ".join(str(error).split())
+    if isinstance(error, icechunk.IcechunkError) and is_newer(error):
+        return newer_format(where)
     if isinstance(error, icechunk.RebaseFailedError | icechunk.ConflictError):
         return WriteConflictError(
             f"Another process changed {where} in the place that this one was {doing}. Its values stay and nothing "
             "committed is lost; run the same command again to go on from there."
         )
-    text = " ".join(str(error).split())
-    for number, advice in _SYSTEM.items():
-        if getattr(error, "errno", None) == number or f"os error {number})" in text:
-            return StorageError(
-                f"Failed {doing} {where}: {advice}. What was committed can be read; the same command goes on after it."
-            )
-    if isinstance(error, icechunk.IcechunkError) and any(word in text for word in _NETWORK):
-        return StorageError(f"Failed {doing} {where}: the object store refused or could not be reached: {text:.300}")
-    if _is_exhausted(error):
-        return StorageError(f"Failed {doing} {where}: {_SYSTEM[errno.EAGAIN]}. What was committed can be read.")
-    if writing and isinstance(error, OSError):
-        return StorageError(f"Failed {doing} {where}: {text:.300}. What was committed can be read.")
-    return DamageError(
+    return _refused(error, f"{doing} {where}", text, writing=writing) or DamageError(
         f"Failed {doing} {where}: {type(error).__name__}: {text[:300].rstrip('. ')}. The store is damaged there, or "
         "was written by something else; causalunet verify lists all damaged parts."
     )
+
+
+def _refused(error: BaseException, doing: str, text: str, *, writing: bool) -> StorageError | None:
+    """Make the error of storage that did not do what it was asked to, if that is what happened."""
+    for number, advice in _SYSTEM.items():
+        if getattr(error, "errno", None) == number or f"os error {number})" in text:
+            return StorageError(
+                f"Failed {doing}: {advice}. What was committed can be read; the same command goes on after it."
+            )
+    if isinstance(error, icechunk.IcechunkError) and any(word in text for word in _NETWORK):
+        return StorageError(f"Failed {doing}: the object store refused or could not be reached: {text:.300}")
+    if _is_exhausted(error):
+        return StorageError(f"Failed {doing}: {_SYSTEM[errno.EAGAIN]}. What was committed can be read.")
+    if writing and isinstance(error, OSError):
+        return StorageError(f"Failed {doing}: {text:.300}. What was committed can be read.")
+    return None

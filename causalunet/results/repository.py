@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import json
 import re
 import shutil
 import tempfile
@@ -12,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,8 @@ from filelock import FileLock, Timeout
 from zarr.abc.store import Store
 
 from causalunet.errors import DamageError, StorageError, StoreError
-from causalunet.process import left_alone
 from causalunet.results.claims import claims_held
+from causalunet.results.engine import REPO, check_format, check_settings, make, manifests, own_notes, quiet, settings
 from causalunet.results.faults import check_there, faults_told
 from causalunet.results.folder import OF_DISKS, check_folder, holds_results
 from causalunet.results.location import Location, check_outside
@@ -49,7 +47,7 @@ _PARTS = {
     _REFS,
     "snapshots",
     "transactions",
-    "repo",
+    REPO,
     "overwritten",
     _LOCKS,
     SUMS,
@@ -100,7 +98,7 @@ class Repository:
         Raises
         ------
         StoreError
-            There is something else at the location.
+            There is something else at the location, or a store that the installed engine does not read.
         """
         folder = location.folder
         if folder is not None:
@@ -108,23 +106,25 @@ class Repository:
                 return False
             _check_kind(folder, location)
             check_folder(folder)
-        _quiet()
+        quiet()
         with faults_told(location, "looking for a store at"):
             found = icechunk.Repository.exists(location.storage())
-        if not found and folder is not None and holds_results(folder):
+        if not found and folder is None:
+            check_format(location)
+        elif not found and folder is not None and holds_results(folder):
             raise DamageError(
-                f"{location} is damaged: it holds results, and lacks the folder refs that says which. Restore that "
-                "folder from a copy of the store; nothing is written over it."
+                f"{location} is damaged: it holds results, and lacks the folder refs that says which (or the file "
+                f"{REPO}, where icechunk 2 made it). Restore that from a copy of the store; nothing is written over it."
             )
         return found
 
     @classmethod
     def open(cls, location: Location) -> Repository:
         """Open a store that exists; chunks outside of it are never followed."""
-        _quiet()
+        quiet()
         with faults_told(location, "opening"):
-            _check_settings(location)
-            return cls(location, icechunk.Repository.open(location.storage(), config=_config()))
+            check_settings(location)
+            return cls(location, icechunk.Repository.open(location.storage(), config=settings()))
 
     @classmethod
     def create(cls, location: Location, lay_out: Callable[[Repository], None]) -> Repository:
@@ -136,7 +136,7 @@ class Repository:
         lay_out : callable
             Commits what every store holds from the start. In a folder, nothing is seen at the location before.
         """
-        _quiet()
+        quiet()
         folder = location.folder
         if folder is None:
             with faults_told(location, "creating"):
@@ -153,7 +153,7 @@ class Repository:
         try:
             beside = Location(made / folder.name, given=str(location))
             with faults_told(location, "creating"):
-                cls._make(beside)
+                make(beside)
             lay_out(cls.open(beside))
             with faults_told(location, "creating"):
                 cls._put(made / folder.name, folder, location)
@@ -169,7 +169,7 @@ class Repository:
                 made.rename(folder)
                 return
         with cls._locked(location, "layout"):
-            if (folder / _REFS).exists():
+            if (folder / _REFS).exists() or (folder / REPO).exists():
                 return
             for part in sorted(made.iterdir(), key=lambda part: part.name == _REFS):
                 if part.is_file() or part.name == _REFS:
@@ -184,7 +184,7 @@ class Repository:
     def _make_first(cls, location: Location) -> None:
         """Make a store in an object store, or wait for another process that makes it."""
         try:
-            cls._make(location)
+            make(location)
         except icechunk.IcechunkError as error:
             if not any(words in str(error) for words in _NOT_FIRST):
                 raise
@@ -196,10 +196,6 @@ class Repository:
                 f"{location} holds something that is no results store, or one whose creation was cut off before "
                 "anything was stored. Give another address, or delete what lies there."
             ) from error
-
-    @staticmethod
-    def _make(location: Location) -> None:
-        icechunk.Repository.create(location.storage(), config=_config()).save_config()
 
     def writable(self) -> icechunk.Session:
         """A session that starts from the newest commit."""
@@ -292,7 +288,7 @@ class Repository:
             if self._sums is not None:
                 self._sums.check(f"snapshots/{commit}" for commit in found)
             return [
-                Commit(info.id, info.written_at, info.message, dict(info.metadata), tuple(named.get(info.id, ())))
+                Commit(info.id, info.written_at, info.message, own_notes(info), tuple(named.get(info.id, ())))
                 for info in found.values()
             ]
 
@@ -333,7 +329,7 @@ class Repository:
     def _sum(self, commit: str) -> None:
         """Add the checksums of the engine's files that make a commit."""
         if self._sums is not None:
-            self._sums.add((f"snapshots/{commit}", *self._manifests(commit)))
+            self._sums.add((f"snapshots/{commit}", *manifests(self._handle, commit)))
 
     def _checked(self, session: icechunk.Session) -> Store:
         self._check(session.snapshot_id)
@@ -344,10 +340,7 @@ class Repository:
         if self._sums is not None:
             with faults_told(self.location, "checking"):
                 self._sums.check([f"snapshots/{commit}"])
-                self._sums.check(self._manifests(commit))
-
-    def _manifests(self, commit: str) -> list[str]:
-        return [f"manifests/{entry['id']}" for entry in json.loads(self._handle.inspect_snapshot(commit))["manifests"]]
+                self._sums.check(manifests(self._handle, commit))
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -430,6 +423,7 @@ def _check_kind(folder: Path, location: Location) -> None:
             f"{location} is not a results store that can be written to: it is plain zarr, an export or a store "
             f"of an older causalunet. {_ADVICE}"
         )
+    check_format(location)  # first: newer formats may have files that are not known yet
     with faults_told(location, "looking for a store at"):
         strange = sorted({entry.name for entry in folder.iterdir() if entry.name[0] != "."} - _PARTS - OF_DISKS)
     if strange:
@@ -439,36 +433,3 @@ def _check_kind(folder: Path, location: Location) -> None:
 
 
 _ADVICE = "Give the path of a folder that study.run(...) wrote, or of one that is empty or does not exist yet."
-
-
-@cache
-def _quiet() -> None:
-    """Silence icechunk's logs, unless that is not wanted: they warn of commits without a lock, which these are not."""
-    if not left_alone("icechunk-logs"):
-        icechunk.set_logs_filter("off")  # what goes wrong is raised; logs would repeat a strange store's words
-
-
-def _check_settings(location: Location) -> None:
-    """Refuse settings that no study writes: some lead out of the store, others let reading wait for ever."""
-    stored, own = icechunk.Repository.fetch_config(location.storage()), _config()
-    names = (
-        "caching",
-        "get_partial_values_concurrency",
-        "max_concurrent_requests",
-        "storage",
-        "virtual_chunk_containers",
-    )
-    values = {} if stored is None else {name: getattr(stored, name) for name in names}
-    if strange := [name for name, value in values.items() if value is not None and value != getattr(own, name)]:
-        raise DamageError(
-            f"{location} has settings in config.yaml that no study writes: {', '.join(strange)}. It is not opened."
-        )
-
-
-def _config() -> icechunk.RepositoryConfig:
-    config = icechunk.RepositoryConfig.default()
-    config.inline_chunk_threshold_bytes = 0  # every chunk is a file, with a checksum of its own
-    along_first: dict[Any, int] = {icechunk.ManifestSplitDimCondition.Axis(0): 64}
-    sizes = {icechunk.ManifestSplitCondition.AnyArray(): along_first}
-    config.manifest = icechunk.ManifestConfig(splitting=icechunk.ManifestSplittingConfig.from_dict(sizes))
-    return config

@@ -53,6 +53,18 @@ def test_an_object_store_holds_what_a_folder_holds(truth: Truth, bucket: str, mo
     assert (seen.wrong, seen.whole) == ([], True)
 
 
+def test_a_store_of_a_newer_engine_is_told_as_what_it_is(bucket: str) -> None:
+    """Stores in a newer format begin with an object ``repo``; here of a format that nobody knows yet."""
+    address = f"{bucket}/newer"
+    put(f"{address}/repo", "ICE🧊CHUNK".encode() + b"ic-9.0.0".ljust(24) + bytes([3, 6, 1]) + bytes(40))
+    for way in (cu.open_results, small.run):
+        with pytest.raises(StoreError, match="is not damaged, but written in a newer format of icechunk") as told:
+            way(address)
+        assert not isinstance(told.value, DamageError)
+    with pytest.raises(StoreError, match="nothing of causalunet's is there"):
+        cu.open_results(f"{bucket}/nothing")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_groups")
 def test_what_can_be_done_with_a_folder_can_be_done_with_an_object_store(

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.interventions import Intervention
-from causalunet.design.limits import check_keys, check_plain, check_text, is_integer, shown
-from causalunet.design.study import DDPM, StudySpec, listed, sampler_from_json, sampler_to_json
+from causalunet.design.limits import check_keys, check_plain, check_text, is_integer, read_json, shown
+from causalunet.design.study import DDPM, StudySpec, listed, listed_seeds, sampler_from_json, sampler_to_json
 from causalunet.errors import ModelError, SpecError
 from causalunet.plan import BASELINE, make_plan
 from causalunet.schedule import Schedule
@@ -129,7 +129,7 @@ class Shortcut:
 
         return generate(
             listed(prompts),
-            None if seeds is None else tuple(seeds),
+            listed_seeds(seeds),
             model=loaded,
             sampler=self.sampler,
             intervention=self.intervention,
@@ -244,7 +244,7 @@ class Shortcut:
         if len(content) > _MOST_BYTES:
             raise SpecError(f"{path} is too long; a shortcut has at most {_MOST_BYTES} bytes.")
         try:
-            value = json.loads(content)
+            value = read_json(content)
         except (ValueError, RecursionError) as error:
             raise SpecError(f"{path} is not a shortcut: it cannot be read as JSON ({error!s:.200}).") from error
         return cls.from_json(value)
@@ -308,7 +308,7 @@ def time_shortcut(
         loaded,
         shortcut.sampler,
         listed(prompts),
-        None if seeds is None else tuple(seeds),
+        listed_seeds(seeds),
         repeats=repeats,
         traced=traced,
         memory=memory,
@@ -358,7 +358,7 @@ def time_interventions(
         loaded,
         sampler or DDPM(),
         listed(prompts),
-        None if seeds is None else tuple(seeds),
+        listed_seeds(seeds),
         repeats=repeats,
         traced=traced,
         memory=memory,

@@ -58,6 +58,7 @@ def test_saved_file(tmp_path: Path) -> None:
         (b"\xff\xfe", "cannot be read as JSON"),
         (b"[" * 100_000, "cannot be read as JSON"),
         (b"[]", "is not a shortcut"),
+        (b'{"name": "x", "name": "y"}', "the field 'name' stands twice"),
         (b'{"format": "causalunet-shortcut", "version": 9}', "has version 9; this causalunet reads 1"),
         (b'{"format": "causalunet-shortcut", "version": 1, "name": "x"}', "it lacks intervention, sampler"),
         (b" " * (1 << 21), "at most 1048576"),

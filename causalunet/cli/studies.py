@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from causalunet.cli.printing import one_line, quoted
+from causalunet.design.limits import read_json
 from causalunet.errors import CausalUNetError, SpecError
 from causalunet.study import Study
 
@@ -69,7 +70,7 @@ def _of_json(path: Path) -> dict[str, Study]:
     if len(content) > _MOST_BYTES:
         raise SpecError(f"{path} has more than {_MOST_BYTES // 1_000_000} MB; no study is so long.")
     try:
-        value = json.loads(content.decode("utf-8-sig"))
+        value = read_json(content.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise SpecError(f"{path}, line {error.lineno}: not JSON: {error.msg}.") from error
     except (ValueError, RecursionError) as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from causalunet.design.limits import check_keys, is_number, shown
+from causalunet.design.registry import register_name
 from causalunet.errors import SpecError
 
 __all__ = ["Fill", "Identity", "Jump", "Scale", "Zero"]
@@ -31,7 +32,8 @@ class Fill:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super(Fill, cls).__init_subclass__(**kwargs)
-        _REGISTRY[cls.name] = cls
+        if cls.name != Fill.name:  # a base of several fills needs none
+            register_name(_REGISTRY, "fill", cls.name, cls)
 
     def apply(self, value: Any) -> Any:
         """Make what is put in place of a value.

@@ -24,6 +24,7 @@ from causalunet.design.limits import (
     several,
     shown,
 )
+from causalunet.design.registry import register_name
 from causalunet.design.windows import Window, Windows, joined, windows_from_json, windows_to_json
 from causalunet.errors import ComponentError, SpecError
 
@@ -60,9 +61,11 @@ class Intervention:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super(Intervention, cls).__init_subclass__(**kwargs)
-        _REGISTRY[cls.kind] = cls
+        if cls.kind != Intervention.kind:  # a base of several kinds needs none
+            register_name(_REGISTRY, "kind of intervention", cls.kind, cls)
 
     def __post_init__(self) -> None:
+        _check_named(self, "kind", self.kind)
         window = getattr(self, "window", None)
         if window is not None and not isinstance(window, Window | Windows):
             raise SpecError(f"{type(self).__name__} got window={shown(window)}; give a Window or Windows.")
@@ -168,6 +171,7 @@ class Edit(Intervention):
     def __post_init__(self) -> None:
         if not isinstance(self.fill, Fill):
             raise SpecError(f"Edit got fill={shown(self.fill)}; give one of the fills, such as Zero().")
+        _check_named(self.fill, "name", self.fill.name)
         if type(self.fill).apply is Fill.apply and not isinstance(self.fill, Jump):
             raise SpecError(
                 f"The fill {self.fill.name!r} does not say what it puts in place: give its class apply(self, value)."
@@ -445,6 +449,15 @@ def _check_count(owner: str, name: str, value: object) -> None:
         raise SpecError(f"{owner} got {name}={shown(value)}; it must be an integer of at least 1.")
     if value > MOST_BLOCKS:  # type: ignore[operator]
         raise SpecError(f"{owner} got {name}={shown(value)}; no U-Net has more than {MOST_BLOCKS:,} of them.")
+
+
+def _check_named(value: object, attribute: str, name: str) -> None:
+    if not name:
+        owner = type(value).__name__
+        raise SpecError(
+            f"{owner} has no name that results know it by; give the class {attribute}: ClassVar[str] = "
+            f"{owner.lower()!r}."
+        )
 
 
 def _flat(parts: tuple[Intervention, ...]) -> Iterator[Intervention]:

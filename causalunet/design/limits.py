@@ -6,10 +6,12 @@ The limits are far above what anybody runs. With them no spec takes long to read
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import reprlib
 import sys
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, ItemsView, Iterable, KeysView, Set
 from typing import Any
 
 from causalunet.errors import CausalUNetError, SpecError
@@ -29,11 +31,13 @@ __all__ = [
     "MOST_TEXT",
     "check_keys",
     "check_list",
+    "check_ordered",
     "check_plain",
     "check_text",
     "is_integer",
     "is_number",
     "plain",
+    "read_json",
     "several",
     "shown",
 ]
@@ -159,6 +163,25 @@ def check_keys(owner: str, value: Any, known: Collection[str]) -> None:
         raise SpecError(f"{owner} has the fields {listing}, and no field {shown(unknown[0])}.")
 
 
+def read_json(text: str | bytes) -> Any:
+    """Read JSON that somebody may have written by hand.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        It is not JSON, or an object has two values under one name, of which one would be lost.
+    """
+    return json.loads(text, object_pairs_hook=_distinct)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        doubled = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the field {shown(doubled)} stands twice in one object")
+    return found
+
+
 def check_plain(owner: str, value: Any) -> None:
     """Check that a value is of plain JSON types, neither too deep nor too large.
 
@@ -191,18 +214,33 @@ def _is_short(number: int) -> bool:
     return number.bit_length() <= _MOST_BITS
 
 
+def check_ordered(owner: str, name: str, value: Any) -> None:
+    """Check that a value is no set: those are walked in another order by every process.
+
+    Raises
+    ------
+    SpecError
+    """
+    if isinstance(value, Set) and not isinstance(value, KeysView | ItemsView):
+        raise SpecError(
+            f"{owner} got {name}={shown(value)}, a set. Sets have no order, so that the next process would take it for "
+            "something else. Give a list, such as sorted(...)."
+        )
+
+
 def several(owner: str, name: str, value: Any, kind: type, most: int) -> tuple[Any, ...]:
     """Make a tuple of what was given, be it one value of a kind or many.
 
     Raises
     ------
     SpecError
-        It is neither, or there are more than can be.
+        It is neither, has no order, or there are more than can be.
     """
     if isinstance(value, kind):
         return (value,)
     if not isinstance(value, Iterable):
         raise SpecError(f"{owner} got {name}={shown(value)}; give a list.")
+    check_ordered(owner, name, value)
     found = tuple(itertools.islice(value, most + 1))
     if len(found) > most:
         raise SpecError(f"{owner} got more than {most:,} {name}; there can be no more.")

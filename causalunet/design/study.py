@@ -29,7 +29,7 @@ from causalunet.design.windows import Window, count_steps
 from causalunet.errors import PromptError, SpecError
 from causalunet.prompts import NO_PROMPT, NoPrompt
 
-__all__ = ["DDPM", "Record", "Sample", "StudySpec", "listed", "sampler_from_json", "sampler_to_json"]
+__all__ = ["DDPM", "Record", "Sample", "StudySpec", "listed", "listed_seeds", "sampler_from_json", "sampler_to_json"]
 
 _PATTERN = 128
 """Most characters of a component pattern: as many as a component's name can have."""
@@ -40,9 +40,14 @@ def listed(prompts: Iterable[str]) -> tuple[str, ...]:
     return several("The run", "prompts", prompts, str, MOST_SAMPLES)
 
 
-def _integers(values: Any) -> tuple[int, ...]:
+def listed_seeds(seeds: Iterable[int] | None) -> tuple[int, ...] | None:
+    """Seeds as a tuple, if any."""
+    return None if seeds is None else several("The run", "seeds", seeds, str, MOST_SAMPLES)
+
+
+def _integers(owner: str, name: str, values: Any) -> tuple[int, ...]:
     """Make plain integers of NumPy's and Python's; what holds anything else, or is no list, gives none."""
-    found = several("The study", "numbers", () if isinstance(values, int) else values, str, MOST_SAMPLES)
+    found = several(owner, name, () if isinstance(values, int) else values, str, MOST_SAMPLES)
     try:
         return () if any(isinstance(value, bool) for value in found) else tuple(map(operator.index, found))
     except TypeError:
@@ -118,7 +123,7 @@ class Record:
             for pattern in patterns:
                 check_text("Record", name, pattern)
         if self.steps is not None:
-            steps = sorted(set(_integers(self.steps)), reverse=True)
+            steps = sorted(set(_integers("Record", "steps", self.steps)), reverse=True)
             if not steps or len(steps) > MOST_STEPS or max(map(abs, steps)) > LARGEST:
                 raise SpecError(
                     f"Record got steps={shown(self.steps)}; give one or more integers, or None for all steps."
@@ -189,7 +194,7 @@ class StudySpec:
         items = several("The study", "interventions", self.interventions, Intervention, MOST_INTERVENTIONS)
         object.__setattr__(self, "interventions", _with_null(items, self.sampler))
         if self.seeds is not None:
-            seeds = _integers(self.seeds)
+            seeds = _integers("The study", "seeds", self.seeds)
             if not seeds or min(seeds) < 0 or max(seeds) > LARGEST:
                 raise SpecError(f"Seeds are one or more integers of at least 0, below 2**63; got {shown(self.seeds)}.")
             object.__setattr__(self, "seeds", seeds)

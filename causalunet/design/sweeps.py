@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from causalunet.design.interventions import Intervention
+from causalunet.design.limits import check_ordered
 from causalunet.design.windows import Window
 from causalunet.errors import SpecError
 
@@ -24,7 +25,8 @@ def sweep(kind: type[Kind], **values: Any) -> tuple[Kind, ...]:
     kind : type of Intervention
         Such as `AblateBlock`.
     **values
-        A field's value, or a list, tuple or range of values. ``start`` and ``length`` together stand for ``window``.
+        A field's value, or a list, tuple, range or array of values. ``start`` and ``length`` together stand for
+        ``window``.
 
     Returns
     -------
@@ -51,6 +53,8 @@ def sweep(kind: type[Kind], **values: Any) -> tuple[Kind, ...]:
         raise SpecError(
             f"{kind.__name__} has no field {', '.join(unknown)} to sweep; it has {', '.join(sorted(allowed))}."
         )
+    for name, value in values.items():
+        check_ordered(f"The sweep over {kind.__name__}", name, value)
     axes = {name: _axis(value) for name, value in values.items()}
     empty = [name for name, axis in axes.items() if not axis]
     if empty or not axes:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.interventions import Intervention, Null
-from causalunet.design.study import DDPM, StudySpec, listed
+from causalunet.design.study import DDPM, StudySpec, listed, listed_seeds
 from causalunet.design.windows import Window
 from causalunet.execute.batches import micro_batch_size
 from causalunet.execute.images import KeptImages
@@ -72,7 +72,7 @@ def generate(
     spec = StudySpec(
         name="generate",
         prompts=listed(prompts),
-        seeds=None if seeds is None else tuple(seeds),
+        seeds=listed_seeds(seeds),
         sampler=sampler,
         interventions=(intervention or Null(window=Window(1, 1)),),
     )

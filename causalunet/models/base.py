@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy
+from causalunet.design.registry import register_name
 from causalunet.design.study import StudySpec
 from causalunet.errors import ModelError, PromptError
 from causalunet.prompts import NO_PROMPT
@@ -90,10 +91,16 @@ def register(name: str) -> Callable[[Loader], Loader]:
     ----------
     name : str
         Such as ``"shapes"``.
+
+    Raises
+    ------
+    ModelError
+        Another loader has the name. One that is defined again, as by a cell that is run twice, takes its place.
     """
 
     def enter(loader: Loader) -> Loader:
-        _LOADERS[name] = loader
+        loaders: dict[str, Any] = _LOADERS
+        register_name(loaders, "model", name, loader, ModelError)
         return loader
 
     return enter

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet.design.limits import is_integer
+from causalunet.design.limits import check_ordered, is_integer
 from causalunet.errors import ModelError, PromptError
 
 __all__ = ["NO_LABEL", "Prepare", "label_reader"]
@@ -37,7 +37,10 @@ def label_reader(count: int | None, classes: Sequence[str] | None, null: int | N
     ------
     ModelError
         There are not as many names as classes, or no such class.
+    SpecError
+        The names are a set, which has no order.
     """
+    check_ordered("A model", "classes", classes)
     if null is not None and (not is_integer(null) or not 0 <= null < (count or 0)):
         raise ModelError(
             f"null_class={null!r} is no class of this U-Net, which has "

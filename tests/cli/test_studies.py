@@ -68,6 +68,22 @@ def test_one_of_several_is_named_by_variable_or_by_name(tmp_path: Path) -> None:
         read_study(path, "medium")
 
 
+def test_a_field_that_stands_twice_is_refused_at_any_depth(study: cu.Study, tmp_path: Path) -> None:
+    text = json.dumps(study.to_json())
+    for field in ('"name": ', '"steps": ', '"window": ', '"label": '):
+        assert field in text
+        path = written(tmp_path / "twice.json", text.replace(field, f'{field}"other", {field}', 1))
+        with pytest.raises(SpecError, match=rf"twice\.json .*the field {field[1:-3]!r} stands twice in one object"):
+            read_study(path)
+
+
+def test_many_fields_that_stand_twice_are_found_soon(tmp_path: Path) -> None:
+    fields = ", ".join(f'"{number}": 0' for number in range(100_000))
+    path = written(tmp_path / "many.json", f'{{{fields}, "99999": 1}}')
+    with pytest.raises(SpecError, match="the field '99999' stands twice"):
+        read_study(path)
+
+
 WRONG_PYTHON = {
     "syntax": ("import causalunet\n\nstudy = (", r"wrong\.py, line 3: "),
     "error": ("import causalunet\nx = 1\nx / 0\n", r"wrong\.py, line 3: ZeroDivisionError: division by zero"),

@@ -271,7 +271,7 @@ def test_samples_are_counted_before_they_are_made() -> None:
     assert "can have 1,000,000 samples" in refused(cu.Study.from_json, many)
     with pytest.raises(SpecError, match="more than 1,000,000 prompts"):
         StudySpec(name="x", prompts=(str(i) for i in iter(int, 1)), interventions=[Null(Window(5, 1))])
-    with pytest.raises(SpecError, match="more than 1,000,000 numbers"):
+    with pytest.raises(SpecError, match="more than 1,000,000 seeds"):
         StudySpec(name="x", prompts="a", seeds=range(10**12), interventions=[Null(Window(5, 1))])
 
 

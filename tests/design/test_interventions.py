@@ -150,8 +150,10 @@ def test_what_each_kind_edits() -> None:
     assert SkipSteps(WINDOW).edits() == (Edit("unet", WINDOW, Jump()),)
     assert Null(WINDOW).edits() == (Edit("mid", WINDOW, Identity()), Edit("skip.0", WINDOW, Identity()))
     assert Edit("mid", WINDOW).edits() == (Edit("mid", WINDOW, Zero(), "both"),)
-    with pytest.raises(SpecError, match="Intervention does not say what it edits"):
-        Intervention().edits()
+    with pytest.raises(SpecError, match="SkipSteps does not say what it edits; define edits"):
+        Intervention.edits(SkipSteps(WINDOW))
+    with pytest.raises(SpecError, match="Intervention has no name"):
+        Intervention()
 
 
 def test_coordinates() -> None:

@@ -27,7 +27,9 @@ from causalunet.design import (
     Windows,
     sweep,
 )
+from causalunet.design.study import listed, listed_seeds
 from causalunet.errors import PromptError, SpecError
+from causalunet.models.labels import label_reader
 from tests.design.examples import STEPS, distinct_interventions
 
 BLOCK = AblateBlock(1, Window(9, 3))
@@ -229,6 +231,35 @@ def test_record_sorts_its_steps_and_takes_one_pattern() -> None:
 def test_record_refuses(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         Record(**values)
+
+
+SETS = ({"one", "two"}, frozenset({"one", "two"}), {"one": 1}.keys() - {"two"})
+
+
+@pytest.mark.parametrize(
+    ("what", "make"),
+    [
+        ("prompts", lambda given: spec(prompts=given)),
+        ("seeds", lambda given: spec(seeds=given)),
+        ("interventions", lambda given: spec(interventions=given)),
+        ("activations", lambda given: Record(activations=given)),
+        ("summary", lambda given: Record(summary=given)),
+        ("steps", lambda given: Record(steps=given)),
+        ("components", lambda given: Null(Window(9, 1), components=given)),
+        ("bottom", lambda given: sweep(AblateBlock, bottom=given, window=Window(9, 1))),
+        ("prompts", listed),
+        ("seeds", listed_seeds),
+        ("classes", lambda given: label_reader(2, given)),
+    ],
+)
+@pytest.mark.parametrize("given", SETS, ids=lambda given: type(given).__name__)
+def test_sets_have_no_order_that_another_process_could_keep(what: str, make: Any, given: Any) -> None:
+    with pytest.raises(SpecError, match=rf"got {what}=.*, a set\. Sets have no order.*Give a list"):
+        make(given)
+
+
+def test_keys_of_a_dict_have_an_order() -> None:
+    assert spec(prompts={"a cross": 1, "a circle": 2}.keys()).prompts == ("a cross", "a circle")
 
 
 @pytest.mark.parametrize("steps", [(0, 5), (11,)])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from causalunet.errors import SpecError
 
-__all__ = ["SSIM_DEFINITION", "Moments", "moments", "mse", "psnr", "ssim"]
+__all__ = ["SSIM_DEFINITION", "Moments", "check_size", "moments", "mse", "psnr", "ssim"]
 
 _TAPS, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
 
@@ -52,10 +52,16 @@ def _band(size: int) -> NDArray[np.float32]:
     return band.astype(np.float32)
 
 
-def _blur(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    height, width = images.shape[-2:]
+def check_size(shape: tuple[int, ...]) -> None:
+    """Raise `SpecError` if images, (..., y, x), are too small for SSIM."""
+    height, width = shape[-2:]
     if min(height, width) < _TAPS:
         raise SpecError(f"SSIM needs images of at least {_TAPS} x {_TAPS} pixels; got {height} x {width}.")
+
+
+def _blur(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    check_size(images.shape)
+    height, width = images.shape[-2:]
     return np.asarray(_band(height) @ images @ _band(width).T, dtype=np.float32)
 
 

@@ -12,6 +12,7 @@ from causalunet.analysis.criteria import Criterion, chosen_criterion
 from causalunet.design.families import Axis, families
 from causalunet.design.study import StudySpec
 from causalunet.errors import MissingExtraError
+from causalunet.metrics import check_size
 from causalunet.plan import Plan, make_plan
 from causalunet.provenance import calling_source
 from causalunet.results.location import Location
@@ -77,8 +78,9 @@ class Study(StudySpec):
             What the model cannot do is told here, before anything runs.
         """
         model = model if model is not None else load_registered(self.model)
-        from causalunet.models.base import check_samples
+        from causalunet.models.checking import check_samples
 
+        check_size(model.image_shape)
         check_samples(model, self)
         schedule = Schedule.spaced(model.alpha_bar, self.sampler.steps)
         plan = make_plan(self, model.anatomy, schedule, model.image_shape)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from causalunet.models.base import DiffusionModel
+from causalunet.models.checking import device_of, encoded
 from causalunet.plan import Plan
 from causalunet.sampler import guide
 
@@ -44,17 +45,17 @@ def drift(
         Largest absolute difference of eps.
     """
     scale = plan.spec.sampler.guidance_scale
-    device = next(model.unet.parameters()).device
+    device = device_of(model.unet)
     found = np.zeros(len(prompts), np.float32)
     with torch.inference_mode():
-        empty = model.encode([""])
+        empty = encoded(model, [""]) if scale != 1.0 else ()
         for index, prompt in enumerate(prompts):
             state = torch.from_numpy(x[index : index + 1]).to(device)
-            context: tuple[Tensor, ...] = model.encode([prompt])
+            context: tuple[Tensor, ...] = encoded(model, [prompt])
             if scale != 1.0:
                 state = torch.cat([state, state])
                 context = tuple(torch.cat(pair) for pair in zip(context, empty, strict=True))
             timesteps = torch.full((len(state),), float(plan.schedule.timestep(step)), device=device)
-            plain = guide(model.unet(state, timesteps, *context), scale).eps
-            found[index] = np.abs(plain.float().cpu().numpy() - eps[index]).max()
+            plain = guide(model.unet(state, timesteps, *context).float(), scale).eps
+            found[index] = np.abs(plain.cpu().numpy() - eps[index]).max()
     return found

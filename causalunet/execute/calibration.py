@@ -9,6 +9,7 @@ import torch
 from causalunet.execute.batches import mean_batch_size, micro_batch_size
 from causalunet.execute.trace import TracedUNet
 from causalunet.models.base import DiffusionModel
+from causalunet.models.checking import device_of, encoded
 from causalunet.plan import Action, Plan
 
 __all__ = ["calibrate"]
@@ -30,8 +31,8 @@ def calibrate(model: DiffusionModel, plan: Plan, budget: int, repeats: int = 2) 
     most = micro_batch_size(model.anatomy, budget, rows_per_sample)
     rows = mean_batch_size(plan, budget, most) * rows_per_sample
     unet = TracedUNet(model.unet, model.anatomy)
-    context = tuple(part.expand(rows, *part.shape[1:]) for part in model.encode([""]))
-    device = context[0].device
+    context = tuple(part.expand(rows, *part.shape[1:]) for part in encoded(model, plan.spec.prompts[:1]))
+    device = device_of(model.unet)
     x = torch.zeros(rows, *model.image_shape, device=device)
     timesteps = torch.zeros(rows, device=device)
     elapsed = []

@@ -17,7 +17,8 @@ from causalunet.execute.installed import InstalledUNet
 from causalunet.execute.lockstep import Block, run_block
 from causalunet.execute.trace import TracedUNet
 from causalunet.execute.visits import UNetCaller
-from causalunet.models.base import DiffusionModel, check_samples, load_model
+from causalunet.models.base import DiffusionModel, load_model
+from causalunet.models.checking import check_samples
 from causalunet.plan import BASELINE, make_plan
 from causalunet.schedule import Schedule
 

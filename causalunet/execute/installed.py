@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from causalunet.design.anatomy import Anatomy
 from causalunet.errors import SpecError
 from causalunet.execute.allocator import keep_freed_memory
+from causalunet.execute.precision import OutputTypes
 from causalunet.execute.visits import CallResult, Visit, check_call, fill_edge, filled, lay_out_visits, stand_in
+from causalunet.models.checking import device_of
 from causalunet.plan import Action
 
 __all__ = ["InstalledUNet"]
@@ -31,10 +33,11 @@ class InstalledUNet:
     """
 
     def __init__(self, unet: nn.Module, anatomy: Anatomy) -> None:
-        if next(unet.parameters()).device.type == "cpu":
+        if device_of(unet).type == "cpu":
             keep_freed_memory()
         self._unet, self._anatomy = unet, anatomy
         self._modules = {component.name: unet.get_submodule(component.module) for component in anatomy.components}
+        self._types = OutputTypes(unet, anatomy)
         self._installed = Action()
         self._undo: list[Callable[[], None]] = []
         self._like: Tensor | None = None
@@ -70,6 +73,8 @@ class InstalledUNet:
             )
         if action != self._installed:
             self.remove()
+            if action.dead:
+                self._types.read(arguments)
             for visit in lay_out_visits(self._anatomy, action, ()):
                 self._install(visit)
             self._installed = action
@@ -112,7 +117,7 @@ class InstalledUNet:
     def _stand_in(self, visit: Visit) -> Tensor:
         like = self._now()
         self._fired.update([visit.component.name] if visit.output_fills else [])
-        return stand_in(visit, like.shape[0], like)
+        return stand_in(visit, like.shape[0], like, self._types.of(visit.component.name))
 
     def _edge(self, visit: Visit, given: tuple[Any, ...]) -> tuple[Any, ...]:
         self._now()

@@ -14,6 +14,7 @@ from causalunet.errors import FiringError
 from causalunet.execute.batches import MicroBatch, out_of_memory
 from causalunet.execute.visits import CallResult, UNetCaller
 from causalunet.models.base import DiffusionModel
+from causalunet.models.checking import device_of, encoded
 from causalunet.noise import initial_noise, step_noise
 from causalunet.plan import Action, Call, Plan
 from causalunet.sampler import Prediction, estimate_x0, guide, posterior_step
@@ -64,7 +65,7 @@ class Observer(Protocol):
 
 @dataclass
 class _Context:
-    """Text embeddings of the block's samples and of the empty prompt."""
+    """Text embeddings of the block's samples and, under guidance, of the empty prompt."""
 
     cond: tuple[Tensor, ...]
     uncond: tuple[Tensor, ...]
@@ -106,7 +107,8 @@ class _Walk:
                 self.micro_batch.halve(error)
                 continue
             self._tell(step, traced, pieces, rows.stop - start)
-            parts.append(guide(traced.output, self.plan.spec.sampler.guidance_scale))
+            # The arithmetic of a step is float32, whatever the U-Net computes in.
+            parts.append(guide(traced.output.float(), self.plan.spec.sampler.guidance_scale))
             start = rows.stop
         return Prediction(torch.cat([part.eps for part in parts]), torch.cat([part.fraction for part in parts]))
 
@@ -169,8 +171,9 @@ def run_block(
         How often each edited place was replaced, by (place, step), counted in samples.
     """
     with torch.inference_mode():
-        device = next(model.unet.parameters()).device
-        context = _Context(_encode_once(model, block.prompts), model.encode([""]))
+        device = device_of(model.unet)
+        guided = plan.spec.sampler.rows_per_sample > 1
+        context = _Context(_encode_once(model, block.prompts), encoded(model, [""]) if guided else ())
         size = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch(micro_batch)
         walk = _Walk(model, unet, plan, block, size, observer, advance, context)
         given = states if states is not None else {0: torch.from_numpy(initial_noise(block.seeds, plan.image_shape))}
@@ -240,7 +243,7 @@ def _encode_once(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor,
     """Encode each distinct prompt once and lay the rows out by sample."""
     distinct = list(dict.fromkeys(prompts))
     rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
-    return tuple(part[rows.to(part.device)] for part in model.encode(distinct))
+    return tuple(part[rows.to(part.device)] for part in encoded(model, distinct))
 
 
 def _pieces(calls: Sequence[Call], n: int, rows: slice) -> _Pieces:

@@ -20,6 +20,7 @@ from causalunet.execute.batches import micro_batch_size
 from causalunet.execute.generate import generate
 from causalunet.execute.installed import InstalledUNet
 from causalunet.models.base import DiffusionModel
+from causalunet.models.checking import check_samples, device_of, encoded
 from causalunet.plan import BASELINE, Action, Plan, make_plan
 from causalunet.schedule import Schedule
 
@@ -122,7 +123,7 @@ def shortcut_arms(intervention: Intervention) -> dict[str, Intervention | None]:
     return {**arms, "shortcut": intervention}
 
 
-def count_kernels(model: DiffusionModel, action: Action, samples: int, rows_per_sample: int) -> int:
+def count_kernels(model: DiffusionModel, action: Action, samples: int, rows_per_sample: int, prompt: str = "") -> int:
     """Count the operations on tensors of one U-Net call, views left out.
 
     Parameters
@@ -131,10 +132,12 @@ def count_kernels(model: DiffusionModel, action: Action, samples: int, rows_per_
     action : Action
     samples, rows_per_sample : int
         Batch of the call.
+    prompt : str
+        Of all its rows.
     """
     rows = samples * rows_per_sample
-    context = tuple(part.expand(rows, *part.shape[1:]) for part in model.encode([""]))
-    device = context[0].device if context else next(model.unet.parameters()).device
+    context = tuple(part.expand(rows, *part.shape[1:]) for part in encoded(model, [prompt]))
+    device = device_of(model.unet)
     arguments = (torch.zeros(rows, *model.image_shape, device=device), torch.zeros(rows, device=device), *context)
     with torch.inference_mode(False), torch.no_grad(), InstalledUNet(model.unet, model.anatomy) as unet:
         counter = _Kernels()
@@ -170,6 +173,7 @@ def _plan(
         sampler=sampler,
         interventions=(arm or Null(window=Window(1, 1)),),
     )
+    check_samples(model, spec)
     schedule = Schedule.spaced(model.alpha_bar, sampler.steps)
     return make_plan(spec, model.anatomy, schedule, model.image_shape, runs=(BASELINE if arm is None else 0,))
 
@@ -187,11 +191,13 @@ def _kernels(plans: Mapping[str, Plan], model: DiffusionModel, samples: int) -> 
         times = Counter(call.action for call in plan.calls)
         for action in times:
             if action not in counts:
-                counts[action] = count_kernels(model, action, samples, plan.spec.sampler.rows_per_sample)
+                counts[action] = count_kernels(
+                    model, action, samples, plan.spec.sampler.rows_per_sample, plan.spec.prompts[0]
+                )
         totals.append(sum(counts[action] * n for action, n in times.items()))
     return totals
 
 
 def _device_name(model: DiffusionModel) -> str:
-    device = next(model.unet.parameters()).device
+    device = device_of(model.unet)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy
 from causalunet.execute.allocator import keep_freed_memory
+from causalunet.execute.precision import OutputTypes
 from causalunet.execute.visits import CallResult, Visit, check_call, fill_edge, filled, lay_out_visits, stand_in
+from causalunet.models.checking import device_of
 from causalunet.plan import Action
 from causalunet.process import backtrace_kept
 
@@ -38,11 +40,12 @@ class TracedUNet:
     """
 
     def __init__(self, unet: nn.Module, anatomy: Anatomy) -> None:
-        if next(unet.parameters()).device.type == "cpu":
+        if device_of(unet).type == "cpu":
             keep_freed_memory()
         self._model = NNsight(unet)
         self._anatomy = anatomy
         self._plans: dict[tuple[Action, tuple[str, ...]], tuple[Visit, ...]] = {}
+        self._types = OutputTypes(unet, anatomy)
         self._envoys = {component.name: self._envoy(component.module) for component in anatomy.components}
 
     def __call__(
@@ -67,6 +70,8 @@ class TracedUNet:
             An edit did not fire exactly once.
         """
         visits = self._visits(action, record)
+        if action.dead:
+            self._types.read(arguments)
         journal = _Journal()
         rows = arguments[0].shape[0]
         with self._model.trace(*arguments):
@@ -85,7 +90,7 @@ class TracedUNet:
         """Edit and read one component while the U-Net runs."""
         component, envoy = visit.component, self._envoys[visit.component.name]
         if visit.skip_value:
-            envoy.skip(stand_in(visit, rows, like))
+            envoy.skip(stand_in(visit, rows, like, self._types.of(component.name)))
             journal.fired.update([component.name] if visit.output_fills else [])
             return
         if visit.edge_fills:

@@ -81,11 +81,11 @@ def check_call(action: Action, fired: Counter[str]) -> None:
         )
 
 
-def stand_in(visit: Visit, rows: int, like: Tensor) -> Tensor:
-    """Make what a component that does not run puts out."""
+def stand_in(visit: Visit, rows: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Make what a component that does not run puts out, on the device of a tensor."""
     if visit.skip_value == "placeholder":
-        return like.new_zeros(0, 1, 1, 1)
-    return like.new_zeros(rows, *visit.component.shape)
+        return like.new_zeros(0, 1, 1, 1, dtype=dtype)
+    return like.new_zeros(rows, *visit.component.shape, dtype=dtype)
 
 
 def fill_edge(visit: Visit, value: Tensor, cond_rows: int) -> Tensor:

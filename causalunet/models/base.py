@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy
 from causalunet.design.registry import register_name
-from causalunet.design.study import StudySpec
-from causalunet.errors import ModelError, PromptError
-from causalunet.prompts import NO_PROMPT
+from causalunet.errors import ModelError
 
-__all__ = ["DiffusionModel", "check_samples", "load_model", "model_names", "register"]
+__all__ = ["DiffusionModel", "load_model", "model_names", "register"]
 
 
 @runtime_checkable
@@ -39,7 +37,10 @@ class DiffusionModel(Protocol):
 
     @property
     def unet(self) -> nn.Module:
-        """Called as ``unet(x, timesteps, *context)``; returns noise and variance fraction, (row, 2 * channel, y, x)."""
+        """Called as ``unet(x, timesteps, *context)``; returns noise and variance fraction, (row, 2 * channel, y, x).
+
+        x and timesteps, (row,), are float32, whatever the weights are; timesteps count from 0 as ``alpha_bar`` does.
+        """
         ...
 
     @property
@@ -63,7 +64,10 @@ class DiffusionModel(Protocol):
         ...
 
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
-        """Encode prompts, each once; every tensor has one row per prompt. The empty prompt is "no condition"."""
+        """Encode prompts, each once: a tuple of tensors, one row per prompt, of one shape whatever the batch.
+
+        The empty prompt is "no condition"; it is encoded only for guidance and for samples without a prompt.
+        """
         ...
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
@@ -71,7 +75,7 @@ class DiffusionModel(Protocol):
         ...
 
     def decode(self, x0: Tensor) -> NDArray[np.float32]:
-        """Turn x_0, (sample, channel, y, x), into images in [0, 1] of the same layout."""
+        """Turn x_0, (sample, channel, y, x), into images in [0, 1] of the same shape."""
         ...
 
     def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -131,37 +135,3 @@ def load_model(name: str, **options: Any) -> DiffusionModel:
             "Another model enters by causalunet.models.register, see the how-to on model adapters."
         )
     return _LOADERS[name](**options)
-
-
-_KNOWN = ". If one of its classes stands for none, say which when the model is made: from_unet(..., null_class=)"
-
-
-def check_samples(model: DiffusionModel, spec: StudySpec) -> None:
-    """Check that a model can make the samples of a study: its prompts, those without one, and the guidance.
-
-    Parameters
-    ----------
-    model : DiffusionModel
-        May say that it cannot be guided by an attribute ``guidable`` that is False, and that it makes samples without
-        a condition, or none, by an attribute ``unprompted``; by default it does if it can be guided.
-    spec : StudySpec
-
-    Raises
-    ------
-    PromptError
-        The model cannot read a prompt, or makes no samples without one.
-    ModelError
-        Classifier-free guidance is asked of a model that has nothing to guide from.
-    """
-    guidable = getattr(model, "guidable", True)
-    if NO_PROMPT in spec.prompts and not getattr(model, "unprompted", guidable):
-        raise PromptError(
-            f"The study has samples without a prompt (NO_PROMPT), and nothing that is known of the model "
-            f"{model.name!r} stands for its condition left out. Give every sample a prompt{_KNOWN}."
-        )
-    model.check_prompts(spec.prompts)
-    if spec.sampler.rows_per_sample > 1 and not guidable:
-        raise ModelError(
-            f"Nothing that is known of the model {model.name!r} stands for its condition left out, so classifier-free "
-            f"guidance has nothing to guide from. Give the study sampler=DDPM(guidance_scale=1){_KNOWN}."
-        )

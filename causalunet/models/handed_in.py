@@ -14,6 +14,7 @@ from torch import Tensor
 
 from causalunet.design.anatomy import Anatomy
 from causalunet.errors import ModelError
+from causalunet.models.checking import device_of
 from causalunet.models.checkpoints import fingerprint
 from causalunet.models.labels import Prepare
 from causalunet.models.reading import read_called
@@ -93,7 +94,7 @@ class HandedIn:
 
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
         """Encode prompts, each once: text embeddings, or labels, (prompt,)."""
-        device = next(self.unet.parameters()).device
+        device = device_of(self.unet)
         parts = tuple(torch.from_numpy(part).to(device) for part in self.prepare(prompts))
         if isinstance(self.unet, TextConditionedUNet):
             with torch.inference_mode():

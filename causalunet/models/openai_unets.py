@@ -13,6 +13,7 @@ from torch import nn
 
 from causalunet.errors import ModelError
 from causalunet.models.byte_pairs import padded
+from causalunet.models.checking import check_values
 from causalunet.models.handed_in import HandedIn
 from causalunet.models.labels import Prepare, label_reader
 from causalunet.models.text_to_image import Tokenize
@@ -79,6 +80,7 @@ def from_unet(
         The object is not such a U-Net, computes in half precision, or more must be said of it.
     """
     _check_layout(unet)
+    check_values(unet, f"this {type(unet).__name__}")
     wrapper, prepare = _wrap(unet, tokenize, classes, null_class)
     wrapper.fraction = _fraction(unet, variance)
     size = image_size if image_size is not None else getattr(unet, "image_size", None)

@@ -38,15 +38,15 @@ class Network(nn.Module):
         self.down = nn.ModuleList([Layer(3, 4), Layer(4, 4)])
         self.mid = Layer(4, 4) if middle else None
         self.up = nn.ModuleList([Layer(8 if skips else 4, 4) for _ in range(2)])
-        self.read = nn.Linear(words, 4) if words else None
+        self.read = nn.Linear(words, 1) if words else None
         self.out = nn.Conv2d(4, 6, 1)
 
     def forward(self, x: Tensor, timesteps: Tensor, *context: Tensor) -> Tensor:
         time, kept, h = timesteps[:, None] / 1000, [], x
+        if self.read is not None:
+            time = time + self.read(context[0])
         for layer in self.down:
             h = layer(h, time)
-            if self.read is not None:
-                h = h + self.read(context[0])[..., None, None]
             kept.append(h)
         if self.mid is not None:
             h = self.mid(h, time)

@@ -1,0 +1,49 @@
+"""In which precision the components of a U-Net compute: what stands in for one must be of its type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from causalunet.design.anatomy import Anatomy
+
+__all__ = ["OutputTypes"]
+
+
+class OutputTypes:
+    """Types of what components put out: float32, unless some of the U-Net's weights are not.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+    anatomy : Anatomy
+        Of that U-Net.
+    """
+
+    def __init__(self, unet: nn.Module, anatomy: Anatomy) -> None:
+        self._unet, self._anatomy = unet, anatomy
+        mixed = any(value.is_floating_point() and value.dtype != torch.float32 for value in unet.parameters())
+        self._types: dict[str, torch.dtype] | None = None if mixed else {}
+
+    def read(self, arguments: tuple[Tensor, ...]) -> None:
+        """Call the U-Net with the first row, unless its types are known: the type of weights does not tell."""
+        if self._types is not None:
+            return
+        found: dict[str, torch.dtype] = {}
+
+        def watch(name: str, module: nn.Module) -> Any:
+            return module.register_forward_hook(lambda _module, _given, output: found.update({name: output.dtype}))
+
+        handles = [watch(item.name, self._unet.get_submodule(item.module)) for item in self._anatomy.components]
+        try:
+            self._unet(*(argument[:1] for argument in arguments))
+        finally:
+            for handle in handles:
+                handle.remove()
+        self._types = found
+
+    def of(self, component: str) -> torch.dtype:
+        """Type of what a component puts out."""
+        return (self._types or {}).get(component, torch.float32)

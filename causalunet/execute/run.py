@@ -53,3 +53,4 @@ def run_plan(
         runner.advance, runner.say = shown.advance, shown.say
         runner.fill()
     runner.warn_of_failures()
+    runner.warn_of_noise()

@@ -24,7 +24,7 @@ from causalunet.execute.trace import TracedUNet
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import Plan, make_plan
 from causalunet.results.location import Location
-from causalunet.results.schema import FAILED
+from causalunet.results.schema import DRIFT, FAILED, NULL_DIFFERENCE
 
 __all__ = ["Runner"]
 
@@ -145,6 +145,28 @@ class Runner:
             CausalUNetWarning,
             stacklevel=2,
         )
+
+    def warn_of_noise(self) -> None:
+        """Say so where runs in which nothing is changed differ by more than rounding."""
+        self.writer.refresh()
+        found = {
+            name: float(np.nanmax(values)) if not np.isnan(values := self.writer.read(f"audit/{name}")).all() else 0.0
+            for name in ("null_difference", "drift")
+        }
+        told = []
+        if found["null_difference"] > NULL_DIFFERENCE:
+            told.append(f"the null intervention changed an image by {found['null_difference']:.2g}")
+        if found["drift"] > DRIFT:
+            told.append(
+                f"a plain call of the U-Net gives another prediction than the traced (drift {found['drift']:.2g})"
+            )
+        if told:
+            warnings.warn(
+                f"By more than rounding, {' and '.join(told)}. Effects of that size are none, and verify will call the "
+                "store not sound. Something in the U-Net is random, such as dropout, or remembers its last call.",
+                CausalUNetWarning,
+                stacklevel=2,
+            )
 
     def _progress(self, *, retry_failed: bool) -> Progress:
         return Progress(self.writer, self.layout, retry_failed=retry_failed)

@@ -8,11 +8,13 @@ from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, PLACE, SAMPLE, STE
 
 __all__ = [
     "COMPLETE",
+    "DRIFT",
     "FACTOR",
     "FAILED",
     "FORMAT",
     "FORMAT_VERSION",
     "MISSING",
+    "NULL_DIFFERENCE",
     "VARIABLES",
     "Variable",
     "variable_at",
@@ -25,6 +27,11 @@ FACTOR = "factor"
 
 MISSING, COMPLETE, FAILED = 0, 1, 2
 """Values of every ``status``. A cell that failed has its reason in ``outcomes/failure`` and no numbers."""
+
+NULL_DIFFERENCE = 1e-5
+"""Largest difference of a null run's image that rounding explains."""
+DRIFT = 1e-3
+"""Largest difference of a guided prediction that rounding explains, on a GPU with its reduced precision."""
 
 _STATUS = "0 not run yet, 1 complete, 2 failed"
 

@@ -23,16 +23,12 @@ from causalunet.errors import CausalUNetError, DamageError
 from causalunet.results.coverage import Coverage, unrecorded
 from causalunet.results.export import regions
 from causalunet.results.faults import faults_told
-from causalunet.results.schema import COMPLETE, FAILED, VARIABLES
+from causalunet.results.schema import COMPLETE, DRIFT, FAILED, NULL_DIFFERENCE, VARIABLES
 from causalunet.results.stored import Stored, read_stored, stored_grid
 
 __all__ = ["Finding", "Verification", "verify_store"]
 
 _MOST_NAMED = 5
-_FLOOR = 1e-5
-"""Largest difference of a null run's image that rounding explains."""
-_DRIFT = 1e-3
-"""Largest difference of a guided prediction that rounding explains, on a GPU with its reduced precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +140,8 @@ def verify_store(store: Store, where: object, *, export: bool = False) -> Verifi
     if not problems.chunks:
         findings += [
             _finding("edits fired", f"{problems.edits:,} of complete cells", problems.fired),
-            *_small(stored, "null_difference", "noise floor", _FLOOR),
-            *_small(stored, "drift", "drift", _DRIFT),
+            *_small(stored, "null_difference", "noise floor", NULL_DIFFERENCE),
+            *_small(stored, "drift", "drift", DRIFT),
             _finding("study", "digest and grid", _study_problems(stored, where)),
             *_completeness(stored),
         ]

@@ -78,12 +78,13 @@ class Study(StudySpec):
             What the model cannot do is told here, before anything runs.
         """
         model = model if model is not None else load_registered(self.model)
-        from causalunet.models.checking import check_samples
+        from causalunet.models.checking import check_samples, rehearse
 
         check_size(model.image_shape)
         check_samples(model, self)
         schedule = Schedule.spaced(model.alpha_bar, self.sampler.steps)
         plan = make_plan(self, model.anatomy, schedule, model.image_shape)
+        rehearse(model, self)
         if not calibrate:
             return plan
         from causalunet.execute import calibrate as measure

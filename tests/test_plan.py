@@ -35,7 +35,7 @@ from causalunet.schedule import Schedule, cosine_alpha_bar
 from tests.design.examples import BLOCKS, STEPS, dead_by_search, distinct_interventions, u_anatomy
 
 ANATOMY = u_anatomy()
-IMAGE_SHAPE = (3, 8, 8)
+IMAGE_SHAPE = (3, 16, 16)
 
 Step = tuple[int, frozenset[Any], frozenset[str], int]
 """Step, fills (component, fill, branch), dead components, target."""
@@ -198,8 +198,8 @@ def test_a_jump_shares_the_call_but_not_the_draw() -> None:
 
 def test_the_same_edit_in_other_words_is_the_same_call() -> None:
     skips = AblateSkip(2, Window(9, 2))
-    edits = Edit("skip.1", Window(9, 2)) + Edit("skip.0", Window(9, 2))
-    assert plan(skips, edits).unet_calls == plan(skips).unet_calls
+    edits = Edit("skip.1", Window(9, 2)) + Edit("skip.0", Window(9, 2)) + SkipSteps(Window(5, 1))
+    assert plan(skips, edits).unet_calls == plan(skips).unet_calls + 4  # from step 4 on
 
 
 @pytest.mark.parametrize("run", [BASELINE, 0, 1])
@@ -317,7 +317,11 @@ def test_errors_come_before_the_model_runs(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sound_study_is_planned_without_running_the_model() -> None:
+def test_a_sound_study_is_planned_after_one_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else runs the model before a plan is shown."""
+    asked: list[str] = []
+    monkeypatch.setattr("causalunet.models.checking.rehearse", lambda _model, spec: asked.append(spec.name))
     study = cu.Study(name="study", prompts=["a circle"], interventions=[AblateBlock(1, Window(3, 1))])
     made = study.plan(UntouchedModel(), calibrate=False)
+    assert asked == ["study"]
     assert re.search(r"U-Net calls +203 shared, 300", str(made))

@@ -18,7 +18,7 @@ from causalunet.execute.lockstep import Block, run_block
 from causalunet.execute.trace import TracedUNet
 from causalunet.execute.visits import UNetCaller
 from causalunet.models.base import DiffusionModel, load_model
-from causalunet.models.checking import check_samples
+from causalunet.models.checking import check_samples, rehearse
 from causalunet.plan import BASELINE, make_plan
 from causalunet.schedule import Schedule
 
@@ -81,6 +81,7 @@ def generate(
     schedule = Schedule.spaced(loaded.alpha_bar, sampler.steps)
     run = BASELINE if intervention is None else 0
     plan = make_plan(spec, loaded.anatomy, schedule, loaded.image_shape, runs=(run,))
+    rehearse(loaded, spec)
     micro_batch = micro_batch_size(loaded.anatomy, memory, sampler.rows_per_sample)
     samples, images = spec.samples, []
     with _caller(loaded, traced=traced) as unet:

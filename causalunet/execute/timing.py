@@ -20,7 +20,7 @@ from causalunet.execute.batches import micro_batch_size
 from causalunet.execute.generate import generate
 from causalunet.execute.installed import InstalledUNet
 from causalunet.models.base import DiffusionModel
-from causalunet.models.checking import check_samples, device_of, encoded
+from causalunet.models.checking import check_samples, device_of, encoded, rehearse
 from causalunet.plan import BASELINE, Action, Plan, make_plan
 from causalunet.schedule import Schedule
 
@@ -175,7 +175,9 @@ def _plan(
     )
     check_samples(model, spec)
     schedule = Schedule.spaced(model.alpha_bar, sampler.steps)
-    return make_plan(spec, model.anatomy, schedule, model.image_shape, runs=(BASELINE if arm is None else 0,))
+    plan = make_plan(spec, model.anatomy, schedule, model.image_shape, runs=(BASELINE if arm is None else 0,))
+    rehearse(model, spec)
+    return plan
 
 
 def _of_run(numbers: Mapping[int, int]) -> int:

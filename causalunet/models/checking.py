@@ -28,7 +28,7 @@ _REHEARSED: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
 
 
 def check_samples(model: DiffusionModel, spec: StudySpec) -> None:
-    """Check that a model can make the samples of a study, and that it gives what is asked of a model.
+    """Check that a model can make the samples of a study. Nothing of it is run; `rehearse` does that.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def check_samples(model: DiffusionModel, spec: StudySpec) -> None:
     PromptError
         The model cannot read a prompt, or makes no samples without one.
     ModelError
-        Classifier-free guidance is asked of a model that has nothing to guide from; or see `rehearse`.
+        Classifier-free guidance is asked of a model that has nothing to guide from.
     """
     guidable = getattr(model, "guidable", True)
     if NO_PROMPT in spec.prompts and not getattr(model, "unprompted", guidable):
@@ -56,7 +56,6 @@ def check_samples(model: DiffusionModel, spec: StudySpec) -> None:
             f"Nothing that is known of the model {model.name!r} stands for its condition left out, so classifier-free "
             f"guidance has nothing to guide from. Give the study sampler=DDPM(guidance_scale=1){_KNOWN}."
         )
-    rehearse(model, spec)
 
 
 def encoded(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor, ...]:

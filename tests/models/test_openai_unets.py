@@ -368,7 +368,7 @@ def test_timesteps_are_those_of_the_official_sampler(kind: str, timesteps: int, 
     expected = official_timesteps(timesteps, STEPS, rescale=rescale)[::-1]
     assert (timesteps, rescale) != (4000, True) or (expected[0], expected[-1]) == (999.75, 0.0)
     angles = torch.tensor(expected)
-    np.testing.assert_allclose(seen, torch.atan2(angles.sin(), angles.cos()), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(seen[-STEPS:], torch.atan2(angles.sin(), angles.cos()), rtol=0, atol=1e-3)
 
 
 def test_a_model_of_4000_rescaled_timesteps_is_sampled_as_by_hand() -> None:

@@ -15,6 +15,7 @@ import xarray as xr
 import zarr
 
 import causalunet as cu
+from causalunet.errors import CausalUNetWarning
 from causalunet.execute import audit
 from causalunet.models.text_to_image import TextToImage
 from causalunet.provenance import describe
@@ -63,7 +64,8 @@ def test_a_hook_that_stays_behind_shows_as_drift(
             handle.remove()
 
     monkeypatch.setattr("causalunet.execute.runner.drift", left_behind)
-    results = study.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
+    with pytest.warns(CausalUNetWarning, match="drift 0.1"):
+        results = study.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
     assert results.audit.drift.values[0] > 0.05
     found = results.verify(quiet=True)
     assert found.exit_code == 1

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import causalunet as cu
-from causalunet.errors import DamageError, StoreError
+from causalunet.errors import DamageError, PluginError, StoreError
 from causalunet.results.stored import check_specs
 from tests.analysis.synthetic import edited
 from tests.results.hostile.strangers import (
@@ -318,7 +318,7 @@ def test_other_kinds_of_interventions_can_be_opened(store: Path) -> None:
     with edited(store) as root:
         root["outcomes/spec"][0] = '{"name": "mine", "configuration": {"window": [[3, 2]], "strength": 0.5}}'
     cu.open_results(store)
-    with pytest.raises(DamageError, match=r"cannot be read back.*'mine'"):
+    with pytest.raises(PluginError, match=r"the kind 'mine'.*import the modules"):
         reread(store)
 
 

@@ -15,9 +15,10 @@ from causalunet.design.interventions import Intervention
 from causalunet.design.limits import check_keys, check_plain, check_text, is_integer, read_json, shown
 from causalunet.design.study import DDPM, StudySpec, listed, listed_seeds, sampler_from_json, sampler_to_json
 from causalunet.errors import ModelError, SpecError
+from causalunet.paths import given_path
 from causalunet.plan import BASELINE, make_plan
 from causalunet.schedule import Schedule
-from causalunet.study import load_registered
+from causalunet.study import chosen_model, load_registered
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -170,7 +171,7 @@ class Shortcut:
         ModelError
             Its weights are others than those that the shortcut was found on.
         """
-        loaded = model if model is not None else load_registered(self.model)
+        loaded = chosen_model(model, self.model)
         if self.fingerprint and loaded.fingerprint != self.fingerprint:
             raise ModelError(
                 f"The shortcut {self.name!r} was found on weights {self.fingerprint}, and the model {loaded.name!r} "
@@ -219,7 +220,7 @@ class Shortcut:
 
     def save(self, path: str | Path) -> Path:
         """Write as a JSON file."""
-        path = Path(path)
+        path = given_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.to_json(), indent=2) + "\n")
         return path
@@ -233,7 +234,7 @@ class Shortcut:
         SpecError
             There is no such file, or it is not a shortcut.
         """
-        path = Path(path)
+        path = given_path(path)
         try:
             if not path.is_file():
                 raise SpecError(f"There is no shortcut at {path}. shortcut.save(path) writes one.")
@@ -300,6 +301,8 @@ def time_shortcut(
     Kernels are the operations of the U-Net calls that PyTorch dispatches, views left out, counted on up to two samples;
     their number does not depend on the batch.
     """
+    if not isinstance(shortcut, Shortcut):
+        raise SpecError(f"{shown(shortcut)} is no Shortcut; time_interventions times interventions by themselves.")
     loaded = shortcut.load(model)
     from causalunet.execute.timing import shortcut_arms, time_arms
 
@@ -350,7 +353,9 @@ def time_interventions(
     xarray.Dataset
         As of `time_shortcut`, without the two parts; ``arm`` is "uncut" and the names.
     """
-    loaded = load_registered(model) if isinstance(model, str) else model
+    if not isinstance(interventions, Mapping):
+        raise SpecError(f"{shown(interventions)} cannot be timed; give interventions by name, {{name: intervention}}.")
+    loaded = load_registered(model) if isinstance(model, str) else chosen_model(model, "")
     from causalunet.execute.timing import time_arms
 
     return time_arms(

@@ -22,7 +22,7 @@ from causalunet.schedule import Schedule
 if TYPE_CHECKING:
     from causalunet.models.base import DiffusionModel
 
-__all__ = ["Study", "load_registered"]
+__all__ = ["Study", "chosen_model", "load_registered"]
 
 _MEMORY = 1 << 30
 
@@ -77,7 +77,7 @@ class Study(StudySpec):
         PromptError, ComponentError, SpecError, ModelError, MissingExtraError
             What the model cannot do is told here, before anything runs.
         """
-        model = model if model is not None else load_registered(self.model)
+        model = chosen_model(model, self.model)
         from causalunet.models.checking import check_samples, rehearse
 
         check_size(model.image_shape)
@@ -129,6 +129,8 @@ class Study(StudySpec):
 
         Raises
         ------
+        SpecError, ModelError
+            As for `plan`; or ``memory`` is no number of bytes.
         StoreError
             The path holds something else than this study; the differences are named.
         StorageError, WriteConflictError
@@ -144,7 +146,7 @@ class Study(StudySpec):
             Cells failed; they are marked, and the rest was run.
         """
         place = Location.parse(path)  # a relative path means the working directory of now, also after the run
-        model = model if model is not None else load_registered(self.model)
+        model = chosen_model(model, self.model)
         plan = self.plan(model, calibrate=False)
         from causalunet.execute.run import run_plan
 
@@ -210,7 +212,7 @@ class Study(StudySpec):
         """
         criterion = chosen_criterion(criterion, threshold)
         families(self.interventions, by)
-        model = model if model is not None else load_registered(self.model)
+        model = chosen_model(model, self.model)
         plan = self.plan(model, calibrate=False)
         from causalunet.search import search_plan
 
@@ -225,6 +227,22 @@ class Study(StudySpec):
             source=calling_source(),
             progress=progress,
         )
+
+
+def chosen_model(given: DiffusionModel | None, name: str) -> DiffusionModel:
+    """The model given, if any, or the registered one.
+
+    Raises
+    ------
+    ModelError
+        What was given is no model, or there is none of that name.
+    """
+    if given is None:
+        return load_registered(name)
+    from causalunet.models.checking import check_model
+
+    check_model(given)
+    return given
 
 
 def load_registered(name: str) -> DiffusionModel:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalunet.analysis.direction import BETTER, SIGN, Better, sign_of
 from causalunet.analysis.intervals import bootstrap_mean
+from causalunet.design.limits import is_number, plain_number, shown
 from causalunet.errors import SpecError
 
 __all__ = ["Criterion", "Kind", "chosen_criterion", "first_passing", "frontier"]
@@ -70,6 +71,11 @@ class Criterion:
     better: Better | None = None
 
     def __post_init__(self) -> None:
+        for name in ("threshold", "share", "probability", "resamples", "seed"):
+            value = plain_number(getattr(self, name))
+            if not is_number(value):
+                raise SpecError(f"Criterion got {name}={shown(value)}; it must be a finite number.")
+            object.__setattr__(self, name, value)
         sign_of(xr.DataArray(name=self.variable), self.better)
         _check_threshold(self.variable, self.threshold)
         if self.kind not in get_args(Kind):

@@ -11,6 +11,7 @@ from causalunet.analysis.criteria import Criterion
 from causalunet.analysis.curves import first_reached
 from causalunet.analysis.estimates import estimate_quality, first_staying
 from causalunet.design.interventions import AblateBlock, Intervention, SkipSteps
+from causalunet.design.limits import is_integer, plain_number
 from causalunet.design.windows import Window, Windows
 from causalunet.errors import SpecError
 
@@ -79,7 +80,8 @@ def propose_shortcuts(relaxation: xr.Dataset, stops: dict[str, int], *, steps: i
     missing = [name for name in ("bottom", "start", "cut", "relax") if name not in relaxation]
     if missing:
         raise SpecError(f"Shortcuts are proposed from what relaxation_needed(...) gives; {', '.join(missing)} missing.")
-    wrong = {name: stop for name, stop in stops.items() if not isinstance(stop, int) or not 1 <= stop < steps}
+    stops = {name: plain_number(stop) for name, stop in stops.items()}
+    wrong = {name: stop for name, stop in stops.items() if not is_integer(stop) or not 1 <= stop < steps}
     if wrong:
         raise SpecError(f"Runs of {steps} steps can stop at 1 ... {steps - 1}; asked: {wrong}.")
     groups = zip(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causalunet.cli.exits import Exit
 from causalunet.cli.printing import one_line, quoted, tell
 from causalunet.cli.studies import default_store, read_study
 from causalunet.errors import CausalUNetError, DamageError, ModelError, StoreError
+from causalunet.paths import given_path
 from causalunet.provenance import describe
 from causalunet.results.location import Location
 from causalunet.results.repository import Repository
@@ -40,7 +40,7 @@ def byte_count(text: str) -> int:
 
 def run(options: argparse.Namespace) -> Exit:
     """Plan a study, run it into a store, and say where the results are."""
-    path = Path(options.file)
+    path = given_path(options.file)
     study = read_study(path, options.study)
     store = options.store or str(default_store(study))
     stored = _stored(store)

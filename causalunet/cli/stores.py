@@ -9,6 +9,7 @@ from causalunet.cli.exits import Exit
 from causalunet.cli.printing import ago, aligned, complain, count, moment, one_line, quoted, size, tell
 from causalunet.console import make_console, print_table
 from causalunet.errors import CausalUNetError, StoreError
+from causalunet.paths import given_path
 from causalunet.results.location import Location, check_outside
 from causalunet.results.standing import Standing, Tally
 from causalunet.results.store import open_results
@@ -63,7 +64,7 @@ def report(options: argparse.Namespace) -> Exit:
     from causalunet.report.page import report as write_page
 
     results = open_results(options.store, at=options.at)
-    page = Path(options.page) if options.page else _default_page(results.source.location)
+    page = given_path(options.page) if options.page else _default_page(results.source.location)
     check_outside(page)
     written = write_page(
         results,
@@ -81,7 +82,7 @@ def _default_page(location: Location) -> Path:
     """Beside the store; in the working directory for one that is not on a disk."""
     if location.folder is None:
         return Path(f"{Path(location.prefix).stem}.html")
-    given = Path(str(location))
+    given = given_path(str(location))
     folder = given if given.stem.strip(".") else location.folder.resolve()
     return folder.with_name(f"{folder.stem}.html")
 

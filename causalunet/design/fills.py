@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from causalunet.design.limits import check_keys, is_number, shown
+from causalunet.design.limits import check_keys, is_number, plain_number, shown
 from causalunet.design.registry import register_name
 from causalunet.errors import SpecError
 
@@ -53,7 +53,8 @@ class Fill:
 
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": ..., "configuration": {...}}``."""
-        return {"name": self.name, "configuration": {entry.name: getattr(self, entry.name) for entry in fields(self)}}
+        values = {entry.name: plain_number(getattr(self, entry.name)) for entry in fields(self)}
+        return {"name": self.name, "configuration": values}
 
     @staticmethod
     def from_json(value: Any) -> Fill:
@@ -113,9 +114,10 @@ class Scale(Fill):
     factor: float = 1.0
 
     def __post_init__(self) -> None:
-        if not is_number(self.factor):
+        factor = plain_number(self.factor)
+        if not is_number(factor):
             raise SpecError(f"Scale factor {shown(self.factor)} is not a finite number.")
-        object.__setattr__(self, "factor", float(self.factor) + 0.0)  # -0.0 == 0.0, so both have one spelling
+        object.__setattr__(self, "factor", float(factor) + 0.0)  # -0.0 == 0.0, so both have one spelling
 
     def apply(self, value: Any) -> Any:
         """The value times the factor."""

@@ -21,6 +21,7 @@ from causalunet.design.limits import (
     check_list,
     check_text,
     is_integer,
+    plain_number,
     several,
     shown,
 )
@@ -66,6 +67,8 @@ class Intervention:
 
     def __post_init__(self) -> None:
         _check_named(self, "kind", self.kind)
+        for name in _fields(type(self)):
+            object.__setattr__(self, name, plain_number(getattr(self, name)))
         window = getattr(self, "window", None)
         if window is not None and not isinstance(window, Window | Windows):
             raise SpecError(f"{type(self).__name__} got window={shown(window)}; give a Window or Windows.")
@@ -218,7 +221,7 @@ class AblateSkip(Intervention):
     branch: Branch = "both"
 
     def __post_init__(self) -> None:
-        _check_count("AblateSkip", "top", self.top)
+        _check_count(self, "top")
         super(AblateSkip, self).__post_init__()
 
     def edits(self) -> tuple[Edit, ...]:
@@ -255,7 +258,7 @@ class AblateBlock(Intervention):
     branch: Branch = "both"
 
     def __post_init__(self) -> None:
-        _check_count("AblateBlock", "bottom", self.bottom)
+        _check_count(self, "bottom")
         super(AblateBlock, self).__post_init__()
 
     def edits(self) -> tuple[Edit, ...]:
@@ -444,10 +447,11 @@ def _depth(item: Intervention) -> int:
     return 1 + max(map(_depth, item.parts)) if isinstance(item, Composition) else 0
 
 
-def _check_count(owner: str, name: str, value: object) -> None:
-    if not is_integer(value) or value < 1:  # type: ignore[operator]
+def _check_count(item: Intervention, name: str) -> None:
+    owner, value = type(item).__name__, plain_number(getattr(item, name))
+    if not is_integer(value) or value < 1:
         raise SpecError(f"{owner} got {name}={shown(value)}; it must be an integer of at least 1.")
-    if value > MOST_BLOCKS:  # type: ignore[operator]
+    if value > MOST_BLOCKS:
         raise SpecError(f"{owner} got {name}={shown(value)}; no U-Net has more than {MOST_BLOCKS:,} of them.")
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 import re
 import reprlib
 import sys
 from collections import Counter
 from collections.abc import Collection, ItemsView, Iterable, KeysView, Set
+from numbers import Real
 from typing import Any
 
 from causalunet.errors import CausalUNetError, SpecError
@@ -37,6 +39,7 @@ __all__ = [
     "is_integer",
     "is_number",
     "plain",
+    "plain_number",
     "read_json",
     "several",
     "shown",
@@ -104,6 +107,16 @@ def shown(value: Any) -> str:
 def plain(text: str) -> str:
     """Spell out control characters, which could move the cursor or rewrite what stands above."""
     return "".join(part if part == "\n" or part.isprintable() else ascii(part)[1:-1] for part in text)
+
+
+def plain_number(value: Any) -> Any:
+    """Make a plain number of one of NumPy's or of another library's; anything else stays what it is."""
+    if isinstance(value, bool | str):
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        return float(value) if isinstance(value, Real) else value
 
 
 def is_integer(value: Any) -> bool:

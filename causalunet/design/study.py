@@ -22,6 +22,7 @@ from causalunet.design.limits import (
     check_text,
     is_integer,
     is_number,
+    plain_number,
     several,
     shown,
 )
@@ -74,11 +75,12 @@ class DDPM:
     guidance_scale: float = 3.0
 
     def __post_init__(self) -> None:
-        if not is_integer(self.steps) or not 1 <= self.steps <= MOST_STEPS:
-            raise SpecError(f"DDPM got steps={shown(self.steps)}; it must be an integer in 1 ... {MOST_STEPS:,}.")
-        scale = self.guidance_scale
+        steps, scale = plain_number(self.steps), plain_number(self.guidance_scale)
+        if not is_integer(steps) or not 1 <= steps <= MOST_STEPS:
+            raise SpecError(f"DDPM got steps={shown(steps)}; it must be an integer in 1 ... {MOST_STEPS:,}.")
         if not is_number(scale) or scale < 0:
             raise SpecError(f"DDPM got guidance_scale={shown(scale)}; it must be a finite number of at least 0.")
+        object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "guidance_scale", float(scale) + 0.0)  # -0.0 == 0.0, so both have one spelling
 
     @property
@@ -393,7 +395,9 @@ def _check_samples(prompts: tuple[str, ...], seeds: tuple[int, ...] | None) -> N
     for index, prompt in enumerate(prompts):
         if isinstance(prompt, NoPrompt):
             continue
-        if not isinstance(prompt, str) or not prompt.strip():
+        if not isinstance(prompt, str):
+            raise PromptError(f"Prompt {index} is {shown(prompt)}, which is no text. Give a list of texts.")
+        if not prompt.strip():
             raise PromptError(
                 f"Prompt {index} is {shown(prompt)}; an empty prompt says nothing to generate. Give it words, or "
                 "causalunet.NO_PROMPT for a sample without a condition."
@@ -433,7 +437,7 @@ def _check_edit(label: str, edit: Edit, sampler: DDPM) -> None:
     if edit.component == "unet" and edit.window.start == steps:
         raise SpecError(
             f"{shown(label)} skips step {steps}, the first of the run, so there is no step to jump from. "
-            f"Start at {steps - 1} or lower."
+            + (f"Start at {steps - 1} or lower." if steps > 1 else "A run of one step has none that can be skipped.")
         )
     if edit.branch == "uncond" and sampler.rows_per_sample == 1:
         raise SpecError(

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from causalunet.design.interventions import Intervention
-from causalunet.design.limits import check_ordered
+from causalunet.design.limits import check_ordered, shown
 from causalunet.design.windows import Window
 from causalunet.errors import SpecError
 
@@ -46,6 +46,8 @@ def sweep(kind: type[Kind], **values: Any) -> tuple[Kind, ...]:
     ['ablate_block bottom=2 60-56', 'ablate_block bottom=2 50-46',
      'ablate_block bottom=4 60-56', 'ablate_block bottom=4 50-46']
     """
+    if not isinstance(kind, type) or not issubclass(kind, Intervention):
+        raise SpecError(f"{shown(kind)} cannot be swept; give a kind of intervention, such as AblateBlock.")
     known = {entry.name for entry in fields(kind)} - {"label"}
     allowed = known | ({"start", "length"} if "window" in known else set())
     unknown = sorted(set(values) - allowed)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from causalunet.design.limits import MOST_PARTS, MOST_STEPS, check_list, is_integer, shown
+from causalunet.design.limits import MOST_PARTS, MOST_STEPS, check_list, is_integer, plain_number, shown
 from causalunet.errors import SpecError
 
 __all__ = ["Window", "Windows", "count_steps", "cut_relax_cut", "joined"]
@@ -40,7 +40,8 @@ class Window:
 
     def __post_init__(self) -> None:
         for name in ("start", "length"):
-            value = getattr(self, name)
+            value = plain_number(getattr(self, name))
+            object.__setattr__(self, name, value)
             if not is_integer(value) or value < 1:
                 raise SpecError(f"Window {name} {shown(value)} is not valid; it must be an integer of at least 1.")
         if self.start > MOST_STEPS:
@@ -144,13 +145,20 @@ def cut_relax_cut(start: int, *, cut: int, relax: int, cuts: int = 2) -> Windows
     -------
     Windows
 
+    Raises
+    ------
+    SpecError
+        A number is not valid, or fewer steps are left than the cuts need.
+
     Examples
     --------
     >>> cut_relax_cut(60, cut=5, relax=10, cuts=2).parts
     (Window(start=60, length=5), Window(start=45, length=5))
     """
-    if relax < 0 or cuts < 1:
-        raise SpecError(f"cut_relax_cut got relax={relax}, cuts={cuts}; relax is at least 0 and cuts at least 1.")
+    start, cut, relax, cuts = map(plain_number, (start, cut, relax, cuts))
+    for name, value, least in (("start", start, 1), ("cut", cut, 1), ("relax", relax, 0), ("cuts", cuts, 1)):
+        if not is_integer(value) or value < least:
+            raise SpecError(f"cut_relax_cut got {name}={shown(value)}; it must be an integer of at least {least}.")
     needed = cuts * cut + (cuts - 1) * relax
     if needed > start:
         raise SpecError(

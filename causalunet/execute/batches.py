@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from causalunet.design.anatomy import Anatomy
-from causalunet.errors import MemoryExhaustedError
+from causalunet.design.limits import is_number, plain_number, shown
+from causalunet.errors import MemoryExhaustedError, SpecError
 from causalunet.plan import GROUP, Plan
 
 __all__ = ["MicroBatch", "mean_batch_size", "micro_batch_size", "out_of_memory", "samples_per_block"]
@@ -70,12 +71,20 @@ def micro_batch_size(anatomy: Anatomy, budget: int, rows_per_sample: int) -> int
         Bytes.
     rows_per_sample : int
         Two under guidance.
+
+    Raises
+    ------
+    SpecError
+        The budget is no number of bytes.
     """
+    budget = plain_number(budget)
+    if not is_number(budget) or budget < 1:
+        raise SpecError(f"memory={shown(budget)} is no number of bytes; give one such as 1 << 30, a gibibyte.")
     shapes = [component.shape for component in anatomy.components]
     largest = max(math.prod(shape) for shape in shapes)
     kept = sum(math.prod(component.shape) for component in anatomy.components if component.role == "encoder")
     row = 4 * (kept + _TENSORS_PER_BLOCK * largest)
-    return max(1, min(_MOST_ROWS, budget // row) // rows_per_sample)
+    return max(1, min(_MOST_ROWS, int(budget) // row) // rows_per_sample)
 
 
 def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:

@@ -18,7 +18,7 @@ from causalunet.execute.lockstep import Block, run_block
 from causalunet.execute.trace import TracedUNet
 from causalunet.execute.visits import UNetCaller
 from causalunet.models.base import DiffusionModel, load_model
-from causalunet.models.checking import check_samples, rehearse
+from causalunet.models.checking import check_model, check_samples, rehearse
 from causalunet.plan import BASELINE, make_plan
 from causalunet.schedule import Schedule
 
@@ -69,6 +69,7 @@ def generate(
         What the model cannot do is told before anything runs.
     """
     loaded = load_model(model) if isinstance(model, str) else model
+    check_model(loaded)
     sampler = sampler or DDPM()
     spec = StudySpec(
         name="generate",

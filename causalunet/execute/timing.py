@@ -13,6 +13,7 @@ import xarray as xr
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from causalunet.design.interventions import Composition, Intervention, Null
+from causalunet.design.limits import is_integer, plain_number
 from causalunet.design.study import DDPM, StudySpec
 from causalunet.design.windows import Window
 from causalunet.errors import SpecError
@@ -56,7 +57,8 @@ def time_arms(
     xarray.Dataset
         Along ``arm``, as for `causalunet.time_shortcut`.
     """
-    if not isinstance(repeats, int) or repeats < 1:
+    repeats = plain_number(repeats)
+    if not is_integer(repeats) or repeats < 1:
         raise SpecError(f"repeats={repeats!r} asked; give an integer of at least 1.")
     plans = {name: _plan(arm, model, sampler, prompts, seeds) for name, arm in arms.items()}
     names, samples = list(arms), next(iter(plans.values())).samples

@@ -129,7 +129,7 @@ def load_model(name: str, **options: Any) -> DiffusionModel:
     ModelError
         The name is not registered.
     """
-    if name not in _LOADERS:
+    if not isinstance(name, str) or name not in _LOADERS:
         raise ModelError(
             f"No model is called {name!r}; there are {', '.join(model_names())}. "
             "Another model enters by causalunet.models.register, see the how-to on model adapters."

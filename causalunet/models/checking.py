@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from causalunet.design.limits import shown
 from causalunet.design.study import StudySpec
 from causalunet.errors import CausalUNetError, CausalUNetWarning, ModelError, PromptError
 from causalunet.models.base import DiffusionModel
 from causalunet.prompts import NO_PROMPT
 
-__all__ = ["check_samples", "check_values", "device_of", "encoded", "rehearse"]
+__all__ = ["check_model", "check_samples", "check_values", "device_of", "encoded", "rehearse"]
 
 _KNOWN = ". If one of its classes stands for none, say which when the model is made: from_unet(..., null_class=)"
 _MOST_NAMED = 3
@@ -25,6 +26,27 @@ _DIFFERENCE = 1e-3
 """Between two equal calls; rounding alone gives less."""
 _REHEARSED: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
 """Calls that a U-Net has passed in this process."""
+
+
+def check_model(model: object) -> None:
+    """Check that what was given for a model is one, as far as its class says.
+
+    Raises
+    ------
+    ModelError
+        It is not.
+    """
+    # Not isinstance with the protocol, which would read the anatomy.
+    lacking = [name for name in ("unet", "anatomy", "encode", "check_prompts") if not _has(model, name)]
+    if lacking:
+        raise ModelError(
+            f"{shown(model)} is no model: it lacks {', '.join(lacking)}. Give an object, such as load_model('shapes') "
+            "or from_unet(...); see the how-to on model adapters."
+        )
+
+
+def _has(model: object, name: str) -> bool:
+    return hasattr(type(model), name) or name in getattr(model, "__dict__", ())
 
 
 def check_samples(model: DiffusionModel, spec: StudySpec) -> None:

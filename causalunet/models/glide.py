@@ -14,6 +14,7 @@ from causalunet.models.checkpoints import file_digest, load_weights, read_weight
 from causalunet.models.openai_layout import TextUNet, UNetConfig
 from causalunet.models.text_to_image import TextToImage, Tokenize
 from causalunet.models.text_transformer import TextConfig
+from causalunet.paths import given_path
 from causalunet.schedule import cosine_alpha_bar
 
 __all__ = ["GLIDE_CONFIG", "Glide", "load_glide"]
@@ -82,7 +83,7 @@ def load_glide(
     -----
     Names and shapes in a PyTorch archive are checked before memory is taken for its weights; then they are held once.
     """
-    path = Path(checkpoint) if checkpoint is not None else _download()
+    path = given_path(checkpoint) if checkpoint is not None else _download()
     digest = file_digest(path, sha256)
     with torch.device("meta"):
         unet = TextUNet(config)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from causalunet.design.limits import plain_number
 from causalunet.errors import ModelError
 from causalunet.models.byte_pairs import padded
 from causalunet.models.checking import check_values
@@ -81,7 +82,7 @@ def from_unet(
     """
     _check_layout(unet)
     check_values(unet, f"this {type(unet).__name__}")
-    wrapper, prepare = _wrap(unet, tokenize, classes, null_class)
+    wrapper, prepare = _wrap(unet, tokenize, classes, plain_number(null_class))
     wrapper.fraction = _fraction(unet, variance)
     size = image_size if image_size is not None else getattr(unet, "image_size", None)
     if size is None:

@@ -14,6 +14,7 @@ from causalunet.models.reader import load_reader
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.text_transformer import TextConfig
 from causalunet.models.vocabulary import CONTEXT, WORDS, tokenize
+from causalunet.paths import given_path
 from causalunet.schedule import cosine_alpha_bar
 
 __all__ = ["SHAPES_CONFIG", "load_shapes"]
@@ -51,7 +52,7 @@ def load_shapes(checkpoint: str | Path | None = None, device: str = "cpu") -> Te
         unet = TextUNet(SHAPES_CONFIG)
     unet = unet.to_empty(device=device)
     if checkpoint is not None:
-        load_weights(unet, read_weights(Path(checkpoint)), str(checkpoint))
+        load_weights(unet, read_weights(given_path(checkpoint)), str(checkpoint))
     else:
         with as_file(files("causalunet") / "weights" / "shapes.safetensors") as path:
             load_weights(unet, read_weights(path), path.name)

@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from causalunet.errors import SpecError
+from causalunet.paths import given_path
 
 __all__ = ["encode", "save"]
 
@@ -37,7 +38,7 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 300) -> Path:
     SpecError
         The ending is not that of a known format.
     """
-    path = Path(path)
+    path = given_path(path)
     ending, known = path.suffix.removeprefix(".").lower(), figure.canvas.get_supported_filetypes()
     if ending not in known:
         raise SpecError(f"{path} does not end in a known format of figures; known are {', '.join(sorted(known))}.")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from causalunet.analysis.intervals import wilson_share
 from causalunet.analysis.selection import check_variable, complete_samples, select_interventions
+from causalunet.design.limits import plain_number
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
 from causalunet.report.pictures import wrap
@@ -126,6 +127,7 @@ def _values(
 
 
 def _edges(values: NDArray[np.float64], variable: str, bins: int | Sequence[float]) -> NDArray[np.float64]:
+    bins = plain_number(bins)
     if not isinstance(bins, int):
         return np.asarray(bins, dtype=np.float64)
     if bins < 1:

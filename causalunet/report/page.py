@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from causalunet.design.limits import plain
 from causalunet.errors import CausalUNetError, SpecError
+from causalunet.paths import given_path
 from causalunet.report.embed import Drawn, embed
 from causalunet.report.facts import (
     TableOf,
@@ -71,7 +72,7 @@ def report(
     SpecError
         What is given is not opened results, the path does not end in ``.html``, or it holds something else.
     """
-    path = Path(path)
+    path = given_path(path)
     _check(results, path, force)
     complete = complete_count(results)
     if figures is None:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from causalunet.design.limits import plain_number
 from causalunet.dims import SAMPLE
 from causalunet.errors import SpecError
 
@@ -86,6 +87,7 @@ def sample_positions(dataset: xr.Dataset, samples: int | Sequence[int]) -> list[
         A named sample is not there, or none is asked for.
     """
     known = dataset[SAMPLE].values.tolist()
+    samples = plain_number(samples)
     wanted = known[:samples] if isinstance(samples, int) else [int(sample) for sample in samples]
     unknown = [sample for sample in wanted if sample not in known]
     if unknown or not wanted:

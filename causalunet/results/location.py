@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from causalunet.errors import StoreError
+from causalunet.paths import given_path
 
 if TYPE_CHECKING:
     import icechunk
@@ -46,15 +47,14 @@ class Location:
         Raises
         ------
         StoreError
-            The address is of another kind, lacks a bucket or prefix, or carries credentials.
+            It is no path, or the address is of another kind, lacks a bucket or prefix, or carries credentials.
         """
         if isinstance(path, Location):
             return path
         found = _ADDRESS.fullmatch(str(path))
         if found is None:
-            if "\0" in str(path) or not str(path):
-                raise StoreError(f"{str(path)!r} is no path. Give a folder, s3://bucket/prefix or gs://bucket/prefix.")
-            return cls(Path(path).absolute(), given=str(path))  # the working directory may change later
+            # The working directory may change later.
+            return cls(given_path(path, StoreError).absolute(), given=str(path))
         scheme, bucket, prefix = found["scheme"].lower(), found["bucket"], found["prefix"].strip("/")
         if scheme not in ("s3", "gs"):
             raise StoreError(f"Results cannot be kept at {scheme}:// addresses; give a folder, s3://... or gs://...")

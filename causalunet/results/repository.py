@@ -213,6 +213,8 @@ class Repository:
         if at is None:
             with faults_told(self.location, "opening"):
                 return self._checked(self._handle.readonly_session(_BRANCH))
+        if not isinstance(at, str):
+            raise StoreError(f"at={at!r:.200} is neither a tag nor a commit; give the name of one as text.")
         tags = self.tags()
         with faults_told(self.location, "opening"):
             if at in tags and not _COMMIT.fullmatch(at):

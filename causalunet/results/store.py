@@ -11,6 +11,7 @@ from zarr.abc.store import Store
 
 from causalunet.dims import INTERVENTION
 from causalunet.errors import StoreError
+from causalunet.paths import given_path
 from causalunet.results.exported import ExportedStore
 from causalunet.results.faults import faults_told
 from causalunet.results.folder import check_folder
@@ -95,7 +96,7 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         """
         from causalunet.results.export import export_store
 
-        return export_store(self.source.store, self.source.location, Path(path))
+        return export_store(self.source.store, self.source.location, given_path(path, StoreError))
 
     def to_frame(self, *variables: str) -> pd.DataFrame:
         """Outcomes as a table of pandas: a row for every intervention and sample.

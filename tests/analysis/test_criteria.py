@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -157,6 +157,19 @@ def test_errors_of_a_criterion(options: dict[str, object], told: str) -> None:
 def test_errors_of_values(kind: str, values: object, told: str) -> None:
     with pytest.raises(SpecError, match=told):
         Criterion(kind=kind).passes(values)
+
+
+@pytest.mark.parametrize("name", ["threshold", "share", "probability", "resamples", "seed"])
+@pytest.mark.parametrize("value", ["0.8", None, True, float("nan"), [0.8]])
+def test_numbers_of_a_criterion_are_numbers(name: str, value: Any) -> None:
+    with pytest.raises(SpecError, match=rf"Criterion got {name}=.*; it must be a finite number"):
+        Criterion(**{name: value})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = Criterion(threshold=np.float64(0.75), share=np.float32(0.5), resamples=np.int64(99), seed=np.uint8(3))
+    assert given == Criterion(threshold=0.75, share=0.5, resamples=99, seed=3)
+    assert "np." not in repr(given)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8), st.floats(0, 1), st.sampled_from(get_args(Kind)))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 
@@ -31,6 +33,12 @@ def test_equal_scales_are_written_alike() -> None:
     assert Scale(2) == Scale(2.0)
     assert json.dumps(Scale(2).to_json()) == json.dumps(Scale(2.0).to_json())
     assert json.dumps(Scale(0.0).to_json()) == json.dumps(Scale(-0.0).to_json())
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, np.int64, np.uint8, Fraction])
+def test_numbers_of_numpy_are_numbers(kind: Any) -> None:
+    assert Scale(kind(2)) == Scale(2.0)
+    assert json.dumps(Scale(kind(2)).to_json()) == json.dumps(Scale(2).to_json())
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf"), "2", None])

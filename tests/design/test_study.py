@@ -120,7 +120,9 @@ def test_one_prompt_or_intervention_needs_no_list() -> None:
         ({"prompts": []}, "The study has no prompt; give at least one"),
         ({"prompts": [""]}, "Prompt 0 is ''; an empty prompt says nothing to generate"),
         ({"prompts": ["a circle", " \t"]}, r"Prompt 1 is ' \\t'; an empty prompt"),
-        ({"prompts": ["a circle", 3]}, "Prompt 1 is 3"),
+        ({"prompts": ["a circle", 3]}, "Prompt 1 is 3, which is no text. Give a list of texts"),
+        ({"prompts": [["a"]]}, r"Prompt 0 is \['a'\], which is no text"),
+        ({"prompts": [None]}, "Prompt 0 is None, which is no text"),
     ],
 )
 def test_prompts_are_refused(values: dict[str, Any], message: str) -> None:
@@ -280,6 +282,29 @@ def test_sampler_refuses(values: dict[str, Any]) -> None:
     (name,) = values
     with pytest.raises(SpecError, match=rf"DDPM got {name}="):
         DDPM(**values)
+
+
+@pytest.mark.parametrize("whole", [np.int64, np.uint8])
+@pytest.mark.parametrize("real", [np.float32, np.float64, np.float16, np.int32])
+def test_numbers_of_numpy_are_numbers(whole: Any, real: Any) -> None:
+    sampler = DDPM(steps=whole(10), guidance_scale=real(3))
+    assert sampler == DDPM(steps=10, guidance_scale=3)
+    ablated = sweep(AblateSkip, top=np.arange(1, 3, dtype=whole), start=np.arange(2, 4, dtype=whole), length=whole(1))
+    assert ablated == sweep(AblateSkip, top=(1, 2), start=(2, 3), length=1)
+    numbered = spec(interventions=ablated, sampler=sampler, seeds=np.arange(3, dtype=whole))
+    plain = spec(interventions=sweep(AblateSkip, top=(1, 2), start=(2, 3), length=1), sampler=sampler, seeds=range(3))
+    assert json.dumps(numbered.to_json()) == json.dumps(plain.to_json())
+
+
+@pytest.mark.parametrize("kind", ["edit", None, Window, BLOCK, StudySpec])
+def test_only_kinds_are_swept(kind: Any) -> None:
+    with pytest.raises(SpecError, match=r"cannot be swept; give a kind of intervention, such as AblateBlock"):
+        sweep(kind, start=3, length=1)
+
+
+def test_a_run_of_one_step_has_none_to_skip() -> None:
+    with pytest.raises(SpecError, match=r"no step to jump from\. A run of one step has none that can be skipped"):
+        spec(interventions=[SkipSteps(Window(1, 1))], sampler=DDPM(steps=1))
 
 
 def test_rows_per_sample() -> None:

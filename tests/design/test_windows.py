@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +34,24 @@ def test_window_takes_positive_integers_only(name: str, value: Any) -> None:
     values = {"start": 5, "length": 1, name: value}
     with pytest.raises(SpecError, match=rf"Window {name} {value!r} is not valid; it must be an integer of at least 1"):
         Window(**values)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int32, np.array])
+def test_numbers_of_numpy_are_numbers(kind: Any) -> None:
+    window = Window(kind(5), kind(2))
+    assert window == Window(5, 2)
+    assert {type(window.start), type(window.length)} == {int}
+    cut = cut_relax_cut(kind(20), cut=kind(3), relax=kind(2), cuts=kind(2))
+    assert cut == cut_relax_cut(20, cut=3, relax=2, cuts=2)
+    json.dumps(windows_to_json(cut))
+
+
+@pytest.mark.parametrize("name", ["start", "cut", "relax", "cuts"])
+@pytest.mark.parametrize("value", [-1, 1.5, "1", None, True, np.float64(2), np.arange(2)])
+def test_cut_relax_cut_takes_integers_only(name: str, value: Any) -> None:
+    values = {"start": 20, "cut": 2, "relax": 1, "cuts": 2, name: value}
+    with pytest.raises(SpecError, match=rf"cut_relax_cut got {name}=.*; it must be an integer of at least"):
+        cut_relax_cut(**values)
 
 
 def test_window_cannot_run_below_step_1() -> None:

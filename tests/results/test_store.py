@@ -106,7 +106,7 @@ def test_opens_without_torch(results: xr.DataTree, store: Path) -> None:
     done = run_without_torch(OPEN_WITHOUT_TORCH, str(store))
     assert done.returncode == 0, done.stderr
     expected = results.outcomes.ssim.sel(kind="ablate_block", bottom=2).mean("sample")
-    assert json.loads(done.stdout) == {"ssim": expected.values.tolist(), "start": [6, 4]}
+    assert json.loads(done.stdout.splitlines()[-1]) == {"ssim": expected.values.tolist(), "start": [6, 4]}
 
 
 def test_an_export_opens_with_plain_xarray(results: cu.results.Results, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ STUDY = cu.Study(
 SHORTCUT = cu.Shortcut(name="short", intervention=cu.SkipSteps(cu.Window(2, 2)), sampler=cu.DDPM(steps=3))
 
 
-@pytest.mark.parametrize("model", ["shapes-of-mine", 5, int, object()], ids=repr)
+@pytest.mark.parametrize("model", ["shapes-of-mine", 5, int, object()], ids=["name", "number", "class", "object"])
 def test_what_is_no_model(model: Any, tmp_path: Path) -> None:
     tried = [
         lambda: STUDY.plan(model),

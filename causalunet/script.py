@@ -116,6 +116,7 @@ def run_script(
             help=_first_line(make.__doc__).replace("%", "%%"),
         )
     parser.add_argument("--output", type=Path, default=here / "results", help="folder for store and figures")
+    parser.add_argument("--keep-script", action="store_true", help="keep the text of this script with the results")
     parser.add_argument("--overwrite", action="store_true", help="replace results of another version of the study")
     options = parser.parse_args(arguments)
     size = options.size or next(iter(sizes))
@@ -126,7 +127,8 @@ def run_script(
         results = {}
         for part, study in studies.items():
             console.print(str(study.plan()), highlight=False, markup=False, soft_wrap=True)
-            results[part] = study.run(folder.store_of(part), overwrite=options.overwrite)
+            kept = {"overwrite": options.overwrite, "keep_script": options.keep_script}
+            results[part] = study.run(folder.store_of(part), **kept)
         draw(results[""] if isinstance(made, Study) else results, folder, console)
         for part, found in results.items():
             _write_page(found, folder.figures / f"{_joined('report', part)}.html", _first_line(description))

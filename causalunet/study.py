@@ -99,6 +99,7 @@ class Study(StudySpec):
         memory: int = _MEMORY,
         overwrite: bool = False,
         retry_failed: bool = False,
+        keep_script: bool = False,
         progress: bool = True,
     ) -> Results:
         """Run the study into a results store and open it.
@@ -118,6 +119,9 @@ class Study(StudySpec):
             Replace a store that holds another study; the old results stay in its history.
         retry_failed : bool
             Run cells again that are marked as failed.
+        keep_script : bool
+            Keep the text of the calling script with the results, and with every export of them. Its name, SHA-256 and
+            git commit are kept in any case.
         progress : bool
             Show how far it is: a bar on a terminal, one line that renews itself in a notebook, elsewhere a line every
             ten seconds.
@@ -157,7 +161,7 @@ class Study(StudySpec):
             memory=memory,
             overwrite=overwrite,
             retry_failed=retry_failed,
-            source=calling_source(),
+            source=calling_source(keep_text=keep_script),
             progress=progress,
         )
         return open_results(place)
@@ -172,6 +176,7 @@ class Study(StudySpec):
         model: DiffusionModel | None = None,
         memory: int = _MEMORY,
         overwrite: bool = False,
+        keep_script: bool = False,
         progress: bool = True,
     ) -> xr.Dataset:
         """Find by bisection how far the study's interventions stay without visible effect, and run no more than that.
@@ -192,7 +197,7 @@ class Study(StudySpec):
             Short for ``Criterion(threshold=...)``; by default 0.8 on mean SSIM.
         criterion : Criterion, optional
             When an intervention is without visible effect.
-        model, memory, overwrite, progress
+        model, memory, overwrite, keep_script, progress
             As for `run`.
 
         Returns
@@ -224,7 +229,7 @@ class Study(StudySpec):
             criterion=criterion,
             memory=memory,
             overwrite=overwrite,
-            source=calling_source(),
+            source=calling_source(keep_text=keep_script),
             progress=progress,
         )
 

@@ -107,6 +107,7 @@ def _add_running(commands: Any) -> None:
     run.add_argument("--study", metavar="NAME", help="which of a file's studies, by variable or by name")
     run.add_argument("--dry-run", action="store_true", help="print the plan, with an estimate of the time, and stop")
     run.add_argument("--overwrite", action="store_true", help="replace another study in the store")
+    run.add_argument("--keep-script", action="store_true", help="keep the text of the file with the results")
     run.set_defaults(command=running.run)
     resume = commands.add_parser("resume", help="go on with the study that a store holds", epilog=_EXITS)
     resume.add_argument("store", metavar="STORE", help=_STORE)

@@ -49,7 +49,9 @@ def run(options: argparse.Namespace) -> Exit:
     tell(f"{plan}\n  store         {store}{_progress_of(stored)}")
     if options.dry_run:
         return Exit.DONE
-    return _fill(plan, model, store, options, overwrite=options.overwrite, source=describe(path))
+    return _fill(
+        plan, model, store, options, overwrite=options.overwrite, source=describe(path, keep_text=options.keep_script)
+    )
 
 
 def resume(options: argparse.Namespace) -> Exit:

@@ -396,7 +396,8 @@ def _check_samples(prompts: tuple[str, ...], seeds: tuple[int, ...] | None) -> N
         if isinstance(prompt, NoPrompt):
             continue
         if not isinstance(prompt, str):
-            raise PromptError(f"Prompt {index} is {shown(prompt)}, which is no text. Give a list of texts.")
+            meant = "; for an open sample, without a condition, causalunet.NO_PROMPT" if prompt is None else ""
+            raise PromptError(f"Prompt {index} is {shown(prompt)}, which is no text. Give a list of texts{meant}.")
         if not prompt.strip():
             raise PromptError(
                 f"Prompt {index} is {shown(prompt)}; an empty prompt says nothing to generate. Give it words, or "

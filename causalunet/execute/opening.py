@@ -117,16 +117,16 @@ def block_name(start: int, block: int) -> str:
     return f"block-{start // block:06d}"
 
 
-def record_source(writer: StudyWriter, source: dict[str, Any] | None) -> None:
-    """Keep the study's file, unless this version of it is kept already."""
-    if source is None:
-        return
+def record_source(writer: StudyWriter, source: dict[str, Any]) -> None:
+    """Keep what is known of the study's file, unless this version of it is kept already."""
     for _ in range(_TRIES):
         with suppress(WriteConflictError), writer.repository.exclusive():  # another process does it in an object store
             writer.refresh()
             sources = list(writer.attributes.get("sources", ()))
-            if not any(isinstance(entry, dict) and entry.get("sha256") == source["sha256"] for entry in sources):
-                writer.update_attributes({"sources": [*sources, source]}, "another version of the study's file")
+            others = [one for one in sources if not isinstance(one, dict) or one.get("sha256") != source["sha256"]]
+            kept = [one for one in sources if one not in others]
+            if not kept or (source["text"] is not None and all(one.get("text") is None for one in kept)):
+                writer.update_attributes({"sources": [*others, source]}, "another version of the study's file")
             return
 
 

@@ -114,7 +114,7 @@ class Runner:
         try:
             progress = self._progress(retry_failed=self._retry)
             waiting = [samples for samples in self._order(blocks) if progress.missing(samples, chosen)]
-            if waiting:
+            if self._source and (waiting or self._source["text"] is not None):  # kept, where that is asked for, now too
                 record_source(self.writer, self._source)
             for wait in (False, True):
                 if wait and waiting and self.say:

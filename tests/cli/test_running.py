@@ -72,7 +72,7 @@ def test_a_study_is_planned_run_and_kept_with_its_file(store: Path, spec: Path, 
     results = cu.open_results(store)
     assert cu.Study.from_json(results.attrs["study"]) == study
     (source,) = results.attrs["sources"]
-    assert (source["name"], source["text"]) == ("tiny.json", spec.read_text())
+    assert (source["name"], source["text"]) == ("tiny.json", None)
     assert source["sha256"] == hashlib.sha256(spec.read_bytes()).hexdigest()
     assert results.verify(quiet=True)
 
@@ -94,8 +94,10 @@ def test_a_python_study_runs_below_the_working_directory(
     told = command("run", "mine.py")
     assert (told.code, told.err) == (0, "")
     assert told.out.endswith("Results: results/a-tiny-study.zarr, 12 of 12 cells complete\n")
-    (source,) = cu.open_results("results/a-tiny-study.zarr").attrs["sources"]
-    assert (source["name"], source["text"]) == ("mine.py", text)
+    for more, kept in (((), None), (("--keep-script",), text), ((), text)):
+        assert command("run", "mine.py", *more).code == 0
+        (source,) = cu.open_results("results/a-tiny-study.zarr").attrs["sources"]
+        assert (source["name"], source["text"]) == ("mine.py", kept)
 
 
 def test_the_same_command_runs_nothing_twice(copied: Path, spec: Path, command: Command) -> None:

@@ -437,7 +437,7 @@ def test_files_that_are_no_shortcut(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a" * 5_000, "a\0b", "none.json"])
 def test_paths_that_cannot_be(name: str, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"cannot be read|no shortcut at"):
+    with pytest.raises(SpecError, match=r"cannot be read|no shortcut at|is no path"):
         Shortcut.open(tmp_path / name)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +144,26 @@ def test_a_sound_store_is_told_so(
     assert "sound and complete" in str(exported)
 
 
-def test_the_study_file_is_kept(results: xr.DataTree) -> None:
+def test_of_the_study_file_name_and_digest_are_kept(results: cu.results.Results, tmp_path: Path) -> None:
     (source,) = results.attrs["sources"]
-    kept = Path(__file__).with_name("conftest.py")  # where the fixture calls study.run
-    assert (source["name"], source["text"]) == (kept.name, kept.read_text())
+    file = Path(__file__).with_name("conftest.py")  # where the fixture calls study.run
+    assert source["name"] == file.name
+    assert source["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert source["text"] is None
+    exported = results.export(tmp_path / "export.zarr") / "zarr.json"
+    assert "One small study, run once" not in exported.read_text()
+
+
+@pytest.mark.parametrize("way", ["run", "search"])
+def test_the_script_is_kept_if_that_is_asked_for(
+    way: str, study: cu.Study, tiny_model: TextToImage, tmp_path: Path
+) -> None:
+    study = replace(study, record=cu.Record())
+    path, here = tmp_path / "kept.zarr", Path(__file__)
+    for keep, text in ((False, None), (True, here.read_text()), (False, here.read_text())):
+        getattr(study, way)(path, model=tiny_model, keep_script=keep, progress=False)
+        (source,) = cu.open_results(path).attrs["sources"]
+        assert (source["name"], source["text"]) == (here.name, text)
 
 
 def test_git_tells_the_state_of_a_file(tmp_path: Path) -> None:
@@ -170,8 +188,8 @@ def test_git_tells_the_state_of_a_file(tmp_path: Path) -> None:
 def test_what_cannot_be_kept_is_left_out(tmp_path: Path) -> None:
     large = tmp_path / "large.py"
     large.write_text("#" * 300_000)
-    assert describe(large)["text"] is None  # type: ignore[index]
+    assert describe(large, keep_text=True)["text"] is None  # type: ignore[index]
     assert describe(tmp_path / "gone.py") is None
     bytes_ = tmp_path / "bytes.py"
     bytes_.write_bytes(b"\xff\xfe")
-    assert describe(bytes_)["text"] == "\ufffd\ufffd"  # type: ignore[index]
+    assert describe(bytes_, keep_text=True)["text"] == "\ufffd\ufffd"  # type: ignore[index]

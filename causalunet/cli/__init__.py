@@ -5,16 +5,40 @@ Nothing is imported here that takes long, so that Ctrl-C is answered from the be
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 from causalunet.cli.exits import Exit
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
+
+
+def command() -> NoReturn:
+    """Be the process of a command: run it and end with its exit status, whatever the interpreter does at its end.
+
+    Threads are waited for, hooks of `atexit` run and streams are flushed, as at every end. Then the process ends, and
+    the interpreter is not torn down: the storage engine has threads of its own, and one that comes back to Python in
+    that moment would abort the process (https://docs.python.org/3/c-api/init.html#cautions-regarding-runtime-finalization).
+    """
+    status = [int(Exit.ERROR)]
+    atexit.register(_leave, status, os.getpid())  # the first to be registered, and so the last to be called
+    status[0] = main()
+    sys.exit(status[0])
+
+
+def _leave(status: list[int], process: int) -> None:
+    if os.getpid() != process:  # a child that a study's script forked has an exit status of its own
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(status[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status, see `Exit`. Errors are told in one line.
+        Exit status, see `Exit`. Errors are told in one line; `SystemExit` is not raised, not even by ``--help``.
     """
     if arguments is not None:
         from causalunet.cli.commands import give

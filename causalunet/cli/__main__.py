@@ -1,7 +1,5 @@
 """``python -m causalunet.cli``."""
 
-import sys
+from causalunet.cli import command
 
-from causalunet.cli import main
-
-sys.exit(main())
+command()

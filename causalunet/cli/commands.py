@@ -35,18 +35,20 @@ def give(arguments: Sequence[str]) -> int:
     int
         Exit status, see `Exit`. Errors are told in one line.
     """
-    options = _parser().parse_args(arguments)
+    options = argparse.Namespace(traceback=False)
     try:
-        with told_warnings():
-            code = int(options.command(options))
-            flush()
+        code = _parse(arguments, options)
+        if code is None:
+            with told_warnings():
+                code = int(options.command(options))
+        flush()
     except KeyboardInterrupt:
         complain(f"interrupted. What was committed stays; to go on: causalunet {shlex.join(arguments)}")
         return Exit.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is flushed into the pipe
         return Exit.CUT_OFF
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if options.traceback:
             traceback.print_exc()
         complain(_told(error))
@@ -54,7 +56,16 @@ def give(arguments: Sequence[str]) -> int:
     return code
 
 
-def _told(error: Exception) -> str:
+def _parse(arguments: Sequence[str], options: argparse.Namespace) -> int | None:
+    """Read arguments into options; the exit status if that is all, as for ``--help`` and for what cannot be read."""
+    try:
+        _parser().parse_args(arguments, options)
+    except SystemExit as ended:
+        return int(ended.code or Exit.DONE)
+    return None
+
+
+def _told(error: Exception | SystemExit) -> str:
     """An error in one line; those that nobody foresaw with the place."""
     if isinstance(error, ModuleNotFoundError) and not (error.name or "causalunet").startswith("causalunet"):
         return f"This command needs {error.name}, which is not installed: pip install 'causalunet[run]'."
@@ -64,6 +75,8 @@ def _told(error: Exception) -> str:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(frame.filename).name}, line {frame.lineno}"
+    if isinstance(error, SystemExit):
+        return f"{place} asked for the end of the process ({error!r}). What was committed stays."
     return (
         f"unexpected {type(error).__name__} in {place}: {error}. This is a fault of causalunet; please report it with "
         "what 'causalunet --traceback ...' prints."

@@ -35,7 +35,8 @@ class Study(StudySpec):
     ----------
     name : str
     interventions : iterable of Intervention
-        With labels and contents that differ. A `Null` is added unless there is one: it measures the noise floor.
+        With labels and contents that differ. A `Null` is added unless there is one: it measures the noise floor, from
+        the earliest step that an intervention edits. None (``[]``) in a study that only records the baseline.
     prompts : iterable of str
         `causalunet.NO_PROMPT` among them is a sample without a condition: nothing but the noise decides what its image
         shows. Give it seeds, and ``DDPM(guidance_scale=1)``.
@@ -57,7 +58,7 @@ class Study(StudySpec):
     ...     sampler=cu.DDPM(steps=10),
     ... )
     >>> study.plan(calibrate=False).unet_calls
-    34
+    33
     """
 
     def plan(self, model: DiffusionModel | None = None, *, calibrate: bool = True, memory: int = _MEMORY) -> Plan:

@@ -161,7 +161,8 @@ class StudySpec:
     ----------
     name : str
     interventions : iterable of Intervention
-        With labels and contents that differ. A null intervention is added unless there is one.
+        With labels and contents that differ. A null intervention is added unless there is one. There may be none in a
+        study that records.
     prompts : iterable of str
         `causalunet.NO_PROMPT` among them is a sample without a condition.
     seeds : iterable of int, optional
@@ -194,7 +195,7 @@ class StudySpec:
             check_text("The study", name, getattr(self, name))
         object.__setattr__(self, "prompts", several("The study", "prompts", self.prompts, str, MOST_SAMPLES))
         items = several("The study", "interventions", self.interventions, Intervention, MOST_INTERVENTIONS)
-        object.__setattr__(self, "interventions", _with_null(items, self.sampler))
+        object.__setattr__(self, "interventions", _with_null(items, self.sampler, self.record))
         if self.seeds is not None:
             seeds = _integers("The study", "seeds", self.seeds)
             if not seeds or min(seeds) < 0 or max(seeds) > LARGEST:
@@ -332,20 +333,25 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _with_null(interventions: tuple[Intervention, ...], sampler: DDPM) -> tuple[Intervention, ...]:
-    """Check interventions, and add a null one over the first steps, where differences grow most.
+def _with_null(interventions: tuple[Intervention, ...], sampler: DDPM, record: Record) -> tuple[Intervention, ...]:
+    """Check interventions, and add a null one from the earliest step that they edit, as long as the longest of them.
 
-    It is as long as the longest of them.
+    What runs before that step is shared with the baseline, so that nothing can differ there. Without interventions,
+    for a study that only records, it is the last step.
     """
-    if not interventions:
-        raise SpecError("The study has no intervention; an empty sweep compares nothing. Give at least one.")
+    if not interventions and not (record.activations or record.summary):
+        raise SpecError(
+            "The study has no intervention; an empty sweep compares nothing. Give at least one, or record=Record(...) "
+            "for the activations of the baseline alone."
+        )
     for item in interventions:
         if not isinstance(item, Intervention):
             raise SpecError(f"{shown(item)} is not an intervention; sweeps are unpacked with *sweep(...).")
     check_edits(interventions)
-    longest = max(_check_edits_fit(item, sampler) for item in interventions)
+    longest = max((_check_edits_fit(item, sampler) for item in interventions), default=1)
     if not any(isinstance(item, Null) for item in interventions):
-        interventions = (*interventions, Null(window=Window(sampler.steps, longest)))
+        starts = (edit.window.start for item in interventions for edit in item.edits())
+        interventions = (*interventions, Null(window=Window(max(starts, default=1), longest)))
     _check_distinct(interventions)
     return interventions
 

@@ -44,7 +44,7 @@ def test_the_status_of_a_finished_store(store: Path, study: cu.Study, command: C
     assert facts["study"] == f"'a tiny study' on tiny, digest {study.digest}"
     assert facts["cells"] == "12 of 12 complete"
     assert facts["baselines"] == "3 of 3 complete"
-    assert re.fullmatch(r"42 U-Net calls, [\d.]+ s", facts["spent"])
+    assert re.fullmatch(r"39 U-Net calls, [\d.]+ s", facts["spent"])
     assert re.search(r"(ago|just now)\): 12 cells of 3 samples$", facts["last commit"])
     assert facts["at work"] == "no process of this machine"
     assert facts["size"].endswith("kB")

@@ -97,7 +97,7 @@ def test_digest_changes_with_every_part() -> None:
         {"record": Record(dtype="float32")},
     ]
     assert len({spec(**change).digest for change in changes}) == len(changes)
-    assert spec(interventions=(BLOCK,), prompts=("a circle",)).digest == spec().digest == "04ec3db507b2c68e"
+    assert spec(interventions=(BLOCK,), prompts=("a circle",)).digest == spec().digest == "6e57ebaac1288109"
 
 
 def test_seeds_by_default_number_the_prompts() -> None:
@@ -203,13 +203,19 @@ def test_a_null_is_added_once(interventions: list[Intervention]) -> None:
         assert study.interventions == tuple(interventions)
     else:
         longest = max(len(item.steps) for item in interventions)
-        assert study.interventions == (*interventions, Null(Window(STEPS, longest)))
+        earliest = max(step for item in interventions for step in item.steps)
+        assert study.interventions == (*interventions, Null(Window(earliest, longest)))
     assert replace(study, interventions=study.interventions) == study
 
 
 def test_a_null_within_a_composition_is_not_the_null_of_the_study() -> None:
     pair = Composition((Null(Window(9, 1)), one_step(5)))
-    assert spec(interventions=[pair]).interventions == (pair, Null(Window(100, 2)))
+    assert spec(interventions=[pair]).interventions == (pair, Null(Window(9, 2)))
+
+
+@pytest.mark.parametrize("record", [Record(activations=["mid"]), Record(summary=["up.*"])])
+def test_a_study_that_only_records_needs_no_intervention(record: Record) -> None:
+    assert spec(interventions=[], record=record).interventions == (Null(Window(1, 1)),)
 
 
 def test_record_sorts_its_steps_and_takes_one_pattern() -> None:

@@ -38,7 +38,7 @@ def test_every_network_gets_a_null_intervention_that_it_has_places_for(name: str
     asked = study()
     results = asked.run(tmp_path / "s.zarr", model=model, progress=False)
     assert results.verify(quiet=True), str(results.verify(quiet=True))
-    declared = results["audit"].to_dataset().declared.sel(intervention="null 4-3").sum("step")
+    declared = results["audit"].to_dataset().declared.sel(intervention="null 3-2").sum("step")
     assert {str(place) for place in declared.place.values if int(declared.sel(place=place))} == set(places)
     assert float(results.outcomes.ssim.sel(kind="null").min()) == 1
     assert float(results.outcomes.ssim.sel(kind="edit").max()) < 1

@@ -61,6 +61,19 @@ def record(run_study: Callable[..., xr.DataTree]) -> Recorded:
     return run
 
 
+def test_the_baseline_is_recorded_without_interventions_at_the_cost_of_one_call(
+    run_study: Callable[..., xr.DataTree], runs: dict[str, list[Trajectory]], tiny_model: TextToImage
+) -> None:
+    what = cu.Record(activations=("mid",), dtype="float32")
+    results = run_study(steps=STEPS, prompts=PROMPTS, record=what)
+    assert results.outcomes.intervention.values.tolist() == ["null 1-1"]
+    for step in RECORDED:
+        expected = expected_activations(runs, "baseline", "mid", step)
+        np.testing.assert_allclose(results["activations"]["mid"].baseline.sel(step=step), expected, rtol=0, atol=5e-5)
+    study = cu.Study(name="x", interventions=[], prompts=PROMPTS, sampler=cu.DDPM(steps=STEPS), record=what)
+    assert study.plan(tiny_model, calibrate=False).unet_calls == (STEPS + 1) * len(PROMPTS)
+
+
 def expected_activations(runs: dict[str, list[Trajectory]], name: str, component: str, step: int) -> np.ndarray:
     return np.stack([trajectory.activations[step, component] for trajectory in runs[name]])
 

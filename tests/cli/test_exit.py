@@ -119,6 +119,7 @@ def test_a_model_that_asks_for_the_end_of_the_process_is_told(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_the_exit_status_is_right_every_time(store: Path) -> None:
     """As many runs as ``CAUSALUNET_EXIT_RUNS`` says, 100 by default."""
     words = [sys.executable, "-m", "causalunet", "verify", "--quiet", str(store)]

@@ -19,7 +19,10 @@ from causalunet.errors import CausalUNetError
 
 __all__ = ["give"]
 
-_EXITS = "exit status: 0 done, 1 verify found problems, 2 error, 3 incomplete, 130 interrupted; see docs/cli.md"
+_EXITS = (
+    "exit status: 0 done, 1 verify found problems, 2 error, 3 incomplete, 4 verify cannot check all here, "
+    "130 interrupted; see docs/cli.md"
+)
 _STORE = "folder, or address such as s3://bucket/prefix"
 
 

@@ -17,6 +17,8 @@ class Exit(IntEnum):
     """Told in one line."""
     INCOMPLETE = 3
     """All is well as far as it goes, and something is missing or has failed."""
+    UNCHECKED = 4
+    """``verify`` found nothing wrong, and something that this process cannot check."""
     INTERRUPTED = 130
     CUT_OFF = 141
     """Whoever read the output stopped reading."""

@@ -45,8 +45,8 @@ def verify(options: argparse.Namespace) -> Exit:
         print_table(found.table(), make_console())
         return code
     for finding in found.findings:
-        for problem in finding.problems:
-            tell(f"{found.where}: {finding.check}: {problem}")
+        for line in finding.lines:
+            tell(f"{found.where}: {finding.check}: {line}")
     return code
 
 

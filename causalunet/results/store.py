@@ -24,7 +24,7 @@ from causalunet.results.stored import read_stored
 if TYPE_CHECKING:
     import pandas as pd
 
-    from causalunet.results.verify import Verification
+    from causalunet.results.findings import Verification
 
 __all__ = ["Results", "open_results"]
 

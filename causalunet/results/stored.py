@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +18,7 @@ from zarr.storage import StorePath
 
 from causalunet.design.interventions import Intervention
 from causalunet.design.limits import COMPONENT_NAME, MOST_BLOCKS, MOST_DEPTH, MOST_PARTS, is_integer, is_number, shown
-from causalunet.design.registered import unregistered
+from causalunet.design.registered import plugins, unregistered
 from causalunet.design.study import Sample
 from causalunet.errors import CausalUNetError, DamageError, PluginError, StoreError
 from causalunet.prompts import NO_PROMPT
@@ -307,15 +306,18 @@ def renewed_digests(texts: Iterable[str]) -> dict[int, str]:
     """Digests of the stored interventions to which earlier versions gave others, by position.
 
     These are compositions, whose parts had an order, and windows of several parts, which may touch. Of a kind that is
-    not known here the stored digest stands.
+    not known here, or that is another one than it was, the stored digest stands.
     """
     found = {}
     for position, text in enumerate(texts):
         spec = json.loads(text)
         configuration = spec["configuration"]
         if "parts" in configuration or len(configuration.get("window") or ()) > 1:
-            with suppress(CausalUNetError):
+            try:
                 found[position] = Intervention.from_json(spec).digest
+            except Exception as error:
+                if not isinstance(error, CausalUNetError) and not any(plugins(spec)):
+                    raise
     return found
 
 

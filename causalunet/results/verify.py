@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,100 +9,21 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 
-from causalunet.console import make_console, print_table
 from causalunet.design.interventions import digest_of
-from causalunet.design.limits import plain
 from causalunet.design.study import StudySpec
 from causalunet.errors import CausalUNetError, DamageError
 from causalunet.results.coverage import Coverage, unrecorded
 from causalunet.results.export import regions
 from causalunet.results.faults import faults_told
+from causalunet.results.findings import Finding, Verification
+from causalunet.results.readback import ReadBack
 from causalunet.results.schema import COMPLETE, DRIFT, FAILED, NULL_DIFFERENCE, VARIABLES
 from causalunet.results.stored import Stored, read_stored, stored_grid
 
-__all__ = ["Finding", "Verification", "verify_store"]
-
-_MOST_NAMED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found.
-
-    Attributes
-    ----------
-    check : str
-    looked_at : str
-        How much of what.
-    problems : tuple of str
-        Empty if all is well.
-    damage : bool
-        Whether a problem means that the store is wrong, and not only unfinished.
-    """
-
-    check: str
-    looked_at: str
-    problems: tuple[str, ...] = ()
-    damage: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What `Results.verify` found; true if all is well.
-
-    Attributes
-    ----------
-    where : str
-    findings : tuple of Finding
-    """
-
-    where: str
-    findings: tuple[Finding, ...]
-
-    def __bool__(self) -> bool:
-        """Whether nothing is wrong and nothing is missing."""
-        return not any(finding.problems for finding in self.findings)
-
-    @property
-    def exit_code(self) -> int:
-        """0 if all is well, 1 if something is wrong, 3 if the store is sound but not complete."""
-        wrong = [finding for finding in self.findings if finding.problems]
-        return 0 if not wrong else 1 if any(finding.damage for finding in wrong) else 3
-
-    @property
-    def verdict(self) -> str:
-        """What it comes to, in words."""
-        return {0: "sound and complete", 1: "NOT sound", 3: "sound, not complete"}[self.exit_code]
-
-    def table(self) -> Table:
-        """The findings as a table."""
-        table = Table()
-        table.add_column("check")
-        table.add_column("looked at", justify="right")
-        table.add_column("found", overflow="fold")
-        for finding in self.findings:
-            named = list(finding.problems[:_MOST_NAMED])
-            if len(finding.problems) > _MOST_NAMED:
-                named.append(f"and {len(finding.problems) - _MOST_NAMED:,} more")
-            table.add_row(finding.check, finding.looked_at, plain("\n".join(named)) or "ok")
-        return table
-
-    def print(self, console: Console | None = None) -> None:
-        """Print the verdict and the table."""
-        console = console or make_console()
-        console.print(plain(f"{self.where}: {self.verdict}"), markup=False, highlight=False, soft_wrap=True)
-        print_table(self.table(), console)
-
-    def __str__(self) -> str:
-        """Verdict and table as text."""
-        text = io.StringIO()
-        self.print(Console(width=120, file=text))
-        return text.getvalue()
+__all__ = ["verify_store"]
 
 
 @dataclass(slots=True)
@@ -138,11 +58,12 @@ def verify_store(store: Store, where: object, *, export: bool = False) -> Verifi
         _finding("finite", f"{problems.numbers:,} numbers", problems.infinite),
     ]
     if not problems.chunks:
+        read = ReadBack.of(stored, where)
         findings += [
             _finding("edits fired", f"{problems.edits:,} of complete cells", problems.fired),
             *_small(stored, "null_difference", "noise floor", NULL_DIFFERENCE),
             *_small(stored, "drift", "drift", DRIFT),
-            _finding("study", "digest and grid", _study_problems(stored, where)),
+            _study(stored, read, where),
             *_completeness(stored),
         ]
     return Verification(str(where), tuple(findings))
@@ -223,19 +144,25 @@ def _small(stored: Stored, name: str, check: str, most: float) -> Iterator[Findi
         yield _finding(check, f"{len(known)} samples, at most {largest:.2g}", wrong)
 
 
-def _study_problems(stored: Stored, where: object) -> list[str]:
+def _study(stored: Stored, read: ReadBack, where: object) -> Finding:
     """Whether the stored study is the one that was run, and has a place for every cell."""
+    written = stored.attributes.get("study")
+    same = digest_of(written) == stored.attributes.get("digest")  # as it stands: later versions may write it otherwise
+    problems = [*read.problems] if same else ["the stored study is not the one that its digest names", *read.problems]
+    if not read.problems and not read.unchecked:
+        problems += _places(stored, where)
+    return Finding("study", "digest and grid", tuple(problems), unchecked=read.unchecked)
+
+
+def _places(stored: Stored, where: object) -> list[str]:
     try:
-        written = stored.attributes["study"]
-        study, grid = StudySpec.from_stored(written), stored_grid(stored, where)
+        study, grid = StudySpec.from_stored(stored.attributes["study"]), stored_grid(stored, where)
     except (CausalUNetError, KeyError) as error:
         return [f"the stored study cannot be read: {error!s:.200}"]
-    same = digest_of(written) == stored.attributes.get("digest")  # as it stands: later versions may write it otherwise
-    problems = [] if same else ["the stored study is not the one that its digest names"]
     placed = {item.digest for item in grid.interventions}
     samples = len(set(study.samples) - set(grid.samples))
     lacking = {"interventions": len({item.digest for item in study.interventions} - placed), "samples": samples}
-    return problems + [f"{count:,} {name} of the study have no place" for name, count in lacking.items() if count]
+    return [f"{count:,} {name} of the study have no place" for name, count in lacking.items() if count]
 
 
 def _completeness(stored: Stored) -> Iterator[Finding]:

@@ -143,6 +143,7 @@ def _add_looking(commands: Any) -> None:
     status.set_defaults(command=stores.status)
     verify = commands.add_parser("verify", help="read every chunk of a store and check it", epilog=_EXITS)
     verify.add_argument("--quiet", action="store_true", help="print problems only")
+    verify.add_argument("--deep", action="store_true", help="make the outcomes of all cells again, and not of some")
     verify.set_defaults(command=stores.verify)
     ls = commands.add_parser("ls", help="list the stores below a folder, or what is in a store", epilog=_EXITS)
     ls.add_argument("place", metavar="PLACE", nargs="?", help="store or folder (default results, or else .)")

@@ -38,7 +38,7 @@ def status(options: argparse.Namespace) -> Exit:
 
 def verify(options: argparse.Namespace) -> Exit:
     """Read every chunk of a store and print what was checked."""
-    found = open_results(options.store, at=options.at).verify(quiet=True)
+    found = open_results(options.store, at=options.at).verify(deep=options.deep, quiet=True)
     code = Exit(found.exit_code)
     if not options.quiet:
         tell(f"{found.where}: {found.verdict}")

@@ -72,23 +72,33 @@ class Coverage:
                 raise DamageError(f"{where} is damaged: the array {path} is missing.")
         return cls(arrays, marks)
 
+    @property
+    def baselines(self) -> NDArray[np.bool_]:
+        """Which samples have a complete baseline."""
+        return self.marks["baseline/status"] == COMPLETE
+
+    @property
+    def cells(self) -> NDArray[np.bool_]:
+        """Which cells are complete, (intervention, sample)."""
+        return (self.marks["outcomes/status"] == COMPLETE) & self.baselines
+
     def expects(self, path: str, region: tuple[slice, ...]) -> bool:
         """Whether a chunk must have been written."""
-        return bool(self._required(path, region).any())
+        return bool(self.required(path, region).any())
 
     def finite(self, path: str, region: tuple[slice, ...]) -> NDArray[np.bool_] | None:
         """Which numbers of a chunk must be finite; None if that cannot be said of this array."""
         if path in _MAY_BE_NAN or SAMPLE not in self._dims(path) or variable_at(path) is None:
             return None
-        return np.broadcast_to(self._required(path, region), tuple(part.stop - part.start for part in region))
+        return np.broadcast_to(self.required(path, region), tuple(part.stop - part.start for part in region))
 
     def declared(self, region: tuple[slice, ...]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """How often edits of a chunk of ``audit/fired`` are to fire, and which of its cells are complete."""
         done = np.broadcast_to(self._done("audit/fired", region), tuple(part.stop - part.start for part in region))
         return np.broadcast_to(self._spread("audit/declared", "audit/fired", region), done.shape), done
 
-    def _required(self, path: str, region: tuple[slice, ...]) -> NDArray[np.bool_]:
-        """Complete entries of steps at which the call, or the block, ran."""
+    def required(self, path: str, region: tuple[slice, ...]) -> NDArray[np.bool_]:
+        """Complete entries of steps at which the call, or the block, ran; broadcastable to the chunk."""
         ran, dims = f"{path.rpartition('/')[0]}/ran", self._dims(path)
         done = self._done(path, region)
         if path == "audit/fired":  # places that came later are not written for what edits none of them

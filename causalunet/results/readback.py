@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,10 @@ class ReadBack:
 
     Parameters
     ----------
+    documents : tuple of dict
+        All interventions as JSON, in the order of the store.
     items : dict of int to Intervention
-        By position in the store.
+        By position in the store; those that could be read.
     edits : dict of int to tuple of Edit
         Of these.
     unchecked : tuple of str
@@ -34,6 +37,7 @@ class ReadBack:
         Interventions of the package's own kinds and fills that cannot be read.
     """
 
+    documents: tuple[dict[str, Any], ...]
     items: dict[int, Intervention]
     edits: dict[int, tuple[Edit, ...]]
     unchecked: tuple[str, ...] = ()
@@ -51,8 +55,9 @@ class ReadBack:
                 specs = np.asarray(stored.arrays[_SPECS][...]).tolist()
                 check_specs(specs, where)
         except DamageError as error:
-            return cls({}, {}, problems=(f"the stored study cannot be read: {error!s:.200}",))
-        for position, document in enumerate(map(json.loads, specs)):
+            return cls((), {}, {}, problems=(f"the stored study cannot be read: {error!s:.200}",))
+        documents = tuple(map(json.loads, specs))
+        for position, document in enumerate(documents):
             if unknown := list(unregistered(document)):
                 unchecked |= dict.fromkeys(unknown)
                 continue
@@ -67,4 +72,4 @@ class ReadBack:
                 told = f"{type(error).__name__}: {error!s:.200}"
                 unchecked |= dict.fromkeys(f"{name} as it is defined here ({told})" for name in own)
                 problems += [] if own else [f"intervention {position} cannot be read back: {error!s:.200}"]
-        return cls(items, edits, tuple(unchecked), tuple(problems))
+        return cls(documents, items, edits, tuple(unchecked), tuple(problems))

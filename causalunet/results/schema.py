@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
@@ -17,6 +18,7 @@ __all__ = [
     "NULL_DIFFERENCE",
     "VARIABLES",
     "Variable",
+    "range_at",
     "variable_at",
 ]
 
@@ -138,6 +140,18 @@ def _variables() -> tuple[Variable, ...]:
 VARIABLES: tuple[Variable, ...] = _variables()
 """Every variable that a results store can hold."""
 
+_AT_LEAST_ZERO = {
+    *("psnr", "x0_distance", "eps_distance", "drift", "unet_calls", "flops", "seconds", "factor_code"),
+    *("sd", "norm", "baseline_sd", "baseline_norm"),
+}
+_RANGES = {
+    **dict.fromkeys(_AT_LEAST_ZERO, (0.0, math.inf)),
+    **dict.fromkeys(("image", "null_difference", "mse", "factor_probability"), (0.0, 1.0)),
+    **dict.fromkeys(("ssim", "cosine"), (-1.0, 1.0)),
+    **dict.fromkeys(("status", "baseline_status"), (MISSING, FAILED)),
+}
+"""By name, least and largest value."""
+
 _BY_PATH = {(variable.group, variable.name): variable for variable in VARIABLES}
 
 
@@ -145,3 +159,8 @@ def variable_at(path: str) -> Variable | None:
     """The variable that a path such as ``outcomes/ssim`` stands for; None for coordinates and what is none of ours."""
     group, _, name = path.rpartition("/")
     return _BY_PATH.get(("activations/*" if group.startswith("activations/") else group, name))
+
+
+def range_at(path: str) -> tuple[float, float] | None:
+    """Least and largest value that a stored variable can have; None where every number is possible."""
+    return _RANGES.get(path.rpartition("/")[2]) if variable_at(path) is not None else None

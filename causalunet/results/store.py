@@ -58,25 +58,29 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
 
     _source: Source | None
 
-    def verify(self, *, quiet: bool = False) -> Verification:
-        """Read every chunk and check all that can be checked; print the table.
+    def verify(self, *, deep: bool = False, quiet: bool = False) -> Verification:
+        """Read every chunk and check all that can be checked without the model; print the table.
 
-        Checked are checksums, missing chunks, completeness against the study's grid, finiteness of what is marked as
-        complete, whether every edit fired as declared, the noise floor of the null intervention, and drift.
+        Checked are checksums, missing chunks, completeness against the study's grid, finiteness and range of what is
+        marked as complete, whether every edit fired as declared, the noise floor of the null intervention, drift,
+        whether coordinates, edits and calls are those of the stored study, and of cells and baselines that are drawn at
+        random, other ones every time, whether outcomes are what the images give, and states what the seeds give.
 
         Parameters
         ----------
+        deep : bool
+            Make the outcomes of all cells again, and follow all baselines, and not 256 and 8 of them.
         quiet : bool
             Print nothing.
 
         Returns
         -------
         Verification
-            True if all is well; ``exit_code`` is for scripts.
+            True if all was checked and is well; ``exit_code`` is for scripts.
         """
         from causalunet.results.verify import verify_store
 
-        verification = verify_store(self.source.store, self.source.location, export=not self.source.commit)
+        verification = verify_store(self.source.store, self.source.location, export=not self.source.commit, deep=deep)
         if not quiet:
             verification.print()
         return verification

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -28,6 +29,7 @@ from causalunet.results.metadata import COORDINATES, array_document, check_group
 from causalunet.results.schema import FORMAT, FORMAT_VERSION, VARIABLES
 
 __all__ = [
+    "Reader",
     "Stored",
     "check_arrays",
     "check_attributes",
@@ -73,6 +75,32 @@ class Stored:
     def arrays(self) -> dict[str, zarr.Array[Any]]:
         """The same arrays, to be read in turn."""
         return {path: zarr.Array(array) for path, array in self.asynchronous.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Values of a store's arrays; what is wrong with their bytes is told, and nothing else is taken for that.
+
+    Parameters
+    ----------
+    stored : Stored
+    where : object
+        Whose text names the store.
+    """
+
+    stored: Stored
+    where: object
+
+    def has(self, *paths: str) -> bool:
+        """Whether all of these arrays are there."""
+        return all(path in self.stored.arrays for path in paths)
+
+    def read(self, path: str, index: Any = ...) -> NDArray[Any]:
+        """Values of an array, or of a part of it; none if it is not there."""
+        if path not in self.stored.arrays:
+            return np.empty(0)
+        with faults_told(self.where, f"reading {path} from"):
+            return np.asarray(self.stored.arrays[path][index])
 
 
 def read_stored(store: Store, where: object) -> Stored:

@@ -15,29 +15,36 @@ from zarr.core.sync import sync
 from causalunet.design.interventions import digest_of
 from causalunet.design.study import StudySpec
 from causalunet.errors import CausalUNetError, DamageError
+from causalunet.results.agreement import agreement
 from causalunet.results.coverage import Coverage, unrecorded
 from causalunet.results.export import regions
 from causalunet.results.faults import faults_told
 from causalunet.results.findings import Finding, Verification
 from causalunet.results.readback import ReadBack
-from causalunet.results.schema import COMPLETE, DRIFT, FAILED, NULL_DIFFERENCE, VARIABLES
-from causalunet.results.stored import Stored, read_stored, stored_grid
+from causalunet.results.recomputed import recomputed
+from causalunet.results.schema import COMPLETE, DRIFT, FAILED, NULL_DIFFERENCE, VARIABLES, range_at
+from causalunet.results.stored import Reader, Stored, read_stored, stored_grid
 
 __all__ = ["verify_store"]
+
+_ROUNDING = 1e-5
 
 
 @dataclass(slots=True)
 class _Problems:
+    largest_codes: NDArray[np.int64]
     chunks: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     infinite: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
     fired: list[str] = field(default_factory=list)
     read: int = 0
     numbers: int = 0
+    bounded: int = 0
     edits: int = 0
 
 
-def verify_store(store: Store, where: object, *, export: bool = False) -> Verification:
+def verify_store(store: Store, where: object, *, export: bool = False, deep: bool = False) -> Verification:
     """Check a whole store, one chunk in memory at a time.
 
     Parameters
@@ -47,23 +54,28 @@ def verify_store(store: Store, where: object, *, export: bool = False) -> Verifi
         Whose text names the store.
     export : bool
         Whether every chunk must be there, also of what was not run.
+    deep : bool
+        Make the outcomes of all cells again, and follow all baselines, instead of some drawn at random.
     """
     stored = read_stored(store, where)
     arrays = stored.arrays
-    problems = _Problems()
-    _read_all(store, arrays, where, problems, export=export)
+    problems = _Problems(np.array([len(values) - 1 for values in stored.attributes.get("factors", {}).values()]))
+    coverage = _read_all(store, arrays, where, problems, export=export)
     findings = [
         _finding("chunks", f"{problems.read:,} read, with checksums", problems.chunks),
         _finding("written whole", f"{len(arrays)} arrays", [*_absent(stored), *problems.missing]),
         _finding("finite", f"{problems.numbers:,} numbers", problems.infinite),
+        _finding("in range", f"{problems.bounded:,} numbers", problems.outside),
     ]
-    if not problems.chunks:
-        read = ReadBack.of(stored, where)
+    if coverage is not None and not problems.chunks:
+        read, reader = ReadBack.of(stored, where), Reader(stored, where)
         findings += [
             _finding("edits fired", f"{problems.edits:,} of complete cells", problems.fired),
             *_small(stored, "null_difference", "noise floor", NULL_DIFFERENCE),
             *_small(stored, "drift", "drift", DRIFT),
             _study(stored, read, where),
+            *agreement(reader, read, coverage),
+            *recomputed(reader, coverage, [item["name"] for item in read.documents], deep=deep),
             *_completeness(stored),
         ]
     return Verification(str(where), tuple(findings))
@@ -71,7 +83,7 @@ def verify_store(store: Store, where: object, *, export: bool = False) -> Verifi
 
 def _read_all(
     store: Store, arrays: dict[str, zarr.Array[Any]], where: object, problems: _Problems, *, export: bool
-) -> None:
+) -> Coverage | None:
     try:
         coverage = Coverage.read(arrays, where)
     except CausalUNetError as error:
@@ -97,6 +109,8 @@ def _read_all(
                 continue
             if coverage is not None:
                 _check_values(path, values, region, coverage, problems)
+                _check_range(path, values, region, coverage, problems)
+    return coverage
 
 
 def _check_values(
@@ -118,6 +132,25 @@ def _check_values(
                 f"{int(wrong.sum()):,} edits fired another number of times than declared, the first of intervention "
                 f"{run}, sample {sample}, step position {step}, place {place}"
             )
+
+
+def _check_range(
+    path: str, values: NDArray[Any], region: tuple[slice, ...], coverage: Coverage, problems: _Problems
+) -> None:
+    if (limits := range_at(path)) is None:
+        return
+    asked = np.ones((1,) * values.ndim, bool) if path.endswith("status") else coverage.required(path, region)
+    asked = np.broadcast_to(asked, values.shape)
+    largest: Any = limits[1]
+    if path.endswith("factor_code") and len(problems.largest_codes) >= region[-1].stop:
+        largest = problems.largest_codes[region[-1]]
+    wrong = asked & ((values < limits[0] - _ROUNDING) | (values > largest + _ROUNDING))
+    problems.bounded += int(asked.sum())
+    if wrong.any():
+        first = tuple(np.argwhere(wrong)[0].tolist())
+        at = tuple(place + part.start for place, part in zip(first, region, strict=True))
+        span = f"{limits[0]:g} ... {np.broadcast_to(largest, values.shape)[first]:g}"
+        problems.outside.append(f"{path}: {int(wrong.sum()):,} not in {span}, the first, {values[first]:g}, at {at}")
 
 
 def _finding(check: str, looked_at: str, problems: list[str], *, damage: bool = True) -> Finding:

@@ -154,7 +154,7 @@ MIXED = {
     "run": (["first.py", "x.zarr"], [["--dry-run"], ["--study", "a"], ["--memory", "1GB"]]),
     "resume": (["x.zarr"], [["--retry-failed"], ["--device", "cpu"]]),
     "status": (["x.zarr", "y.zarr"], []),
-    "verify": (["x.zarr"], [["--quiet"], ["--at", "v1"]]),
+    "verify": (["x.zarr"], [["--quiet"], ["--deep"], ["--at", "v1"]]),
     "ls": (["x.zarr"], [["--history"], ["--at", "v1"]]),
     "export": (["x.zarr", "plain.zarr"], [["--at", "v1"]]),
     "report": (["x.zarr", "page.html"], [["--title", "a"], ["--force"], ["--threshold", "0.5"]]),

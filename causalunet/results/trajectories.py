@@ -1,0 +1,164 @@
+"""Stored baselines made again as far as that goes without the model: from the noise of a seed to an image."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalunet.noise import initial_noise, step_noise
+from causalunet.results.export import regions
+from causalunet.results.stored import Reader
+
+__all__ = ["Trajectory", "trajectories"]
+
+_NAMES = ("x_t", "x0_hat", "eps")
+_ROUNDING = 1e-5
+"""Of float32, relative to the largest term; a GPU rounds elsewhere than a CPU."""
+
+
+@dataclass(slots=True)
+class Trajectory:
+    """What was found of one sample's baseline.
+
+    Parameters
+    ----------
+    sample, seed : int
+
+    Attributes
+    ----------
+    problems : list of str
+    is_image : bool
+        Whether the last estimate of x_0, clipped to [-1, 1], is the image: so it is for models of pixels.
+    """
+
+    sample: int
+    seed: int
+    problems: list[str] = field(default_factory=list)
+    is_image: bool = False
+    estimated: set[bool] = field(default_factory=lambda: {True, False})
+    """Ways, clipped and not, in which every estimate so far follows from state and prediction."""
+    largest: float = 0.0
+
+    def tell(self, what: str) -> None:
+        """Note the first thing that is wrong: what comes after it follows from it."""
+        if not self.problems:
+            self.problems.append(f"sample {self.sample}: {what}")
+
+
+def trajectories(reader: Reader, chosen: NDArray[np.bool_]) -> dict[int, Trajectory]:
+    """Look at stored baselines, a chunk at a time.
+
+    The first state must be the noise of the seed. Every estimate of x_0 must follow from state and prediction, clipped
+    or not; every next state from state, estimate and the seed's noise of the step, whose share the network chose and
+    which is positive; and, if it does for any sample, every image from its last estimate.
+
+    Parameters
+    ----------
+    reader : Reader
+    chosen : ndarray of bool, (sample,)
+
+    Returns
+    -------
+    dict of int to Trajectory
+        By position of the sample.
+    """
+    if not reader.has(*(f"baseline/{name}" for name in (*_NAMES, "seed", "alpha_bar"))):
+        return {}
+    seeds = reader.read("baseline/seed").tolist()
+    found = {sample: Trajectory(sample, seeds[sample]) for sample in np.flatnonzero(chosen).tolist()}
+    shares = [*reader.read("baseline/alpha_bar").tolist(), 1.0]
+    if not all(0 < one < other for one, other in itertools.pairwise(shares)):
+        for one in found.values():
+            one.tell("its alpha_bar does not rise from above 0 to below 1")
+        return found
+    x_t = reader.stored.arrays["baseline/x_t"]
+    chunks = (x_t.shards or x_t.chunks)[:2]
+    for (samples,) in regions(chosen.shape, chunks[:1]):
+        some = [found[sample] for sample in range(samples.start, samples.stop) if sample in found]
+        if some:
+            _follow(reader, some, samples, chunks[1], shares)
+    if any(one.is_image for one in found.values()):
+        for one in found.values():
+            if not one.is_image:
+                one.tell("its image is not the one that its last estimate of x_0 gives")
+    for one in found.values():
+        one.is_image &= one.largest == 1.0  # else other runs may be clipped where the baseline is not
+    return found
+
+
+def _follow(reader: Reader, some: list[Trajectory], samples: slice, chunk: int, shares: list[float]) -> None:
+    places = [one.sample - samples.start for one in some]
+    shape = reader.stored.arrays["baseline/x_t"].shape[2:]
+    expected: NDArray[np.floating] = initial_noise([one.seed for one in some], shape)
+    noise: NDArray[np.float32] | None = None
+    slack = np.full(len(some), _ROUNDING * np.abs(expected).max())
+    steps = len(shares) - 1
+    for (window,) in regions((steps,), (chunk,)):
+        read = {name: reader.read(f"baseline/{name}", (samples, window))[places] for name in _NAMES}
+        for position in range(window.start, window.stop):
+            x, x0, eps = (read[name][:, position - window.start].astype(np.float64) for name in _NAMES)
+            step = steps - position
+            _check_state(some, step, steps, x - expected, noise, slack)
+            _check_estimate(some, step, x, x0, eps, shares[position])
+            expected, slack = _next_mean(x, x0, shares[position], shares[position + 1])
+            noise = step_noise([one.seed for one in some], step, shape)
+    _check_image(reader, some, samples, places, x0)
+
+
+def _check_state(
+    some: list[Trajectory],
+    step: int,
+    steps: int,
+    rest: NDArray[np.float64],
+    noise: NDArray[np.float32] | None,
+    slack: NDArray[np.float64],
+) -> None:
+    """The first state is the noise of the seed; a later one is the mean and a positive share of the seed's noise."""
+    off = np.abs(rest) if noise is None else -rest * np.sign(noise)
+    for one, wrong in zip(some, off.reshape(len(some), -1).max(axis=1) > slack, strict=True):
+        if wrong and noise is None:
+            one.tell(f"x_t at step {steps} is not the noise of its seed, {one.seed}")
+        elif wrong:
+            one.tell(f"x_t at step {step} does not follow from step {step + 1} with the noise of its seed, {one.seed}")
+
+
+def _check_estimate(some: list[Trajectory], step: int, x: Any, x0: Any, eps: Any, share: float) -> None:
+    of_x, of_eps = math.sqrt(1 / share), math.sqrt(1 / share - 1)
+    estimate = of_x * x - of_eps * eps
+    for place, one in enumerate(some):
+        slack = _ROUNDING * (1 + of_x * np.abs(x[place]).max() + of_eps * np.abs(eps[place]).max())
+        near = {
+            clip: np.abs(x0[place] - (np.clip(estimate[place], -1, 1) if clip else estimate[place])).max() <= slack
+            for clip in one.estimated
+        }
+        one.largest = max(one.largest, float(np.abs(x0[place]).max()))
+        one.estimated = {clip for clip, well in near.items() if well}
+        if not one.estimated:
+            one.tell(f"x0_hat at step {step} does not follow from x_t and eps")
+
+
+def _next_mean(
+    x: NDArray[np.float64], x0: NDArray[np.float64], share: float, going: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean of the next state, and how far rounding may carry it; equation 3 of Prasad et al. 2023."""
+    beta = 1 - share / going
+    of_x0 = beta * math.sqrt(going) / (1 - share)
+    of_x = (1 - going) * math.sqrt(1 - beta) / (1 - share)
+    largest = (np.abs(values).reshape(len(values), -1).max(axis=1) for values in (x0, x))
+    return of_x0 * x0 + of_x * x, _ROUNDING * (1 + sum(map(np.multiply, (of_x0, of_x), largest)))
+
+
+def _check_image(reader: Reader, some: list[Trajectory], samples: slice, places: list[int], x0: Any) -> None:
+    if not reader.has("baseline/image"):
+        return
+    images = reader.read("baseline/image", samples)[places]
+    if images.shape != x0.shape:  # an image that a decoder made of a latent
+        return
+    off = np.abs((np.clip(x0, -1, 1) + 1) / 2 - images).reshape(len(some), -1).max(axis=1)
+    for one, well in zip(some, off <= _ROUNDING, strict=True):
+        one.is_image = bool(well)

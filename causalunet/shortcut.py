@@ -288,8 +288,8 @@ def time_shortcut(
         ratio within a repeat; ``spread`` (arm, bound), quartiles of the same; ``flops_saved`` and ``kernels_saved``
         (arm,), shares of the uncut run's FLOPs and of its operations on tensors; ``unet_calls`` (arm,) per sample.
         Scalars ``saved_by_steps``, the share saved by the skipped steps alone, and ``saved_by_cuts``, what the cuts add
-        to it. The attributes name batch size, samples in one U-Net call (fewer, if ``memory`` holds no more), device,
-        threads and baseline.
+        to it. The attributes name batch size, samples in the largest U-Net call (fewer, if memory holds no
+        more or ran out), device, threads and baseline.
 
     Raises
     ------

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import causalunet as cu
 from causalunet.errors import CausalUNetError, ModelError, SpecError
 from causalunet.execute import timing
+from causalunet.execute.installed import InstalledUNet
 from causalunet.models.text_to_image import TextToImage
 from causalunet.shortcut import Shortcut, time_interventions, time_shortcut
 from tests.design.examples import distinct_interventions
@@ -164,6 +165,37 @@ def test_arms_of_a_shortcut_without_skipped_steps(clock: Clock, tiny_model: Text
     timed = time_shortcut(shortcut(CUT), PROMPTS, model=tiny_model, repeats=1)
     assert timed["arm"].values.tolist() == ["uncut", "cuts", "shortcut"]
     assert float(timed["saved_by_steps"]) == 0
+
+
+@pytest.mark.parametrize(("samples", "memory", "largest"), [(3, 1 << 30, 3), (60, 1 << 30, 50), (3, 1, 1)])
+def test_the_largest_call_is_the_one_that_was_made(
+    tiny_model: TextToImage, samples: int, memory: int, largest: int
+) -> None:
+    timed = time_interventions(
+        {"stop": cu.SkipSteps(cu.Window(1, 1))},
+        PROMPTS[:1],
+        range(samples),
+        model=tiny_model,
+        sampler=cu.DDPM(steps=2, guidance_scale=1),
+        repeats=1,
+        memory=memory,
+    )
+    assert (timed.attrs["samples"], timed.attrs["samples_per_call"]) == (samples, largest)
+
+
+def test_the_largest_call_is_what_memory_left_of_it(tiny_model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = InstalledUNet.__call__
+
+    def short(unet: InstalledUNet, action: Any, arguments: Any, cond_rows: int, *more: Any) -> Any:
+        if cond_rows > 2:
+            raise RuntimeError("out of memory")
+        return real(unet, action, arguments, cond_rows, *more)
+
+    monkeypatch.setattr(InstalledUNet, "__call__", short)
+    timed = time_interventions(
+        {"stop": cu.SkipSteps(cu.Window(1, 1))}, PROMPTS * 4, model=tiny_model, sampler=cu.DDPM(steps=2), repeats=1
+    )
+    assert timed.attrs["samples_per_call"] == 2
 
 
 def test_any_interventions_timed(clock: Clock, tiny_model: TextToImage) -> None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from causalunet.errors import ModelError
+from causalunet.errors import FiringError, ModelError
 from causalunet.execute.lockstep import Block
 from causalunet.execute.outcomes import baseline_values, outcome_values
 from causalunet.execute.parts import Part
@@ -64,6 +64,7 @@ class Recorder:
             for distance in self._distance.values():
                 distance[self._row[run], :, : self._position(step)] = 0.0  # until then it is the baseline
         self._fired = np.zeros((*shape, len(self._places)), np.uint8)
+        self._called = np.zeros(shape, bool)
         trajectory = (self._n, steps, *plan.image_shape)
         self.baseline = {
             name: writer.read(f"baseline/{name}", (part.samples,)) if part.forked else np.empty(trajectory, np.float32)
@@ -102,12 +103,13 @@ class Recorder:
                 self._store_activation(name, call, self._kept.pop(name))
 
     def fired(self, call: Call, rows: slice, places: Mapping[str, int]) -> None:
-        """Count the edits of every run that shares the call."""
+        """Count the edits of every run that shares the call, and note that it was called."""
         position = self._position(call.step)
-        for place, times in places.items():
-            for run in call.runs:
-                if run != BASELINE:
-                    self._fired[self._row[run], rows, position, self._places[place]] += times
+        own = [self._row[run] for run in call.runs if run != BASELINE]
+        for row in own:
+            self._called[row, rows, position] = True
+            for place, times in places.items():
+                self._fired[row, rows, position, self._places[place]] += times
 
     def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:
         """Keep the baseline's trajectory, and the distance of every other run to it."""
@@ -125,11 +127,6 @@ class Recorder:
         for name, value in (("x0_hat", x0), ("eps", eps)) if rows else ():
             distance = (value - self._reference[name]).square().mean(dim=(1, 2, 3)).sqrt().cpu().numpy()
             self._distance[name][rows, :, position] = distance
-        for fork in call.forks:
-            for run in fork.runs if "unet" in self._places else ():
-                skipped = [self._position(step) for step in range(fork.target + 1, call.step)]
-                if skipped and run != BASELINE:
-                    self._fired[self._row[run]][:, skipped, self._places["unet"]] += 1
 
     def finished(self, run: int, x0: Tensor) -> None:
         """Keep a run's image."""
@@ -218,13 +215,39 @@ class Recorder:
             self._writer.write_cells(f"outcomes/{name}", runs, self._samples, _hidden(value, failed))
         for name, distance in zip(("x0", "eps"), self._distance.values(), strict=True):
             self._writer.write_cells(f"trajectory/{name}_distance", runs, self._samples, distance)
-        self._writer.write_cells("audit/fired", runs, self._samples, self._fired)
+        self._writer.write_cells("audit/fired", runs, self._samples, self._all_fired())
         nulls = [row for run, row in self._row.items() if self._plan.spec.interventions[run].kind == "null"]
         if nulls:
             largest = np.abs(values["image"][nulls] - baseline["image"]).max(axis=(2, 3, 4))
             difference = np.fmax.reduce(np.where(failed[nulls], np.nan, largest), axis=0)
             before = self._writer.read("audit/null_difference", (self._samples,))
             self._writer.write("audit/null_difference", (self._samples,), np.fmax(before, difference))
+
+    def _all_fired(self) -> NDArray[np.uint8]:
+        """How often every edit fired: at a skipped step, that the U-Net was not called between two calls of the run.
+
+        Raises
+        ------
+        FiringError
+            Another number of times than declared.
+        """
+        if "unet" in self._places:
+            begun = np.logical_or.accumulate(self._called, axis=2)
+            self._fired[..., self._places["unet"]] = begun & ~self._called
+        for run, row in self._row.items():
+            declared, item = np.zeros(self._fired.shape[2:], np.uint8), self._plan.spec.interventions[run]
+            for edit in item.edits():
+                declared[[self._position(step) for step in edit.window], self._places[edit.component]] = 1
+            if (self._fired[row] != declared).any():
+                sample, position, place = np.argwhere(self._fired[row] != declared)[0].tolist()
+                at = list(self._places)[place], self._plan.schedule.steps - position
+                found = int(self._fired[row, sample, position, place]), int(declared[position, place])
+                raise FiringError(
+                    f"Edits of {item.label!r} fired another number of times than declared, (place, step): (fired, "
+                    f"declared): {{{at}: {found}}}. Nothing of this part is stored; please report the model and the "
+                    "intervention."
+                )
+        return self._fired
 
     def _store_activation(self, name: str, call: Call, value: Tensor) -> None:
         position, part = self._recorded[call.step], self._part

@@ -17,7 +17,6 @@ from causalunet.design.limits import is_integer, plain_number
 from causalunet.design.study import DDPM, StudySpec
 from causalunet.design.windows import Window
 from causalunet.errors import SpecError
-from causalunet.execute.batches import micro_batch_size
 from causalunet.execute.generate import generate
 from causalunet.execute.installed import InstalledUNet
 from causalunet.models.base import DiffusionModel
@@ -64,7 +63,7 @@ def time_arms(
     names, samples = list(arms), next(iter(plans.values())).samples
     kernels = np.array(_kernels(plans, model, min(samples, _COUNTED)))
     flops = np.array([_of_run(plan.flops_by_run) for plan in plans.values()])
-    seconds = np.empty((len(arms), repeats))
+    seconds, largest = np.empty((len(arms), repeats)), _Largest()
     for repeat in range(-1, repeats):
         for position in range(len(names)):
             row = (position + repeat) % len(names)
@@ -77,6 +76,7 @@ def time_arms(
                 intervention=arms[names[row]],
                 traced=traced,
                 memory=memory,
+                advance=largest.note,
             )
             if repeat >= 0:
                 seconds[row, repeat] = time.perf_counter() - started
@@ -99,7 +99,7 @@ def time_arms(
         coords={"arm": names, "repeat": np.arange(repeats), "bound": ["lower", "upper"]},
         attrs={
             "samples": samples,
-            "samples_per_call": min(samples, micro_batch_size(model.anatomy, memory, sampler.rows_per_sample)),
+            "samples_per_call": largest.samples,
             "steps": sampler.steps,
             "guidance_scale": sampler.guidance_scale,
             "rows_per_sample": sampler.rows_per_sample,
@@ -147,6 +147,16 @@ def count_kernels(model: DiffusionModel, action: Action, samples: int, rows_per_
         with counter:
             unet(action, plain, samples)
     return counter.count
+
+
+class _Largest:
+    """The most samples that went into one U-Net call."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+
+    def note(self, samples: int) -> None:
+        self.samples = max(self.samples, samples)
 
 
 class _Kernels(TorchDispatchMode):

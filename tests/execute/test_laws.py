@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,10 +19,11 @@ import causalunet as cu
 from causalunet.design import Edit, Fill, Intervention
 from causalunet.design.anatomy import Anatomy
 from causalunet.errors import FiringError
+from causalunet.execute.lockstep import run_block
 from causalunet.execute.trace import TracedUNet
 from causalunet.execute.visits import CallResult
 from causalunet.models.text_to_image import TextToImage
-from causalunet.plan import Action, PlacedFill
+from causalunet.plan import Action, Call, Fork, PlacedFill, Plan
 from tests.execute.reference import Change, blocks, changed, watched
 
 BLOCKS = 4
@@ -229,3 +231,32 @@ def test_an_edit_that_does_not_fire_stops_the_study(
     monkeypatch.setattr("causalunet.execute.runner.run_block", lambda *_args, **_kwargs: Counter({("mid", 2): 1}))
     with pytest.raises(FiringError, match=r"'mid', 2\): \(1, 2\).*'skip.0', 2\): \(0, 2\)"):
         run_study(cu.Null(window=cu.Window(2, 1)), steps=2)
+
+
+def called_all_the_same(plan: Plan) -> Plan:
+    """The plan with one more call within the steps that run 0 skips."""
+    (jump,) = (
+        call for call in plan.calls if any(0 in fork.runs and fork.target < call.step - 1 for fork in call.forks)
+    )
+    state = 1 + max(fork.state for call in plan.calls for fork in call.forks)
+    more = replace(jump, forks=(*jump.forks, Fork(jump.step - 1, state, ())))
+    extra = Call(jump.step - 1, Action(), state, (), replays=(0,))
+    calls = [more if call is jump else call for call in plan.calls]
+    return replace(plan, calls=(*sorted([*calls, extra], key=lambda call: -call.step),))
+
+
+def test_a_skipped_step_at_which_the_unet_ran_stops_the_study(
+    run_study: Callable[..., xr.DataTree], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def careless(model: Any, unet: Any, plan: Plan, *arguments: Any, **options: Any) -> Any:
+        return run_block(model, unet, called_all_the_same(plan), *arguments, **options)
+
+    monkeypatch.setattr("causalunet.execute.runner.run_block", careless)
+    with pytest.raises(FiringError, match=r"skip_steps.*'unet', 3\): \(0, 1\)"):
+        run_study(cu.SkipSteps(cu.Window(3, 2)), steps=4)
+
+
+def test_skipped_steps_are_those_at_which_the_unet_did_not_run(run_study: Callable[..., xr.DataTree]) -> None:
+    skipped = cu.SkipSteps(cu.Window(3, 1)), cu.SkipSteps(cu.Window(2, 2)), cu.Null(cu.Window(3, 1))
+    fired = run_study(*skipped, steps=4).audit.fired.sel(place="unet", sample=0)
+    assert fired.values.tolist() == [[0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]]

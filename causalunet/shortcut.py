@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet.design.interventions import Intervention
+from causalunet.design.interventions import Intervention, check_edits
 from causalunet.design.limits import check_keys, check_plain, check_text, is_integer, read_json, shown
-from causalunet.design.study import DDPM, StudySpec, listed, listed_seeds, sampler_from_json, sampler_to_json
+from causalunet.design.study import (
+    DDPM,
+    StudySpec,
+    check_fits,
+    listed,
+    listed_seeds,
+    sampler_from_json,
+    sampler_to_json,
+)
 from causalunet.errors import ModelError, SpecError
 from causalunet.paths import given_path
 from causalunet.plan import BASELINE, make_plan
@@ -53,7 +61,7 @@ class Shortcut:
     Raises
     ------
     SpecError
-        A field is of another kind, or the intervention does not fit the sampler's steps.
+        A field is of another kind, or an edit of the intervention could never fire in a run of the sampler.
 
     Examples
     --------
@@ -86,8 +94,8 @@ class Shortcut:
         for name in ("name", "model", "fingerprint"):
             check_text("Shortcut", name, getattr(self, name))
         check_plain("The evidence of a shortcut", dict(self.evidence))
-        for edit in self.intervention.edits():
-            edit.window.check(self.sampler.steps)
+        check_edits((self.intervention,))
+        check_fits(self.intervention, self.sampler)
 
     def apply(
         self,

@@ -85,6 +85,21 @@ def test_fields_that_do_not_fit(tmp_path: Path) -> None:
         Shortcut.from_json({**shortcut().to_json(), "sampler": {"name": "ddim", "configuration": {}}})
 
 
+@pytest.mark.parametrize(
+    ("intervention", "guidance", "message"),
+    [
+        (cu.SkipSteps(cu.Window(6, 1)), 3.0, "skips step 6, the first of the run"),
+        (cu.SkipSteps(cu.Window(6, 2)) + cu.AblateBlock(1, cu.Window(2, 1)), 3.0, "skips step 6, the first of the run"),
+        (cu.AblateSkip(1, cu.Window(6, 1), "uncond"), 1.0, "has no unconditional rows"),
+        (CUT + cu.Edit("mid", cu.Window(6, 1), branch="uncond"), 1.0, "has no unconditional rows"),
+        (cu.AblateSkip(1, cu.Window(7, 1)), 3.0, "starts above step 6"),
+    ],
+)
+def test_what_could_never_run(intervention: Any, guidance: float, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        shortcut(intervention, sampler=cu.DDPM(steps=STEPS, guidance_scale=guidance))
+
+
 @given(
     st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(), st.text()),

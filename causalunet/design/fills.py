@@ -9,7 +9,7 @@ from causalunet.design.limits import check_keys, is_number, plain_number, shown
 from causalunet.design.registry import register_name
 from causalunet.errors import SpecError
 
-__all__ = ["Fill", "Identity", "Jump", "Scale", "Zero"]
+__all__ = ["Fill", "Identity", "Jump", "Scale", "Zero", "fill_words"]
 
 _REGISTRY: dict[str, type[Fill]] = {}
 
@@ -75,6 +75,11 @@ class Fill:
             return kind(**configuration)
         except TypeError as error:
             raise SpecError(f"Fill {name!r} cannot be read from {shown(value)}: {error!s:.200}.") from error
+
+
+def fill_words(value: Any) -> str:
+    """What labels and coordinates call a fill: name and parameters of its JSON, such as ``scale 0.5``."""
+    return " ".join(map(str, (value["name"], *value["configuration"].values())))
 
 
 @dataclass(frozen=True, slots=True)

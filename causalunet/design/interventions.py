@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self
 
 from causalunet.design.conflicts import check_conflicts, edits_to_json
-from causalunet.design.fills import Fill, Identity, Jump, Zero
+from causalunet.design.fills import Fill, Identity, Jump, Zero, fill_words
 from causalunet.design.limits import (
     COMPONENT_NAME,
     MOST_BLOCKS,
@@ -25,7 +25,7 @@ from causalunet.design.limits import (
     several,
     shown,
 )
-from causalunet.design.registry import register_name
+from causalunet.design.registry import check_named, register_name
 from causalunet.design.windows import Window, Windows, joined, windows_from_json, windows_to_json
 from causalunet.errors import ComponentError, SpecError
 
@@ -66,7 +66,7 @@ class Intervention:
             register_name(_REGISTRY, "kind of intervention", cls.kind, cls)
 
     def __post_init__(self) -> None:
-        _check_named(self, "kind", self.kind)
+        check_named(self, "kind", self.kind)
         for name in _fields(type(self)):
             object.__setattr__(self, name, plain_number(getattr(self, name)))
         window = getattr(self, "window", None)
@@ -115,9 +115,13 @@ class Intervention:
         return _read(value, 1)
 
     def coordinates(self) -> dict[str, str | int]:
-        """What results can be selected by; 0 where a field does not apply."""
-        window: Window | Windows = self.window  # type: ignore[attr-defined]
-        first, *others = window.parts
+        """What results can be selected by; 0 where a field does not apply.
+
+        A kind may say otherwise what its counts and steps are; the names stay these, or no store could hold them.
+        """
+        own: Window | Windows | None = getattr(self, "window", None)
+        parts = joined((edit.window for edit in self.edits()) if own is None else (own,))
+        first, *others = parts
         return {
             "kind": self.kind,
             "label": self.label,
@@ -126,7 +130,7 @@ class Intervention:
             "bottom": getattr(self, "bottom", 0),
             "start": first.start,
             "length": first.length,
-            "cuts": len(window.parts),
+            "cuts": len(parts),
             "relax": first.stop - others[0].start - 1 if others else 0,
         }
 
@@ -145,7 +149,7 @@ class Intervention:
             if name == "window":
                 parts += [f"{part.start}-{part.stop}" for part in value.parts]
             elif name == "fill":
-                parts.append(" ".join(map(str, (value.name, *value.to_json()["configuration"].values()))))
+                parts.append(fill_words(value.to_json()))
             elif name not in ("label", "branch", "components") or (name == "branch" and value != "both"):
                 parts.append(str(value) if name == "component" else f"{name}={value}")
         return " ".join(parts)
@@ -174,7 +178,7 @@ class Edit(Intervention):
     def __post_init__(self) -> None:
         if not isinstance(self.fill, Fill):
             raise SpecError(f"Edit got fill={shown(self.fill)}; give one of the fills, such as Zero().")
-        _check_named(self.fill, "name", self.fill.name)
+        check_named(self.fill, "name", self.fill.name)
         if type(self.fill).apply is Fill.apply and not isinstance(self.fill, Jump):
             raise SpecError(
                 f"The fill {self.fill.name!r} does not say what it puts in place: give its class apply(self, value)."
@@ -453,15 +457,6 @@ def _check_count(item: Intervention, name: str) -> None:
         raise SpecError(f"{owner} got {name}={shown(value)}; it must be an integer of at least 1.")
     if value > MOST_BLOCKS:
         raise SpecError(f"{owner} got {name}={shown(value)}; no U-Net has more than {MOST_BLOCKS:,} of them.")
-
-
-def _check_named(value: object, attribute: str, name: str) -> None:
-    if not name:
-        owner = type(value).__name__
-        raise SpecError(
-            f"{owner} has no name that results know it by; give the class {attribute}: ClassVar[str] = "
-            f"{owner.lower()!r}."
-        )
 
 
 def _flat(parts: tuple[Intervention, ...]) -> Iterator[Intervention]:

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from causalunet.design.limits import shown
 from causalunet.errors import CausalUNetError, SpecError
 
-__all__ = ["register_name"]
+__all__ = ["check_named", "register_name"]
 
 _T = TypeVar("_T")
 
@@ -50,6 +50,22 @@ def register_name(
         )
     _ORIGINS[entry] = origin
     known[name] = entry
+
+
+def check_named(value: object, attribute: str, name: str) -> None:
+    """Check that an instance is of a class with a name of its own, which a mere base of others lacks.
+
+    Raises
+    ------
+    SpecError
+        It is not.
+    """
+    if not name:
+        owner = type(value).__name__
+        raise SpecError(
+            f"{owner} has no name that results know it by; give the class {attribute}: ClassVar[str] = "
+            f"{owner.lower()!r}."
+        )
 
 
 def _origin(entry: Any) -> tuple[str, str]:

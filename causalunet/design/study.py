@@ -10,6 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, Self
 
 from causalunet.design.conflicts import edits_to_json
+from causalunet.design.coordinates import check_coordinates
 from causalunet.design.interventions import Composition, Edit, Intervention, Null, check_edits, digest_of
 from causalunet.design.limits import (
     LARGEST,
@@ -30,7 +31,17 @@ from causalunet.design.windows import Window, count_steps
 from causalunet.errors import PromptError, SpecError
 from causalunet.prompts import NO_PROMPT, NoPrompt
 
-__all__ = ["DDPM", "Record", "Sample", "StudySpec", "listed", "listed_seeds", "sampler_from_json", "sampler_to_json"]
+__all__ = [
+    "DDPM",
+    "Record",
+    "Sample",
+    "StudySpec",
+    "check_fits",
+    "listed",
+    "listed_seeds",
+    "sampler_from_json",
+    "sampler_to_json",
+]
 
 _PATTERN = 128
 """Most characters of a component pattern: as many as a component's name can have."""
@@ -230,7 +241,7 @@ class StudySpec:
         """
         items = tuple(interventions)
         for item in items:
-            _check_edits_fit(item, self.sampler)
+            check_fits(item, self.sampler)
         made = copy.copy(self)
         object.__setattr__(made, "interventions", items)
         return made
@@ -348,7 +359,7 @@ def _with_null(interventions: tuple[Intervention, ...], sampler: DDPM, record: R
         if not isinstance(item, Intervention):
             raise SpecError(f"{shown(item)} is not an intervention; sweeps are unpacked with *sweep(...).")
     check_edits(interventions)
-    longest = max((_check_edits_fit(item, sampler) for item in interventions), default=1)
+    longest = max((check_fits(item, sampler) for item in interventions), default=1)
     if not any(isinstance(item, Null) for item in interventions):
         starts = (edit.window.start for item in interventions for edit in item.edits())
         interventions = (*interventions, Null(window=Window(max(starts, default=1), longest)))
@@ -430,8 +441,15 @@ def _check_open_samples(prompts: tuple[str, ...], sampler: DDPM) -> None:
         )
 
 
-def _check_edits_fit(item: Intervention, sampler: DDPM) -> int:
-    """Check that every edit can fire in a run; count the steps on which there is one."""
+def check_fits(item: Intervention, sampler: DDPM) -> int:
+    """Check that every edit can fire in a run, and the coordinates of a user's kind; count the steps edited.
+
+    Raises
+    ------
+    SpecError
+        An edit could never fire, or what the intervention says of itself could not be stored.
+    """
+    check_coordinates(item)
     edits = item.edits()
     for edit in edits:
         _check_edit(item.label, edit, sampler)

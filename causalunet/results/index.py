@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import xarray as xr
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from xarray.core.indexing import IndexSelResult
 from xarray.indexes import PandasIndex
 
+from causalunet.design.fills import Fill, fill_words
 from causalunet.dims import INTERVENTION, STEP
 
 __all__ = ["InterventionIndex", "StepIndex"]
@@ -60,7 +61,13 @@ class InterventionIndex(xr.Index):
     """Joint index over the coordinates along ``intervention``.
 
     Each label is a value, a list of values or a slice (a range of values, both ends included, either first); several
-    labels must hold together. xarray's own indexes allow one selection per dimension only.
+    labels must hold together. A `Fill` may stand for its words: ``fill=Scale(0.5)`` is ``fill="scale 0.5"``.
+    xarray's own indexes allow one selection per dimension only.
+
+    `xarray.Dataset.swap_dims` hands an index on without telling it the new dimension, so that nothing can be selected
+    by (the same holds for a pandas.MultiIndex) until the dimension has an index of its own:
+    ``data.swap_dims(intervention="start").drop_indexes("start").set_xindex("start")``. `causalunet.analysis.curve`
+    and `mean_curve` do so.
 
     Parameters
     ----------
@@ -116,6 +123,19 @@ class InterventionIndex(xr.Index):
             raise KeyError(f"no intervention has {labels}; values that exist, each by itself: {known}")
         return IndexSelResult({INTERVENTION: np.flatnonzero(fits)})
 
+    def to_pandas_index(self) -> NoReturn:
+        """Refuse: xarray asks this of the index of a dimension, which this one is after ``swap_dims`` only.
+
+        Raises
+        ------
+        TypeError
+            Always; what to do is told.
+        """
+        raise TypeError(
+            "After swap_dims the new dimension still has the joint index of the interventions. Give it one of its own: "
+            "data.drop_indexes(name).set_xindex(name); causalunet.analysis.curve does so."
+        )
+
     def equals(self, other: xr.Index, **kwargs: Any) -> bool:
         """Whether another index holds the same coordinates."""
         return (
@@ -126,12 +146,17 @@ class InterventionIndex(xr.Index):
 
 
 def _fits(values: NDArray[Any], label: Any) -> NDArray[np.bool_]:
+    label = _in_words(label)
     if isinstance(label, slice):
         return _within(values, label)
     if isinstance(label, str) or np.ndim(label) == 0:
         return np.asarray(values == (label.item() if isinstance(label, np.ndarray | np.generic) else label))
-    wanted: Sequence[Any] = list(label)
+    wanted: Sequence[Any] = [_in_words(one) for one in label]
     return np.isin(values, wanted) if values.dtype.kind in "iuf" else np.array([value in wanted for value in values])
+
+
+def _in_words(label: Any) -> Any:
+    return fill_words(label.to_json()) if isinstance(label, Fill) else label
 
 
 def _within(values: NDArray[Any], label: slice) -> NDArray[np.bool_]:

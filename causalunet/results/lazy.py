@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,7 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 from zarr.core.sync import sync
 
+from causalunet.design.selectors import SELECTORS, selectors
 from causalunet.dims import INTERVENTION
 from causalunet.errors import DamageError
 from causalunet.results.faults import faults_told
@@ -63,6 +65,11 @@ def datasets_of(stored: Stored, where: object) -> dict[str, xr.Dataset]:
         data = values[path] if path in values else indexing.LazilyIndexedArray(StoredValues(array, path, where))
         encoding = {"chunks": array.chunks, "preferred_chunks": dict(zip(dims_of(array), array.chunks, strict=True))}
         groups[group][name] = xr.Variable(dims_of(array), data, dict(array.attrs), encoding)
+    told = _told_by_specs(values[_SPECS])
+    for variables in groups.values():
+        dims = {dim for variable in variables.values() for dim in variable.dims}
+        if INTERVENTION in dims:  # the dimension "component" says what was measured
+            variables |= {name: variable.copy() for name, variable in told.items() if name not in dims}
     datasets = {"/": xr.Dataset(attrs=stored.attributes)}
     for group, variables in groups.items():
         coordinates = {name: variable for name, variable in variables.items() if name in _NAMES}
@@ -73,9 +80,18 @@ def datasets_of(stored: Stored, where: object) -> dict[str, xr.Dataset]:
     return datasets
 
 
-_NAMES = {name for names in COORDINATES.values() for name in names}
+_NAMES = {*SELECTORS, *(name for names in COORDINATES.values() for name in names)}
 _SELECTED = {*COORDINATES, *COORDINATES[INTERVENTION]} - {"spec"}
 _SPECS = "outcomes/spec"
+
+
+def _told_by_specs(texts: NDArray[Any]) -> dict[str, xr.Variable]:
+    """Coordinates that are not stored, since the interventions themselves say them."""
+    told = [selectors(json.loads(text)) for text in texts]
+    return {
+        name: xr.Variable((INTERVENTION,), np.array([one[name] for one in told], dtype=texts.dtype))
+        for name in SELECTORS
+    }
 
 
 class _Prepared(BackendEntrypoint):

@@ -105,15 +105,21 @@ def test_a_curve_of_unequal_lengths_is_asked_for_by_name(tmp_path: Path) -> None
     assert curve(mixed, kind="skip_steps", length=[2, 3, 4])["length"].values.tolist() == [2, 3, 4]
 
 
-def test_edits_alike_in_every_coordinate_are_told_by_label(tmp_path: Path) -> None:
+def test_edits_are_told_by_component(tmp_path: Path) -> None:
     edited = write_results(tmp_path / "results.zarr", sweep(Edit, component=("mid", "up.1"), start=(9, 5), length=2))
-    with pytest.raises(
-        SpecError,
-        match=r"or select one of each by its label, such as intervention=\['edit mid 5-4 zero'",
-    ):
+    with pytest.raises(SpecError, match=r"differ in component: mid, up\.1\. Select one, such as component='mid'"):
         curve(edited, kind="edit")
+    assert curve(edited, component="up.1")["start"].values.tolist() == [9, 5]
     assert list(sweeps(edited)) == ["edit mid zero", "edit up.1 zero"]
     assert summary_table(edited).sizes == {"selection": 2, "start": 2, "bound": 2}
+
+
+def test_interventions_alike_in_every_coordinate_are_told_by_label(tmp_path: Path) -> None:
+    window = Window(5, 2)
+    sums = tuple(Edit("mid", window) + Edit(name, window) for name in ("skip.0", "skip.1"))
+    edited = write_results(tmp_path / "results.zarr", sums)
+    with pytest.raises(SpecError, match=r"or select one of each by its label, such as intervention=\['edit mid 5-4"):
+        curve(edited, kind="composition")
 
 
 def test_results_must_be_opened() -> None:

@@ -85,7 +85,7 @@ def test_every_variable_of_a_store_is_told(store: Path, command: Command) -> Non
             assert f"({dims}) {array.attrs['long_name']}" in printed, (node.path, name)
     groups = re.findall(r"\n\n(\S+)\n", told.out)
     assert groups == ["baseline", "outcomes", "trajectory", "activations/mid", "audit", "coordinates"]
-    assert re.search(r"\n  intervention: bottom, .*kind", told.out)
+    assert re.search(r"\n  intervention: bottom, branch, component, [^:]*kind", told.out)
     units = {variable.units for variable in VARIABLES} - {"1"}
     assert all(f", in {unit}" in printed for unit in units)
 

@@ -152,6 +152,31 @@ def test_curves_over_another_coordinate() -> None:
     assert curve.where(curve > 1).dropna("start").start.values.tolist() == [3]
 
 
+@given(rows, number_labels)
+def test_a_dimension_with_an_index_of_its_own_is_selected_by(table: list[tuple[str, int, int]], label: Any) -> None:
+    """As the docs say it; twice the same start is for xarray's index what it is for pandas."""
+    table = list({row[2]: row for row in table}.values())
+    swapped = labelled(table).swap_dims(intervention="start").drop_indexes("start")
+    swapped = StepIndex.of(swapped.set_xindex("start").to_dataset(name="it"))["it"]
+    chosen = expected(table, {"start": label})
+    if isinstance(label, list | tuple | np.ndarray):
+        if len(chosen) == len(set(label)) == len(label) > 0:
+            assert sorted(swapped.sel(start=list(label)).values.tolist()) == chosen
+    elif chosen:
+        assert np.atleast_1d(swapped.sel(start=label).values).tolist() == chosen
+    else:
+        with pytest.raises(KeyError):
+            swapped.sel(start=label)
+    assert swapped.to_series().to_dict() == dict(zip([row[2] for row in table], range(len(table)), strict=True))
+
+
+def test_a_dimension_without_an_index_of_its_own_says_how_to_give_it_one() -> None:
+    curve = labelled([("null", 0, 4), ("null", 2, 1), ("null", 2, 3)]).swap_dims(intervention="start")
+    for ask in (curve.to_series, lambda: curve.get_index("start"), lambda: curve.to_dataframe("it")):
+        with pytest.raises(TypeError, match=r"drop_indexes\(name\)\.set_xindex\(name\)"):
+            ask()
+
+
 @given(rows)
 def test_attributes_of_coordinates_survive(table: list[tuple[str, int, int]]) -> None:
     array = labelled(table).drop_indexes(NAMES)

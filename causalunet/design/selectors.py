@@ -9,6 +9,7 @@ from causalunet.design.fills import fill_words
 __all__ = ["SELECTORS", "selectors"]
 
 SELECTORS = ("component", "fill", "branch")
+"""What interventions are selected by beside the coordinates that they have of themselves."""
 
 
 def selectors(value: Any) -> dict[str, str]:

@@ -64,8 +64,8 @@ class InterventionIndex(xr.Index):
     labels must hold together. A `Fill` may stand for its words: ``fill=Scale(0.5)`` is ``fill="scale 0.5"``.
     xarray's own indexes allow one selection per dimension only.
 
-    `xarray.Dataset.swap_dims` hands an index on without telling it the new dimension, so that nothing can be selected
-    by (the same holds for a pandas.MultiIndex) until the dimension has an index of its own:
+    xarray's ``swap_dims`` hands an index on without telling it the new dimension, so that nothing can be selected by
+    (the same holds for a pandas.MultiIndex) until the dimension has an index of its own:
     ``data.swap_dims(intervention="start").drop_indexes("start").set_xindex("start")``. `causalunet.analysis.curve`
     and `mean_curve` do so.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalunet.calls import clear_calls
 from causalunet.design.interventions import Intervention, check_edits
 from causalunet.design.limits import check_keys, check_plain, check_text, is_integer, read_json, shown
 from causalunet.design.study import (
@@ -40,6 +41,7 @@ _MOST_BYTES = 1 << 20
 _MEMORY = 1 << 30
 
 
+@clear_calls
 @dataclass(frozen=True, kw_only=True)
 class Shortcut:
     """An inference plan: a sampler, and what is left out of its run.

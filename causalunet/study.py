@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from causalunet.analysis.criteria import Criterion, chosen_criterion
+from causalunet.calls import clear_calls
 from causalunet.design.families import Axis, families
 from causalunet.design.study import StudySpec
 from causalunet.errors import MissingExtraError
@@ -27,6 +28,7 @@ __all__ = ["Study", "chosen_model", "load_registered"]
 _MEMORY = 1 << 30
 
 
+@clear_calls
 @dataclass(frozen=True, kw_only=True)
 class Study(StudySpec):
     """Causal interventions on a diffusion U-Net, over samples and steps.

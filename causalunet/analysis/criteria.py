@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalunet.analysis.direction import BETTER, SIGN, Better, sign_of
 from causalunet.analysis.intervals import bootstrap_mean
+from causalunet.calls import clear_calls
 from causalunet.design.limits import is_number, plain_number, shown
 from causalunet.errors import SpecError
 
@@ -23,6 +24,7 @@ Kind = Literal["mean", "lower", "share"]
 _UNITS = {"psnr": " dB"}
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criterion:
     """When intervened images count as alike to those of the baseline.

@@ -11,6 +11,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
+from causalunet.calls import clear_calls
 from causalunet.design.interventions import U_PROBES, Composition, Edit, Intervention, Null
 from causalunet.design.limits import COMPONENT_NAME, shown
 from causalunet.errors import ComponentError, SpecError
@@ -26,6 +27,7 @@ Role = Literal["encoder", "bottleneck", "decoder"]
 """Which arm of the U a block belongs to."""
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
     """One block of a U-Net.
@@ -66,6 +68,7 @@ class Component:
             )
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Edge:
     """A tensor that goes from one component to another.
@@ -83,6 +86,7 @@ class Edge:
     name: str = ""
 
 
+@clear_calls
 @dataclass(frozen=True)
 class Anatomy:
     """Components of a U-Net in execution order, and the edges between them.

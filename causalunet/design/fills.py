@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from causalunet.calls import clear_calls
 from causalunet.design.limits import check_keys, is_number, plain_number, shown
 from causalunet.design.registry import register_name
 from causalunet.errors import SpecError
@@ -14,6 +15,7 @@ __all__ = ["Fill", "Identity", "Jump", "Scale", "Zero", "fill_words"]
 _REGISTRY: dict[str, type[Fill]] = {}
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Fill:
     """Base of every fill. A subclass names itself, says what it puts in place, and enters the registry by subclassing.
@@ -82,6 +84,7 @@ def fill_words(value: Any) -> str:
     return " ".join(map(str, (value["name"], *value["configuration"].values())))
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Zero(Fill):
     """Zeros of the same shape: zero ablation."""
@@ -94,6 +97,7 @@ class Zero(Fill):
         return value.new_zeros(value.shape)
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Identity(Fill):
     """The value itself, taken out and put back: changes nothing, measures the noise floor."""
@@ -105,6 +109,7 @@ class Identity(Fill):
         return value.clone()
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Scale(Fill):
     """The value times a factor.
@@ -129,6 +134,7 @@ class Scale(Fill):
         return value * self.factor
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Jump(Fill):
     """For the component ``unet`` only: the call does not happen and the step before jumps over it (Eq. 4)."""

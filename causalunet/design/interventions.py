@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self
 
+from causalunet.calls import clear_calls
 from causalunet.design.conflicts import check_conflicts, edits_to_json
 from causalunet.design.fills import Fill, Identity, Jump, Zero, fill_words
 from causalunet.design.limits import (
@@ -45,6 +46,7 @@ _WRITERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intervention:
     """Base of every intervention: a value that says what happens when, compared by content.
@@ -155,6 +157,7 @@ class Intervention:
         return " ".join(parts)
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Edit(Intervention):
     """Replace what one component puts out, during a window, by a fill.
@@ -201,6 +204,7 @@ class Edit(Intervention):
         return (self,)
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class AblateSkip(Intervention):
     """Zero the first skip connections, counted from the top of the U, on their edge into the decoder.
@@ -237,6 +241,7 @@ class AblateSkip(Intervention):
         return self.top * len(self.window.parts)
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class AblateBlock(Intervention):
     """Zero the output of a decoder block, counted from the bottom, so that all below it is dead and does not run.
@@ -270,6 +275,7 @@ class AblateBlock(Intervention):
         return (Edit(f"up.{self.bottom - 1}", self.window, Zero(), self.branch),)
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class SkipSteps(Intervention):
     """Leave out the U-Net calls of a window: the step before jumps over it.
@@ -293,6 +299,7 @@ class SkipSteps(Intervention):
         return (Edit("unet", self.window, Jump()),)
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Null(Intervention):
     """Take activations out and put them back unchanged: what its run differs by is the noise floor.
@@ -331,6 +338,7 @@ class Null(Intervention):
         return written
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Composition(Intervention):
     """Several interventions in one run; written ``a + b``.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, Self
 
+from causalunet.calls import clear_calls
 from causalunet.design.conflicts import edits_to_json
 from causalunet.design.coordinates import check_coordinates
 from causalunet.design.interventions import Composition, Edit, Intervention, Null, check_edits, digest_of
@@ -66,6 +67,7 @@ def _integers(owner: str, name: str, values: Any) -> tuple[int, ...]:
         return ()
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DDPM:
     """Ancestral sampling with spaced steps, learned variance and classifier-free guidance.
@@ -100,6 +102,7 @@ class DDPM:
         return 1 if self.guidance_scale == 1.0 else 2
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What is kept beside images and outcomes.
@@ -148,6 +151,7 @@ class Record:
                 raise SpecError(f"Record got {name}={shown(value)}; it is one of {', '.join(known)}.")
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Sample:
     """The unit of analysis.
@@ -164,6 +168,7 @@ class Sample:
     seed: int
 
 
+@clear_calls
 @dataclass(frozen=True, kw_only=True)
 class StudySpec:
     """A study as a value. `causalunet.Study` is the same with ``plan()`` and ``run()``.

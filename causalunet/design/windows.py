@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from causalunet.calls import clear_calls
 from causalunet.design.limits import MOST_PARTS, MOST_STEPS, check_list, is_integer, plain_number, shown
 from causalunet.errors import SpecError
 
 __all__ = ["Window", "Windows", "count_steps", "cut_relax_cut", "joined"]
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Window:
     """The steps ``start, start - 1, ..., start - length + 1``.
@@ -77,6 +79,7 @@ class Window:
             )
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Windows:
     """Several windows, in the order of the run and apart from each other.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from causalunet.calls import clear_calls
 from causalunet.design.anatomy import Anatomy
 from causalunet.models.glide import GLIDE_CONFIG
 from causalunet.models.openai_layout import TextUNet, UNetConfig
@@ -15,6 +16,7 @@ from causalunet.models.shapes import SHAPES_CONFIG
 __all__ = ["Architecture", "architectures"]
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """A known U-Net.

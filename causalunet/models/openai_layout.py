@@ -16,11 +16,13 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from causalunet.calls import clear_calls
 from causalunet.models.text_transformer import TextConfig, TextEmbedding, Transformer, replace_padding
 
 __all__ = ["TextUNet", "UNetConfig", "timestep_embedding"]
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetConfig:
     """Sizes of a text-conditional U-Net in OpenAI's layout.

@@ -14,9 +14,12 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from causalunet.calls import clear_calls
+
 __all__ = ["TextConfig", "TextEmbedding", "Transformer"]
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
     """Sizes of a text transformer.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from causalunet.calls import misfit
 from causalunet.design.anatomy import Anatomy
 from causalunet.design.registry import register_name
 from causalunet.errors import ModelError
@@ -122,16 +124,18 @@ def load_model(name: str, **options: Any) -> DiffusionModel:
     ----------
     name : str
     **options
-        What the model's loader takes, such as ``checkpoint=``.
+        What the model's loader takes, such as ``checkpoint=`` and ``device=``.
 
     Raises
     ------
     ModelError
-        The name is not registered.
+        The name is not registered, or the loader does not take an option.
     """
     if not isinstance(name, str) or name not in _LOADERS:
         raise ModelError(
             f"No model is called {name!r}; there are {', '.join(model_names())}. "
             "Another model enters by causalunet.models.register, see the how-to on model adapters."
         )
+    if told := misfit(f"The model {name!r}", signature(_LOADERS[name]), (), options):
+        raise ModelError(told)
     return _LOADERS[name](**options)

@@ -11,6 +11,7 @@ from causalunet.errors import CheckpointError, MissingExtraError
 from causalunet.models.base import register
 from causalunet.models.byte_pairs import padded
 from causalunet.models.checkpoints import file_digest, load_weights, read_weights
+from causalunet.models.devices import usable_device
 from causalunet.models.openai_layout import TextUNet, UNetConfig
 from causalunet.models.text_to_image import TextToImage, Tokenize
 from causalunet.models.text_transformer import TextConfig
@@ -62,7 +63,7 @@ def load_glide(
         The official ``base.pt``, or a safetensors file of the same names. By default GLIDE's own package, where it is
         installed, downloads the official one into ``glide_model_cache`` in the working directory.
     device : str
-        Where the model runs.
+        Where the model runs, such as ``cuda``.
     sha256 : str, optional
         What the file's SHA-256 must be. None is known here for the official file, and GLIDE's own package carries none.
         The digest found is the model's `checkpoint_sha256`.
@@ -78,16 +79,19 @@ def load_glide(
         None of its code is run.
     MissingExtraError
         GLIDE's own package is needed and not installed.
+    ModelError
+        The device is not there, or PyTorch cannot use it.
 
     Notes
     -----
     Names and shapes in a PyTorch archive are checked before memory is taken for its weights; then they are held once.
     """
+    place = usable_device(device)
     path = given_path(checkpoint) if checkpoint is not None else _download()
     digest = file_digest(path, sha256)
     with torch.device("meta"):
         unet = TextUNet(config)
-    load_weights(unet, read_weights(path), str(path), device=device)
+    load_weights(unet, read_weights(path), str(path), device=place)
     tokenize = tokenize or _official_tokenize(config.text.context)
     return Glide("glide", unet.eval().requires_grad_(False), tokenize, cosine_alpha_bar(), checkpoint_sha256=digest)
 

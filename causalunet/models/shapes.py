@@ -9,6 +9,7 @@ import torch
 
 from causalunet.models.base import register
 from causalunet.models.checkpoints import load_weights, read_weights
+from causalunet.models.devices import usable_device
 from causalunet.models.openai_layout import TextUNet, UNetConfig
 from causalunet.models.reader import load_reader
 from causalunet.models.text_to_image import TextToImage
@@ -41,16 +42,19 @@ def load_shapes(checkpoint: str | Path | None = None, device: str = "cpu") -> Te
     checkpoint : path, optional
         Weights of the same architecture; by default those that ship with the package.
     device : str
-        Where the U-Net runs.
+        Where the U-Net runs, such as ``cuda``.
 
     Raises
     ------
     CheckpointError
         The file is not a checkpoint of this architecture.
+    ModelError
+        The device is not there, or PyTorch cannot use it.
     """
+    place = usable_device(device)
     with torch.device("meta"):
         unet = TextUNet(SHAPES_CONFIG)
-    unet = unet.to_empty(device=device)
+    unet = unet.to_empty(device=place)
     if checkpoint is not None:
         load_weights(unet, read_weights(given_path(checkpoint)), str(checkpoint))
     else:

@@ -270,8 +270,8 @@ def test_what_cannot_be_resumed_says_why(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--checkpoint", "none.pt"), "The model 'tiny' cannot be loaded with --checkpoint none.pt"),
-        (("--device", "abacus"), "The model 'tiny' cannot be loaded with --device abacus"),
+        (("--checkpoint", "none.pt"), "The model 'tiny' has no 'checkpoint'. It takes nothing."),
+        (("--device", "cpu"), "The model 'tiny' has no 'device'. It takes nothing."),
         (("--memory", "much"), "'much' is not a number of bytes"),
         (("--study", "other"), "no study called 'other'"),
     ],

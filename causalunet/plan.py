@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 from causalunet.design.anatomy import Anatomy, severed_places
 from causalunet.design.fills import Fill
 from causalunet.design.interventions import Branch, Edit
+from causalunet.design.limits import plain, shown
 from causalunet.design.study import StudySpec
 from causalunet.schedule import Schedule
 
@@ -96,7 +98,7 @@ class Call:
         return (*self.replays, *(run for fork in self.forks for run in fork.runs))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The tree of runs of a study, and its cost.
 
@@ -203,24 +205,50 @@ class Plan:
 
     def __str__(self) -> str:
         """A table for people."""
+        return "\n".join([self._title, *(f"  {name:13s} {value}" for name, value in self._rows.items())])
+
+    def __repr__(self) -> str:
+        """One line; ``print`` shows the table."""
+        spec = self.spec
+        return (
+            f"<Plan of {shown(spec.name)} on {shown(spec.model)}: {self.samples:,} samples x "
+            f"{len(spec.interventions):,} interventions, {self.unet_calls:,} U-Net calls; print it for the table>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        rows = "".join(
+            f'<tr><th style="text-align: left">{html.escape(name)}</th>'
+            f'<td style="text-align: left">{html.escape(plain(value))}</td></tr>'
+            for name, value in self._rows.items()
+        )
+        title = html.escape(plain(self._title))
+        return f'<table><caption style="text-align: left">{title}</caption><tbody>{rows}</tbody></table>'
+
+    @property
+    def _title(self) -> str:
         spec = self.spec
         kinds = Counter(item.kind for item in spec.interventions)
         swept = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-        stored = sum(self.stored_bytes.values())
-        lines = [
-            f"Study {spec.name!r} on {spec.model}: {self.samples} samples x {len(spec.interventions)} interventions "
-            f"({swept})",
-            f"  sampler       {spec.sampler.steps} steps, guidance {spec.sampler.guidance_scale:g}",
-            f"  U-Net calls   {self.unet_calls:,} shared, {self.naive_calls:,} if each run started from noise "
+        counts = f"{self.samples} samples x {len(spec.interventions)} interventions"
+        return f"Study {spec.name!r} on {spec.model}: {counts} ({swept})"
+
+    @property
+    def _rows(self) -> dict[str, str]:
+        """The table: what a number is called, and what it is."""
+        sampler, stored = self.spec.sampler, self.stored_bytes
+        by_group = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in stored.items() if size)
+        rows = {
+            "sampler": f"{sampler.steps} steps, guidance {sampler.guidance_scale:g}",
+            "U-Net calls": f"{self.unet_calls:,} shared, {self.naive_calls:,} if each run started from noise "
             f"({self.naive_calls / self.unet_calls:.2f} times fewer)",
-            f"  rows per call {spec.sampler.rows_per_sample}",
-            f"  FLOPs         {self.flops:.3g} ({self._dead_share:.1%} saved by not running dead blocks)",
-            f"  stored        {stored / 1e6:,.1f} MB "
-            f"({', '.join(f'{name} {size / 1e6:.1f}' for name, size in self.stored_bytes.items() if size)})",
-        ]
+            "rows per call": f"{sampler.rows_per_sample}",
+            "FLOPs": f"{self.flops:.3g} ({self._dead_share:.1%} saved by not running dead blocks)",
+            "stored": f"{sum(stored.values()) / 1e6:,.1f} MB ({by_group})",
+        }
         if self.seconds is not None:
-            lines.append(f"  time          about {_duration(self.seconds)} (calibrated on this machine)")
-        return "\n".join(lines)
+            rows["time"] = f"about {_duration(self.seconds)} (calibrated on this machine)"
+        return rows
 
     @property
     def _dead_share(self) -> float:

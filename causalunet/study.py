@@ -64,7 +64,7 @@ class Study(StudySpec):
     """
 
     def plan(self, model: DiffusionModel | None = None, *, calibrate: bool = True, memory: int = _MEMORY) -> Plan:
-        """Lay out the runs and their cost; print it to see U-Net calls, FLOPs, bytes and time.
+        """Lay out the runs and their cost. Printed, or shown by a notebook, it says U-Net calls, FLOPs, bytes and time.
 
         Parameters
         ----------

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -264,6 +265,25 @@ def test_calibrated_plan_tells_the_time(seconds: float, text: str) -> None:
     assert calibrated.seconds == pytest.approx(seconds)
     assert text in str(calibrated)
     assert calibrated.calls == made.calls
+
+
+def test_a_plan_alone_on_a_line_is_one_line_and_in_a_notebook_a_table() -> None:
+    swept = sweep(AblateBlock, bottom=(1, 2), start=range(50, 5, -1), length=5)
+    made = plan(*swept, name=f"<b>bold & \x1b[2J{'x' * 5000}", steps=50, prompts=["a"], seeds=range(1500)).calibrated(
+        1e-9
+    )
+    assert len(repr(made)) < 250
+    assert f"1,500 samples x 91 interventions, {made.unet_calls:,} U-Net calls" in repr(made)
+    assert "\n" not in repr(made)
+    assert "\x1b" not in repr(made)
+    page = BeautifulSoup(made._repr_html_(), "html.parser")
+    cells = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in page.find_all("tr")]
+    title, *lines = str(made).splitlines()
+    assert page.caption.get_text() == title
+    assert page.find("b") is None
+    assert [line.split() for line in lines] == [" ".join(row).split() for row in cells]
+    assert [row[0] for row in cells] == ["sampler", "U-Net calls", "rows per call", "FLOPs", "stored", "time"]
+    assert "\x1b" not in made._repr_html_()
 
 
 class UntouchedModel(SimpleNamespace):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from causalunet.console import make_console, print_table
-from causalunet.design.limits import plain
+from causalunet.design.limits import plain, shown
 
 __all__ = ["Finding", "Verification"]
 
@@ -46,7 +46,7 @@ class Finding:
         return (*self.problems, *(f"{_NOT_HERE}{what}" for what in self.unchecked))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Verification:
     """What `Results.verify` found; true if all was checked and is well.
 
@@ -58,6 +58,10 @@ class Verification:
 
     where: str
     findings: tuple[Finding, ...]
+
+    def __repr__(self) -> str:
+        """One line: the table has been printed."""
+        return f"<Verification of {shown(self.where)}: {plain(self.verdict)}>"
 
     def __bool__(self) -> bool:
         """Whether nothing is wrong, nothing is missing, and nothing could not be checked."""

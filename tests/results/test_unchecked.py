@@ -77,6 +77,8 @@ def test_what_is_not_imported_is_named_and_nothing_is_called_wrong(own: Path, fo
     found = cu.open_results(own).verify(quiet=True)
     assert (found.exit_code, bool(found), found.unchecked) == (4, False, (FILL, KIND))
     assert found.verdict == f"not checkable here: {FILL}, {KIND}; nothing else is wrong"
+    assert repr(found).endswith(f": {found.verdict}>")  # what was printed does not stand there again
+    assert len(repr(found)) < 300 + len(found.verdict)
     assert "NOT sound" not in str(found)
     assert not any(finding.problems for finding in found.findings)
 

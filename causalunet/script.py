@@ -32,11 +32,14 @@ class Folder:
         Such as "quick".
     output : Path
         Folder of stores and figures.
+    retry_failed : bool
+        Whether cells that are marked as failed are to be run again.
     """
 
     study: Path
     size: str
     output: Path
+    retry_failed: bool = False
 
     @property
     def store(self) -> Path:
@@ -118,17 +121,18 @@ def run_script(
     parser.add_argument("--output", type=Path, default=here / "results", help="folder for store and figures")
     parser.add_argument("--keep-script", action="store_true", help="keep the text of this script with the results")
     parser.add_argument("--overwrite", action="store_true", help="replace results of another version of the study")
+    parser.add_argument("--retry-failed", action="store_true", help="run cells again that are marked as failed")
     options = parser.parse_args(arguments)
     size = options.size or next(iter(sizes))
-    console, folder = make_console(), Folder(here, size, options.output)
+    console, folder = make_console(), Folder(here, size, options.output, options.retry_failed)
     try:
         made = sizes[size](folder)
         studies = {"": made} if isinstance(made, Study) else made
         results = {}
         for part, study in studies.items():
             console.print(str(study.plan()), highlight=False, markup=False, soft_wrap=True)
-            kept = {"overwrite": options.overwrite, "keep_script": options.keep_script}
-            results[part] = study.run(folder.store_of(part), **kept)
+            chosen_too = {name: getattr(options, name) for name in ("overwrite", "keep_script", "retry_failed")}
+            results[part] = study.run(folder.store_of(part), **chosen_too)
         draw(results[""] if isinstance(made, Study) else results, folder, console)
         for part, found in results.items():
             _write_page(found, folder.figures / f"{_joined('report', part)}.html", _first_line(description))

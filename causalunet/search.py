@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["search_plan"]
 
 _READING = "a member that passes while the next harder one fails; the sweep's frontier if passing is monotone"
+_LEFT_OUT = (
+    "The search left such samples out of the judgement of their family, and took an intervention that has too few "
+    "others for one that does not pass; 'samples' and 'failed' of its result count them. "
+)
 _ANSWER = {
     "start": ("step", "earliest start step without visible effect"),
     "length": ("length", "most consecutive steps without visible effect"),
@@ -40,6 +44,7 @@ def search_plan(
     criterion: Criterion,
     memory: int,
     overwrite: bool = False,
+    retry_failed: bool = False,
     source: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -56,12 +61,12 @@ def search_plan(
             "Run the study, add the outcome to its results, and ask first_redundant_step or longest_window."
         )
     criterion.passes(np.ones(plan.samples))  # too few samples for it are told here, before anything runs
-    searches = [_Search(family) for family in found]
+    searches = [_Search(family, criterion) for family in found]
     from causalunet.execute.branches import Branches
     from causalunet.execute.runner import Runner
 
     with show_progress("U-Net calls", None, shown=progress) as shown:
-        runner = Runner(plan, model, path, memory=memory, overwrite=overwrite, source=source)
+        runner = Runner(plan, model, path, memory=memory, overwrite=overwrite, retry_failed=retry_failed, source=source)
         runner.advance, runner.say = shown.advance, shown.say
         branches = Branches(runner, plan, model, memory)
         branches.baseline()
@@ -69,7 +74,7 @@ def search_plan(
             members = sorted({search.member for search in asking})
             values = dict(zip(members, branches.run(members, criterion.variable), strict=True))
             for search in asking:
-                search.answer(values[search.member], criterion)
+                search.answer(values[search.member])
     members = [index for family in found for index in family.members]
     every = make_plan(plan.spec, plan.anatomy, plan.schedule, plan.image_shape, runs=(BASELINE, *members)).unet_calls
     counts = {
@@ -82,43 +87,75 @@ def search_plan(
         f"Search by {by}: {asked} of {offered} interventions asked, {branches.unet_calls:,} U-Net calls instead of "
         f"the sweep's {every:,} ({every / branches.unet_calls:.1f} times fewer)."
     )
+    branches.warn_of_failures(_LEFT_OUT)
     return _dataset(searches, by, criterion, counts)
 
 
 class _Search:
-    """The bisection of one family, and what was measured on the way."""
+    """The bisection of one family, and what was measured on the way.
 
-    def __init__(self, family: Family) -> None:
-        self.family = family
+    Members are compared on the same samples: those of which none of them failed.
+    """
+
+    def __init__(self, family: Family, criterion: Criterion) -> None:
+        self.family, self._criterion = family, criterion
         self.values: dict[int, NDArray[np.float64]] = {}
         self.found = -1
-        self._asking: Generator[int, bool, int] = bisection(len(family.members))
-        self.asked: int | None = next(self._asking)
+        self.asked: int | None = 0
 
     @property
     def member(self) -> int:
         """Index in the study of the intervention asked for."""
         return self.family.members[self.asked if self.asked is not None else 0]
 
-    def answer(self, values: NDArray[np.float64], criterion: Criterion) -> None:
-        """Take the outcomes of the intervention asked for, (sample,)."""
+    @property
+    def samples(self) -> NDArray[np.bool_]:
+        """Which samples are judged by: those that failed in no member, (sample,).
+
+        Members that have too few samples to be judged do not pass, and take none from the others.
+        """
+        shown = [there for values in self.values.values() if self._enough(there := ~np.isnan(values))]
+        return np.logical_and.reduce(shown) if shown else np.zeros(len(next(iter(self.values.values()))), bool)
+
+    def statistic(self, member: int) -> float:
+        """What the criterion makes of a member, NaN where it has too few samples."""
+        values = self.values[member][self.samples]
+        return float(self._criterion.statistic(values)) if self._judged(values) else np.nan
+
+    def answer(self, values: NDArray[np.float64]) -> None:
+        """Take the outcomes of the intervention asked for, (sample,), NaN where it failed."""
         if self.asked is None:
             return
         self.values[self.asked] = values
+        # From the beginning: samples that failed now no longer count for what was judged before.
+        asking = bisection(len(self.family.members))
+        asked = next(asking)
         try:
-            self.asked = self._asking.send(bool(criterion.passes(values)))
+            while asked in self.values:
+                asked = asking.send(self._passes(asked))
+            self.asked = asked
         except StopIteration as done:
             self.asked, self.found = None, done.value
+
+    def _passes(self, member: int) -> bool:
+        values = self.values[member][self.samples]
+        return self._judged(values) and bool(self._criterion.passes(values))
+
+    def _judged(self, values: NDArray[np.float64]) -> bool:
+        return self._enough(there := ~np.isnan(values)) and bool(there.all())
+
+    def _enough(self, there: NDArray[np.bool_]) -> bool:
+        return int(there.sum()) >= self._criterion.fewest
 
 
 def _dataset(searches: Sequence[_Search], by: Axis, criterion: Criterion, counts: dict[str, int]) -> xr.Dataset:
     answer, meaning = _ANSWER[by]
     shape = (len(searches), max(len(search.family.members) for search in searches))
-    statistic, candidates = np.full(shape, np.nan), np.full(shape, np.nan)
+    statistic, candidates, failed = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, np.int64)
     for row, search in enumerate(searches):
         candidates[row, : len(search.family.members)] = search.family.values
         for column, values in search.values.items():
-            statistic[row, column] = float(criterion.statistic(values))
+            statistic[row, column], failed[row, column] = search.statistic(column), np.isnan(values).sum()
     points = [search.family.values[search.found] if search.found >= 0 else np.nan for search in searches]
     names = dict.fromkeys(name for search in searches for name in search.family.common)
     common: dict[str, Any] = {
@@ -129,8 +166,10 @@ def _dataset(searches: Sequence[_Search], by: Axis, criterion: Criterion, counts
         {
             answer: ("family", np.array(points, dtype=np.float64), {"long_name": meaning, "units": "1"}),
             "asked": ("family", [len(search.values) for search in searches], {"units": "1"}),
+            "samples": ("family", [search.samples.sum() for search in searches], {"long_name": "samples judged by"}),
             "candidates": (("family", "candidate"), candidates, {"units": "1"}),
             "statistic": (("family", "candidate"), statistic, {"long_name": str(criterion)}),
+            "failed": (("family", "candidate"), failed, {"long_name": "samples of which it failed"}),
         },
         coords={"family": [search.family.name for search in searches], **common},
         attrs={"criterion": str(criterion), "by": by, "reading": _READING, **counts},

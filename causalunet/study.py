@@ -179,6 +179,7 @@ class Study(StudySpec):
         model: DiffusionModel | None = None,
         memory: int = _MEMORY,
         overwrite: bool = False,
+        retry_failed: bool = False,
         keep_script: bool = False,
         progress: bool = True,
     ) -> xr.Dataset:
@@ -202,14 +203,17 @@ class Study(StudySpec):
             When an intervention is without visible effect.
         model, memory, overwrite, keep_script, progress
             As for `run`.
+        retry_failed : bool
+            Run cells that are asked for, and baselines, again where they are marked as failed.
 
         Returns
         -------
         xarray.Dataset
             Along ``family``: the answer ``step``, ``length`` or ``relax``, NaN where not even the easiest member
             passes; ``asked``, how many members were run; ``candidates`` and ``statistic``, (family, candidate), the
-            members from easy to hard and what the criterion made of those that were run. The attributes give the
-            criterion and the U-Net calls, of the search and of the whole sweep.
+            members from easy to hard and what the criterion made of those that were run; ``samples``, by how many the
+            family was judged, and ``failed``, (family, candidate), of how many each member failed. The attributes give
+            the criterion and the U-Net calls, of the search and of the whole sweep.
 
         Raises
         ------
@@ -217,6 +221,21 @@ class Study(StudySpec):
             No two interventions make a family, or activations are to be recorded.
         StoreError, FiringError
             As for `run`.
+
+        Warns
+        -----
+        CausalUNetWarning
+            Cells that were asked for failed.
+
+        Notes
+        -----
+        A sample of which a member failed is left out for the whole family, so that all its members are judged by the
+        same samples, as analyses do with ``allow_incomplete=True``; what was judged before is judged again without it.
+        The answer speaks of the other samples only: where it is the intervention that makes the numbers infinite, the
+        samples left are those that it harms least. A member of which too few samples are left by itself (none, or one
+        for a criterion that needs two) does not pass, and leaves the samples of the other members as they are. Where
+        different members failed on different samples and no sample is left to all of them, nothing passes and
+        ``samples`` is 0.
         """
         criterion = chosen_criterion(criterion, threshold)
         families(self.interventions, by)
@@ -232,6 +251,7 @@ class Study(StudySpec):
             criterion=criterion,
             memory=memory,
             overwrite=overwrite,
+            retry_failed=retry_failed,
             source=calling_source(keep_text=keep_script),
             progress=progress,
         )

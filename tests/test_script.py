@@ -9,7 +9,8 @@ import xarray as xr
 from rich.console import Console
 
 import causalunet as cu
-from causalunet.errors import StoreError
+from causalunet.errors import CausalUNetWarning, StoreError
+from causalunet.execute.recorder import Recorder
 from causalunet.models.base import _LOADERS
 from causalunet.models.text_to_image import TextToImage
 from causalunet.script import Folder, run_script
@@ -123,3 +124,25 @@ def test_a_script_of_several_studies_has_a_store_and_a_page_for_each(
     assert beside.earlier("pair", "other")["baseline"].sizes["sample"] == 1
     with pytest.raises(StoreError, match=r"quick-third\.zarr"):
         beside.earlier("pair", "third")
+
+
+def test_scripts_try_failed_cells_again_where_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, seen = Recorder.write, []
+
+    def failing(recorder: Recorder) -> None:
+        recorder.failed[0, 0] = "made to fail"
+        write(recorder)
+
+    def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
+        seen.append((int(results.outcomes.status[0, 0]), folder.retry_failed))
+
+    script = script_in(tmp_path, "first")
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "write", failing)
+        patch.setattr("causalunet.script._write_page", lambda *_: None)
+        with pytest.warns(CausalUNetWarning, match="made to fail"):
+            run_script(script, "A study.", {"quick": small}, draw, [])
+        with pytest.warns(CausalUNetWarning, match="made to fail"):
+            run_script(script, "A study.", {"quick": small}, draw, [])
+    run_script(script, "A study.", {"quick": small}, draw, ["--retry-failed"])
+    assert seen == [(2, False), (2, False), (1, True)]

@@ -159,6 +159,11 @@ class Criterion:
         return SIGN[self.better or BETTER[self.variable]]
 
     @property
+    def fewest(self) -> int:
+        """How many samples it takes."""
+        return 2 if self.kind == "lower" else 1
+
+    @property
     def needed(self) -> float:
         """What the statistic must reach: ``share`` if that is the kind, else ``threshold``."""
         return self.share if self.kind == "share" else self.threshold
@@ -175,9 +180,8 @@ class Criterion:
 
     def _check(self, array: NDArray[np.float64]) -> None:
         samples = array.shape[-1] if array.ndim else 0
-        needed = 2 if self.kind == "lower" else 1
-        if samples < needed:
-            raise SpecError(f"Values of {samples} samples were held against '{self}'; it needs at least {needed}.")
+        if samples < self.fewest:
+            raise SpecError(f"Values of {samples} samples were held against '{self}'; it needs at least {self.fewest}.")
         wrong = int((np.isnan(array) | (self.sign * array == -np.inf)).sum())
         if wrong:
             infinite = "minus infinity" if self.sign > 0 else "infinite"

@@ -11,6 +11,7 @@ from causalunet.execute.batches import micro_batch_size
 from causalunet.execute.runner import Runner
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import BASELINE, Plan, make_plan
+from causalunet.results.schema import COMPLETE
 
 __all__ = ["Branches"]
 
@@ -41,6 +42,7 @@ class Branches:
         self._blocks = max(1, rows // runner.layout.block)
         stored = {item.digest: place for place, item in enumerate(runner.layout.grid.interventions)}
         self._place = [stored[item.digest] for item in plan.spec.interventions]
+        self._asked: set[int] = set()
         self.unet_calls = 0
 
     def baseline(self) -> None:
@@ -61,13 +63,20 @@ class Branches:
         Returns
         -------
         ndarray of float64, (intervention, sample)
+            NaN where the cell failed.
         """
         chosen = list(interventions)
         places = [self._place[index] for index in chosen]
         self._count(chosen, forked=True)
+        self._asked.update(places)
         self._runner.fill(sorted(places), blocks=self._blocks)
         self._runner.writer.refresh()
-        return np.asarray(self._runner.writer.read(f"outcomes/{variable}")[places], dtype=np.float64)
+        status, values = (self._runner.writer.read(f"outcomes/{name}")[places] for name in ("status", variable))
+        return np.where(status == COMPLETE, np.asarray(values, dtype=np.float64), np.nan)
+
+    def warn_of_failures(self, consequence: str) -> None:
+        """Say how many of the cells asked for failed, why, and what follows from it."""
+        self._runner.warn_of_failures(self._asked, "cells asked for", consequence)
 
     def _count(self, runs: Iterable[int], *, forked: bool) -> None:
         plan = self._plan

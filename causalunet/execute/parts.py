@@ -66,14 +66,25 @@ class Progress:
     layout : Layout
     retry_failed : bool
         Count what failed as missing.
+    tried : ndarray of bool, (run, sample), optional
+        What failed in vain already and does not count as missing; the last row is the baseline's.
     """
 
-    def __init__(self, writer: StudyWriter, layout: Layout, *, retry_failed: bool = False) -> None:
+    def __init__(
+        self,
+        writer: StudyWriter,
+        layout: Layout,
+        *,
+        retry_failed: bool = False,
+        tried: NDArray[np.bool_] | None = None,
+    ) -> None:
         self._layout = layout
         self._all_runs = layout.plan.spec.record.of == "all"
-        self._open = (MISSING, FAILED) if retry_failed else (MISSING,)
         self.baseline = writer.read("baseline/status")
         self.cells = writer.read("outcomes/status")
+        status = np.concatenate([self.cells, self.baseline[None]])
+        again = (status == FAILED) & retry_failed & (True if tried is None else ~tried)
+        self._open = (status == MISSING) | again
         self._recordings = layout.recordings
         self._baseline_recorded = self._recorded(writer, "baseline_status", self.baseline.shape)
         self._recorded_cells = self._recorded(writer, "status", self.cells.shape)
@@ -90,9 +101,9 @@ class Progress:
         """
         chosen = np.zeros(len(self.cells), bool)
         chosen[slice(None) if runs is None else list(runs)] = True
-        possible = self.baseline != FAILED if FAILED not in self._open else np.ones(len(self.baseline), bool)
-        baseline = np.isin(self.baseline, self._open) & possible
-        cells = np.isin(self.cells, self._open) & possible & chosen[:, None]
+        baseline = self._open[BASELINE]
+        possible = baseline | (self.baseline != FAILED)
+        cells = self._open[:BASELINE] & possible & chosen[:, None]
         stored = self.baseline == COMPLETE
         recorded = ~self._baseline_recorded & stored
         of_runs = ~self._recorded_cells & stored & (self.cells == COMPLETE) & chosen[:, None] & self._all_runs

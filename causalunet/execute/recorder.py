@@ -17,7 +17,7 @@ from causalunet.execute.summaries import Summaries
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import BASELINE, Call, Plan
 from causalunet.results.layout import Layout, Recording
-from causalunet.results.schema import COMPLETE, FAILED
+from causalunet.results.schema import COMPLETE, FAILED, MISSING
 from causalunet.results.writer import StudyWriter
 
 __all__ = ["Recorder"]
@@ -191,6 +191,7 @@ class Recorder:
         for name, value in self.baseline.items():
             self._writer.write(f"baseline/{name}", (self._samples,), value)
         self._writer.write("baseline/status", (self._samples,), np.where(failed, FAILED, COMPLETE))
+        self._open_again(failed)
         for sample in np.flatnonzero(failed).tolist():
             # The sample's cells of other parts cannot be run either.
             at = slice(self._samples.start + sample, self._samples.start + sample + 1)
@@ -198,6 +199,15 @@ class Recorder:
             reason = f"baseline: {self.failed[BASELINE, sample]}"
             self._writer.write("outcomes/status", (slice(None), at), np.full((count, 1), FAILED))
             self._writer.write("outcomes/failure", (slice(None), at), np.full((count, 1), reason, dtype=object))
+
+    def _open_again(self, failed: NDArray[np.bool_]) -> None:
+        """Let cells that failed for want of a baseline be missing where there is one now."""
+        stranded = (self._writer.read("outcomes/status", (slice(None), self._samples)) == FAILED) & ~failed
+        for sample in np.flatnonzero(stranded.any(axis=0)).tolist():
+            at = slice(self._samples.start + sample, self._samples.start + sample + 1)
+            rows = np.flatnonzero(stranded[:, sample]).tolist()
+            self._writer.write_cells("outcomes/status", rows, at, np.full((len(rows), 1), MISSING))
+            self._writer.write_cells("outcomes/failure", rows, at, np.full((len(rows), 1), "", dtype=object))
 
     def _write_outcomes(self) -> None:
         runs = self._part.interventions

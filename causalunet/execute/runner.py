@@ -50,7 +50,7 @@ class Runner:
     overwrite : bool
         Replace a store that holds another study.
     retry_failed : bool
-        Run cells again that are marked as failed.
+        Run cells again that are marked as failed, each once.
     source : dict, optional
         The study's file, see `causalunet.provenance`.
     advance : callable, optional
@@ -89,10 +89,12 @@ class Runner:
         self._plans: dict[tuple[Any, ...], Plan] = {}
         self._layout_id = self.writer.attributes.get("layout_id")
         self.unet_calls_run = self._conflicts = 0
+        grid = self.layout.grid
+        self._tried = np.zeros((len(grid.interventions) + 1, len(grid.samples)), bool)  # by run; the baseline is last
 
     def unet_calls_missing(self) -> int:
         """U-Net calls that completing the study takes, over all samples."""
-        parts = self._progress(retry_failed=self._retry).missing(slice(0, len(self.layout.grid.samples)))
+        parts = self._progress().missing(slice(0, len(self.layout.grid.samples)))
         return sum(len(self._part_plan(part).calls) * (part.samples.stop - part.samples.start) for part in parts)
 
     def fill(self, runs: Iterable[int] | None = None, *, blocks: int = 1) -> None:
@@ -112,7 +114,7 @@ class Runner:
         """
         chosen = None if runs is None else tuple(runs)
         try:
-            progress = self._progress(retry_failed=self._retry)
+            progress = self._progress()
             waiting = [samples for samples in self._order(blocks) if progress.missing(samples, chosen)]
             if self._source and (waiting or self._source["text"] is not None):  # kept, where that is asked for, now too
                 record_source(self.writer, self._source)
@@ -131,17 +133,28 @@ class Runner:
                 stacklevel=2,
             )
 
-    def warn_of_failures(self) -> None:
-        """Say how many cells of the study failed, and why."""
+    def warn_of_failures(self, runs: Iterable[int] | None = None, what: str = "cells", consequence: str = "") -> None:
+        """Say how many cells of the study, or of some interventions, failed, and why.
+
+        Parameters
+        ----------
+        runs : iterable of int, optional
+            Positions of interventions in the store.
+        what : str
+            What to call their cells.
+        consequence : str
+            A sentence on what follows from it.
+        """
         self.writer.refresh()
-        failed = self.writer.read("outcomes/status") == FAILED
+        chosen = slice(None) if runs is None else sorted(runs)
+        failed = self.writer.read("outcomes/status")[chosen] == FAILED
         if not failed.any():
             return
-        reasons = Counter(map(str, self.writer.read("outcomes/failure")[failed].tolist()))
+        reasons = Counter(map(str, self.writer.read("outcomes/failure")[chosen][failed].tolist()))
         listed = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(_MOST_REASONS))
         warnings.warn(
-            f"{int(failed.sum())} of {failed.size} cells failed: {listed}. They are marked in outcomes.status (2) with "
-            "their reason in outcomes.failure; run with retry_failed=True to try them again.",
+            f"{int(failed.sum())} of {failed.size} {what} failed: {listed}. {consequence}They are marked in "
+            "outcomes.status (2) with their reason in outcomes.failure; run with retry_failed=True to try them again.",
             CausalUNetWarning,
             stacklevel=2,
         )
@@ -168,8 +181,8 @@ class Runner:
                 stacklevel=2,
             )
 
-    def _progress(self, *, retry_failed: bool) -> Progress:
-        return Progress(self.writer, self.layout, retry_failed=retry_failed)
+    def _progress(self) -> Progress:
+        return Progress(self.writer, self.layout, retry_failed=self._retry, tried=self._tried)
 
     def _order(self, blocks: int) -> Iterator[slice]:
         size, samples = self.layout.block * blocks, len(self.layout.grid.samples)
@@ -186,14 +199,13 @@ class Runner:
             for start in range(samples.start, samples.stop, self.layout.block):
                 if not claims.enter_context(self.writer.claim(block_name(start, self.layout.block), wait=wait)):
                     return False
-            retry, conflicts = self._retry, 0
+            conflicts = 0
             while True:
                 self.writer.refresh()
                 self._check_layout()
                 try:
-                    if self._run_all(self._progress(retry_failed=retry).missing(samples, runs)):
+                    if self._run_all(self._progress().missing(samples, runs)):
                         return True
-                    retry = False  # what failed again is not tried a third time
                 except WriteConflictError:
                     self._conflicts, conflicts = self._conflicts + 1, conflicts + 1
                     if conflicts == _TRIES:
@@ -204,7 +216,7 @@ class Runner:
         whole = True
         for part in parts:
             self._check_layout()
-            if self._progress(retry_failed=True).lacks(part):
+            if self._progress().lacks(part):
                 self._run(part)
             else:
                 whole = False
@@ -268,6 +280,8 @@ class Runner:
             },
         )
         self.unet_calls_run += calls
+        for run, sample in recorder.failed:
+            self._tried[run, part.samples.start + sample] = True
 
     def _write_drift(self, part: Part, block: Block, recorder: Recorder) -> None:
         """One plain call per part, at its first sample and the first step."""

@@ -17,6 +17,7 @@ from causalunet.results.schema import COMPLETE, variable_at
 
 __all__ = ["Coverage", "unrecorded"]
 
+_KIND = "outcomes/kind"
 _MAY_BE_NAN = {"audit/drift", "audit/null_difference"}
 
 
@@ -52,7 +53,7 @@ class Coverage:
     arrays : dict of str to zarr.Array
         By path.
     marks : dict of str to ndarray
-        Every ``status`` and ``ran`` by path, and ``audit/declared``.
+        Every ``status`` and ``ran`` by path, ``audit/declared``, and the ``kind`` of every intervention.
     """
 
     arrays: dict[str, zarr.Array[Any]]
@@ -64,7 +65,7 @@ class Coverage:
         names = ("status", "baseline_status", "ran", "declared")
         marks = {}
         for path, array in arrays.items():
-            if path.rpartition("/")[2] in names:
+            if path.rpartition("/")[2] in names or path == _KIND:
                 with faults_told(where, f"reading {path} from"):
                     marks[path] = np.asarray(array[...])
         for path in ("baseline/status", "outcomes/status", "audit/declared"):
@@ -113,6 +114,10 @@ class Coverage:
         whole, own = "baseline/status", f"{group}/baseline_status"
         if INTERVENTION in dims:
             whole, own = "outcomes/status", f"{group}/status"
+        if path == "audit/null_difference":  # a search runs no null intervention
+            nulls = self.marks.get(_KIND, np.empty(0, object)) == "null"
+            if len(nulls) == len(self.cells):
+                return np.asarray(self.cells[nulls].any(axis=0)[region])
         done = self._spread(whole, path, region) == COMPLETE
         return done & (self._spread(own, path, region) == COMPLETE) if own in self.marks else done
 

@@ -112,7 +112,8 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    searched = study.search(folder.output / f"{folder.size}-search.zarr", threshold=RUN)
+    store = folder.output / f"{folder.size}-search.zarr"
+    searched = study.search(store, threshold=RUN, retry_failed=folder.retry_failed)
     swept = cu.analysis.first_redundant_step(results, threshold=RUN, kind="ablate_block")
     for name, depth, step in zip(*(searched[key].values for key in ("family", "bottom", "step")), strict=True):
         console.print(

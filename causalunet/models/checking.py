@@ -24,6 +24,8 @@ _KNOWN = ". If one of its classes stands for none, say which when the model is m
 _MOST_NAMED = 3
 _DIFFERENCE = 1e-3
 """Between two equal calls; rounding alone gives less."""
+_ROUNDING = 1e-5
+"""Of images beyond 0 and 1; what is further out, verifying the store would call unsound."""
 _REHEARSED: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
 """Calls that a U-Net has passed in this process."""
 
@@ -135,7 +137,7 @@ def rehearse(model: DiffusionModel, spec: StudySpec) -> None:
     ModelError
         Weights have no values; rows of prompts differ in shape; the U-Net cannot be called, or gives something else
         than noise and variance; components do not run once each, in the order and with the shapes of the anatomy; an
-        image or its factors have another shape.
+        image or its factors have another shape, or an image leaves [0, 1].
 
     Warns
     -----
@@ -157,7 +159,7 @@ def rehearse(model: DiffusionModel, spec: StudySpec) -> None:
     with torch.inference_mode():
         output = _watched_call(model, arguments, modules)
         again = _call(model, arguments)
-        _check_images(model, x[:1])
+        _check_images(model, x[:1].clamp(-1, 1) if model.clip else x[:1])
     difference = float((output.float() - again.float()).abs().max())
     if difference > _DIFFERENCE:
         warnings.warn(
@@ -311,6 +313,13 @@ def _check_images(model: DiffusionModel, x0: Tensor) -> None:
         raise ModelError(
             f"The model {model.name!r}: decode() gave {found} for x_0 {expected}; stored images have the shape of x_0, "
             f"so it has to give a NumPy array {expected}."
+        )
+    lowest, highest = float(images.min()), float(images.max())
+    if not (-_ROUNDING <= lowest <= highest <= 1 + _ROUNDING):  # nor if one of them is NaN
+        raise ModelError(
+            f"The model {model.name!r}: decode() gave values from {lowest:.4g} to {highest:.4g} for x_0 from "
+            f"{float(x0.min()):.4g} to {float(x0.max()):.4g}; images are kept and compared in [0, 1]. Let it "
+            "scale them, such as (x0 + 1) / 2, and clip what lies outside."
         )
     if not model.factors:
         return

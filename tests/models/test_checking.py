@@ -165,6 +165,26 @@ CASES: dict[str, tuple[Callable[[], Any], cu.Study, str]] = {
         STUDY,
         r"decode\(\) gave \(1, 3, 24, 24\) .*\(1, 3, 12, 12\)",
     ),
+    "images in another range": (
+        lambda: worded(decode=lambda x0: x0.numpy()),
+        STUDY,
+        r"decode\(\) gave values from -1 to 1 for x_0 from -1 to 1; .*in \[0, 1\].*\(x0 \+ 1\) / 2",
+    ),
+    "images of bytes": (
+        lambda: worded(decode=lambda x0: ((x0 + 1) * 127.5).byte().numpy()),
+        STUDY,
+        r"decode\(\) gave values from 0 to 255 ",
+    ),
+    "images that leave the range": (
+        lambda: worded(clip=False, decode=lambda x0: ((x0 + 1) / 2).numpy()),
+        STUDY,
+        r"decode\(\) gave values from -\d.* to \d.*clip what lies outside",
+    ),
+    "images that are no numbers": (
+        lambda: worded(decode=lambda x0: np.full(tuple(x0.shape), np.nan, np.float32)),
+        STUDY,
+        r"decode\(\) gave values from nan to nan",
+    ),
     "factors of another number": (
         lambda: worded(
             factors={"colour": ("red", "blue")}, read_factors=lambda images: (np.zeros((1, 2)), np.zeros((1, 2)))
@@ -190,6 +210,11 @@ def test_what_an_adapter_gives_wrongly_is_told_when_a_study_is_planned(name: str
     with pytest.raises(CausalUNetError, match=message):
         study.run(tmp_path / "s.zarr", model=build(), progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_images_of_what_is_clipped_need_no_clipping() -> None:
+    STUDY.plan(worded(decode=lambda x0: ((x0 + 1) / 2).numpy()), calibrate=False)
+    STUDY.plan(worded(decode=lambda x0: ((x0 + 1) / 2 * (1 + 1e-6)).numpy()), calibrate=False)
 
 
 def test_images_may_be_small_where_none_are_compared() -> None:

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from causalunet.models.alone import alone
 from causalunet.models.base import DiffusionModel
 from causalunet.models.checking import device_of, encoded
 from causalunet.plan import Plan
@@ -56,6 +57,7 @@ def drift(
                 state = torch.cat([state, state])
                 context = tuple(torch.cat(pair) for pair in zip(context, empty, strict=True))
             timesteps = torch.full((len(state),), float(plan.schedule.timestep(step)), device=device)
-            plain = guide(model.unet(state, timesteps, *context).float(), scale).eps
+            with alone(model.unet):
+                plain = guide(model.unet(state, timesteps, *context).float(), scale).eps
             found[index] = np.abs(plain.cpu().numpy() - eps[index]).max()
     return found

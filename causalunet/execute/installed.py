@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from causalunet.errors import SpecError
 from causalunet.execute.allocator import keep_freed_memory
 from causalunet.execute.precision import OutputTypes
 from causalunet.execute.visits import CallResult, Visit, check_call, fill_edge, filled, lay_out_visits, stand_in
+from causalunet.models.alone import alone
 from causalunet.models.checking import device_of
 from causalunet.plan import Action
 
@@ -23,7 +25,8 @@ __all__ = ["InstalledUNet"]
 class InstalledUNet:
     """A U-Net whose modules are changed when the action changes, and called plainly in between.
 
-    Called like `TracedUNet`, with the same outputs. A context manager: the modules are as they were afterwards.
+    Called like `TracedUNet`, with the same outputs. A context manager: the modules are as they were afterwards, and
+    other threads wait for the U-Net until then.
 
     Parameters
     ----------
@@ -36,6 +39,7 @@ class InstalledUNet:
         if device_of(unet).type == "cpu":
             keep_freed_memory()
         self._unet, self._anatomy = unet, anatomy
+        self._threads = ExitStack()
         self._modules = {component.name: unet.get_submodule(component.module) for component in anatomy.components}
         self._types = OutputTypes(unet, anatomy)
         self._installed = Action()
@@ -93,12 +97,14 @@ class InstalledUNet:
         self._installed = Action()
 
     def __enter__(self) -> Self:
+        self._threads.enter_context(alone(self._unet))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.remove()
+        with self._threads:
+            self.remove()
 
     def _install(self, visit: Visit) -> None:
         module = self._modules[visit.component.name]

@@ -12,6 +12,7 @@ from causalunet.design.anatomy import Anatomy
 from causalunet.execute.allocator import keep_freed_memory
 from causalunet.execute.precision import OutputTypes
 from causalunet.execute.visits import CallResult, Visit, check_call, fill_edge, filled, lay_out_visits, stand_in
+from causalunet.models.alone import alone
 from causalunet.models.checking import device_of
 from causalunet.plan import Action
 from causalunet.process import backtrace_kept
@@ -42,7 +43,9 @@ class TracedUNet:
     def __init__(self, unet: nn.Module, anatomy: Anatomy) -> None:
         if device_of(unet).type == "cpu":
             keep_freed_memory()
-        self._model = NNsight(unet)
+        self._unet = unet
+        with alone(unet):
+            self._model = NNsight(unet)
         self._anatomy = anatomy
         self._plans: dict[tuple[Action, tuple[str, ...]], tuple[Visit, ...]] = {}
         self._types = OutputTypes(unet, anatomy)
@@ -70,14 +73,15 @@ class TracedUNet:
             An edit did not fire exactly once.
         """
         visits = self._visits(action, record)
-        if action.dead:
-            self._types.read(arguments)
         journal = _Journal()
         rows = arguments[0].shape[0]
-        with self._model.trace(*arguments):
-            for visit in visits:
-                self._visit(visit, rows, cond_rows, arguments[0], journal)
-            output = nnsight.save(self._model.output)
+        with alone(self._unet):
+            if action.dead:
+                self._types.read(arguments)
+            with self._model.trace(*arguments):
+                for visit in visits:
+                    self._visit(visit, rows, cond_rows, arguments[0], journal)
+                output = nnsight.save(self._model.output)
         check_call(action, journal.fired)
         return CallResult(output.clone(), journal.activations, journal.fired)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from causalunet.design.limits import shown
 from causalunet.design.study import StudySpec
 from causalunet.errors import CausalUNetError, CausalUNetWarning, ModelError, PromptError
+from causalunet.models.alone import alone
 from causalunet.models.base import DiffusionModel
 from causalunet.prompts import NO_PROMPT
 
@@ -156,7 +157,7 @@ def rehearse(model: DiffusionModel, spec: StudySpec) -> None:
     device, rows = device_of(model.unet), spec.sampler.rows_per_sample
     x = torch.randn(rows, *model.image_shape, generator=torch.Generator().manual_seed(0)).to(device)
     arguments = (x, torch.full((rows,), float(len(model.alpha_bar) - 1), device=device), *context)
-    with torch.inference_mode():
+    with alone(model.unet), torch.inference_mode():
         output = _watched_call(model, arguments, modules)
         again = _call(model, arguments)
         _check_images(model, x[:1].clamp(-1, 1) if model.clip else x[:1])

@@ -17,9 +17,10 @@ import icechunk
 from causalunet.errors import DamageError, StoreError
 from causalunet.process import left_alone
 from causalunet.results.faults import faults_told, is_newer, newer_format
+from causalunet.results.forked import begin_in_this_process
 from causalunet.results.location import Location
 
-__all__ = ["REPO", "check_format", "check_settings", "make", "manifests", "own_notes", "quiet", "settings"]
+__all__ = ["REPO", "begin", "check_format", "check_settings", "make", "manifests", "own_notes", "settings"]
 
 REPO = "repo"
 """The file that stores in newer formats begin with, where older ones have a folder ``refs``."""
@@ -93,9 +94,17 @@ def _newest_format() -> int:
     return max(map(int, icechunk.supported_spec_versions())) if hasattr(icechunk, "supported_spec_versions") else 1
 
 
+def begin() -> None:
+    """Note that this process uses the engine, and silence its logs, unless that is not wanted.
+
+    They warn of commits without a lock, which these are not.
+    """
+    begin_in_this_process()
+    _quiet()
+
+
 @cache
-def quiet() -> None:
-    """Silence icechunk's logs, unless that is not wanted: they warn of commits without a lock, which these are not."""
+def _quiet() -> None:
     if not left_alone("icechunk-logs"):
         icechunk.set_logs_filter("off")  # what goes wrong is raised; logs would repeat a strange store's words
 

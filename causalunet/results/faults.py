@@ -12,6 +12,7 @@ from importlib.metadata import version
 import icechunk
 
 from causalunet.errors import CausalUNetError, DamageError, StorageError, StoreError, WriteConflictError
+from causalunet.results.forked import check_process
 from causalunet.results.location import Location
 
 __all__ = ["check_there", "faults_told", "is_newer", "newer_format"]
@@ -75,12 +76,14 @@ def faults_told(where: object, doing: str, *, writing: bool = False) -> Iterator
     WriteConflictError
         Another process wrote the same part.
     StorageError
-        Storage refused: disk full, no permission, no network; or the store was deleted meanwhile.
+        Storage refused: disk full, no permission, no network; or the store was deleted meanwhile, or the process
+        forked.
     StoreError
         It is in a format that the installed storage engine does not know.
     DamageError
         Anything else, while reading: the bytes are not what they should be.
     """
+    check_process(where)
     try:
         yield
     except CausalUNetError:

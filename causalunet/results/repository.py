@@ -20,7 +20,7 @@ from zarr.abc.store import Store
 
 from causalunet.errors import DamageError, StorageError, StoreError
 from causalunet.results.claims import claims_held
-from causalunet.results.engine import REPO, check_format, check_settings, make, manifests, own_notes, quiet, settings
+from causalunet.results.engine import REPO, begin, check_format, check_settings, make, manifests, own_notes, settings
 from causalunet.results.faults import check_there, faults_told
 from causalunet.results.folder import OF_DISKS, check_folder, holds_results
 from causalunet.results.location import Location, check_outside
@@ -106,7 +106,7 @@ class Repository:
                 return False
             _check_kind(folder, location)
             check_folder(folder)
-        quiet()
+        begin()
         with faults_told(location, "looking for a store at"):
             found = icechunk.Repository.exists(location.storage())
         if not found and folder is None:
@@ -121,7 +121,7 @@ class Repository:
     @classmethod
     def open(cls, location: Location) -> Repository:
         """Open a store that exists; chunks outside of it are never followed."""
-        quiet()
+        begin()
         with faults_told(location, "opening"):
             check_settings(location)
             return cls(location, icechunk.Repository.open(location.storage(), config=settings()))
@@ -136,7 +136,7 @@ class Repository:
         lay_out : callable
             Commits what every store holds from the start. In a folder, nothing is seen at the location before.
         """
-        quiet()
+        begin()
         folder = location.folder
         if folder is None:
             with faults_told(location, "creating"):

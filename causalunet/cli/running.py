@@ -10,6 +10,7 @@ from causalunet.cli.exits import Exit
 from causalunet.cli.printing import one_line, quoted, tell
 from causalunet.cli.studies import default_store, read_study
 from causalunet.errors import CausalUNetError, DamageError, ModelError, StoreError
+from causalunet.identity import differences
 from causalunet.paths import given_path
 from causalunet.provenance import describe
 from causalunet.results.location import Location
@@ -139,10 +140,9 @@ def _load_stored(study: Study, results: Results, options: argparse.Namespace) ->
             f"(registered: {', '.join(model_names())}): a script made it. Run {script} again to go on."
         )
     model = _load(study.model, options)
-    if model.fingerprint != results.attrs.get("model_fingerprint"):
+    if different := differences(results.identity, model, study.sampler):
         raise ModelError(
-            f"{where} was made with other weights than those of the model {study.model!r} here (fingerprint "
-            f"{one_line(results.attrs.get('model_fingerprint'), 40)} there, {model.fingerprint} here). Give those "
-            f"weights with --checkpoint; or, if a script handed the model in, run {script} again to go on."
+            f"{where} was made with something else than the model {study.model!r} here: {'; '.join(different)}. Give "
+            f"other weights with --checkpoint; or, if a script handed the model in, run {script} again to go on."
         )
     return model

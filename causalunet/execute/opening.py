@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
@@ -12,17 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from causalunet.design.study import StudySpec
 from causalunet.errors import StoreError, WriteConflictError
 from causalunet.execute.batches import samples_per_block
+from causalunet.identity import FINGERPRINT, differences, identity_of, short, telling_prompts
 from causalunet.metrics import SSIM_DEFINITION
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import Plan, make_plan
 from causalunet.results.grid import Grid
+from causalunet.results.identity import IDENTITY, stored_identity
 from causalunet.results.layout import Layout
 from causalunet.results.location import Location
 from causalunet.results.repository import Repository
 from causalunet.results.schema import FAILED, MISSING
-from causalunet.results.stored import check_attributes, read_stored, stored_grid
+from causalunet.results.stored import Reader, check_attributes, read_stored, stored_grid
 from causalunet.results.writer import StudyWriter
 
 __all__ = ["block_name", "open_writer", "record_source", "versions"]
@@ -74,26 +76,31 @@ def _open(
 ) -> tuple[StudyWriter, Layout]:
     plan, asked = fresh.plan, fresh.grid
     if not Repository.exists(location):
-        attributes = {**_provenance(model), **_of_study(plan), "sources": [source] if source else []}
-        writer = StudyWriter.create(location, fresh, attributes)
+        writer = StudyWriter.create(location, fresh, _made_by(plan, model, source))
     else:
         writer = StudyWriter(Repository.open(location))
         _check_ours(writer)  # before anything is written into what may be another's
     with writer.repository.exclusive():
         writer.refresh()
         attributes = _check_ours(writer)
-        grid = stored_grid(read_stored(writer.root.store, location), location) if attributes else asked
-        different = _differences(plan, model, attributes, asked.lacking(grid)) if attributes else []
+        grid = asked
+        different, made_otherwise = list[str](), list[str]()
+        if attributes:
+            reader = Reader(read_stored(writer.root.store, location), location)
+            grid = stored_grid(reader.stored, location)
+            made_otherwise = differences(stored_identity(reader), model, plan.spec.sampler)
+            different = _differences(plan, model, attributes, made_otherwise, asked.lacking(grid))
         if not attributes or (different and overwrite):
-            replaced = {**_provenance(model), **_of_study(plan), "sources": [source] if source else []}
-            _change(writer, len(grid.samples), fresh, replaced, "a study laid out", afresh=bool(attributes))
+            made_by = _made_by(plan, model, source)
+            _change(writer, len(grid.samples), fresh, made_by, "a study laid out", afresh=bool(attributes))
             return writer, fresh
         if different:
+            other = any(not one.startswith("sampler.") for one in made_otherwise)
             raise StoreError(
                 f"{location} holds another study: {'; '.join(different)}. Run into another path, or replace it with "
-                "overwrite=True."
+                f"overwrite=True{'; to go on with it, give the model that it was made with' if other else ''}."
             )
-        return writer, _extended(writer, plan, fresh.factors, grid, asked)
+        return writer, _extended(writer, plan, model, fresh.factors, grid, asked)
 
 
 def _check_ours(writer: StudyWriter) -> dict[str, Any]:
@@ -130,7 +137,9 @@ def record_source(writer: StudyWriter, source: dict[str, Any]) -> None:
             return
 
 
-def _extended(writer: StudyWriter, plan: Plan, factors: dict[str, Any], grid: Grid, asked: Grid) -> Layout:
+def _extended(
+    writer: StudyWriter, plan: Plan, model: DiffusionModel, factors: dict[str, Any], grid: Grid, asked: Grid
+) -> Layout:
     """Go on with a store, which grows by what the study has and it has not."""
     joined = grid.extended(asked)
     spec = joined.aligned(plan.spec)
@@ -138,6 +147,7 @@ def _extended(writer: StudyWriter, plan: Plan, factors: dict[str, Any], grid: Gr
     layout = Layout(aligned, factors, int(writer.attributes["block"]), joined)
     if joined != grid:
         attributes = {**_of_study(aligned), "study": plan.spec.to_json(), "digest": plan.spec.digest}
+        attributes[IDENTITY] = {**writer.attributes.get(IDENTITY, {}), **_identity(spec, model)}
         _change(writer, len(grid.samples), layout, attributes, f"grown by {_growth(grid, joined)}")
     return layout
 
@@ -181,36 +191,33 @@ def _growth(grid: Grid, joined: Grid) -> str:
     return ", ".join(f"{count} {name}" for name, count in grown.items() if count)
 
 
-def _differences(plan: Plan, model: DiffusionModel, stored: dict[str, Any], lacking: dict[str, list[str]]) -> list[str]:
+def _differences(
+    plan: Plan,
+    model: DiffusionModel,
+    stored: dict[str, Any],
+    made_otherwise: list[str],
+    lacking: dict[str, list[str]],
+) -> list[str]:
     """Say in which ways a study is not the stored one, nor that one extended."""
     asked, there = plan.spec.to_json(), stored.get("study", {})
     different = [
-        f"{name} is {_short(there.get(name))} there and {_short(asked[name])} here"
+        f"{name} is {short(there.get(name))} there and {short(asked[name])} here"
         for name in ("name", "model")
         if asked[name] != there.get(name)
     ]
-    for part, ours, theirs in (
-        ("sampler", asked["sampler"]["configuration"], there.get("sampler", {}).get("configuration", {})),
-        ("record", {name: asked["record"][name] for name in ("steps", "of", "dtype")}, there.get("record", {})),
-    ):
-        different += [
-            f"{part}.{name} is {_short(theirs.get(name))} there and {_short(value)} here"
-            for name, value in ours.items()
-            if theirs.get(name) != value
-        ]
+    different += made_otherwise
+    record = there.get("record", {})
+    different += [
+        f"record.{name} is {short(record.get(name))} there and {short(asked['record'][name])} here"
+        for name in ("steps", "of", "dtype")
+        if record.get(name) != asked["record"][name]
+    ]
     if stored.get("factors") != {name: list(values) for name, values in model.factors.items()}:
         different.append("the factors that the model reads differ")
-    if stored.get("model_fingerprint") != model.fingerprint:
-        different.append("the weights of the model differ")
     for part, missing in lacking.items():
         more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
         different.append(f"{part}: the study lacks {', '.join(missing[:_MOST_NAMED])}{more}")
     return different
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _of_study(plan: Plan) -> dict[str, Any]:
@@ -222,12 +229,22 @@ def _of_study(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _provenance(model: DiffusionModel) -> dict[str, Any]:
+def _made_by(plan: Plan, model: DiffusionModel, source: dict[str, Any] | None) -> dict[str, Any]:
+    """Attributes of a store that is laid out."""
     return {
-        "model_fingerprint": model.fingerprint,
+        FINGERPRINT: model.fingerprint,
+        IDENTITY: _identity(plan.spec, model),
         "model_flops": model.anatomy.flops,
         "factors": {name: list(values) for name, values in model.factors.items()},
         "ssim": SSIM_DEFINITION,
         "versions": versions(),
         "threads": torch.get_num_threads(),
+        **_of_study(plan),
+        "sources": [source] if source else [],
     }
+
+
+def _identity(spec: StudySpec, model: DiffusionModel) -> dict[str, Any]:
+    """Parts of the identity but for the fingerprint, which is kept beside them."""
+    prompts = telling_prompts(spec.prompts, guided=spec.sampler.rows_per_sample > 1)
+    return {name: part for name, part in identity_of(model, spec.sampler, prompts).items() if name != FINGERPRINT}

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,6 +74,17 @@ class HandedIn:
             digest.update(f"null class {null_class}".encode())
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Parts of what makes the images that not every model has, see `causalunet.identity.identity_of`."""
+        bound = {None: "", 1.0: ", the variance at its larger bound", -1.0: ", the variance at its smaller bound"}
+        return {
+            "weights": fingerprint(self.unet.unet),
+            "prediction": f"noise{bound[self.unet.fraction] or ' and variance'}",
+            "timestep_scale": self.unet.time_scale,
+            "null_class": getattr(self.unet, "null_class", None),
+        }
+
     @property
     def guidable(self) -> bool:
         """Whether the empty prompt means "no condition", so that there is something to guide from."""
@@ -92,10 +104,14 @@ class HandedIn:
         """Raise `PromptError` for prompts that the model cannot read."""
         self.prepare(prompts)
 
+    def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[Any], ...]:
+        """What prompts become: tokens and mask of a text model, or labels, (prompt,)."""
+        return self.prepare(prompts)
+
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
         """Encode prompts, each once: text embeddings, or labels, (prompt,)."""
         device = device_of(self.unet)
-        parts = tuple(torch.from_numpy(part).to(device) for part in self.prepare(prompts))
+        parts = tuple(torch.from_numpy(part).to(device) for part in self.tokens(prompts))
         if isinstance(self.unet, TextConditionedUNet):
             with torch.inference_mode():
                 return self.unet.encode_text(*parts)

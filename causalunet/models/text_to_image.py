@@ -71,6 +71,10 @@ class TextToImage:
         """Raise `PromptError` for prompts that the vocabulary does not cover."""
         self.tokenize(prompts)
 
+    def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """What the text transformer is given: tokens and mask, both (prompt, token)."""
+        return self.tokenize(prompts)
+
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
         """Run the text transformer once for every prompt.
 
@@ -79,7 +83,7 @@ class TextToImage:
         pooled : Tensor, (prompt, 4 * model_channels)
         sequence : Tensor, (prompt, width, context)
         """
-        tokens, mask = self.tokenize(prompts)
+        tokens, mask = self.tokens(prompts)
         device = self.unet.positional_embedding.device
         with torch.inference_mode():
             return tuple(self.unet.encode_text(torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device)))

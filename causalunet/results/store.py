@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 from zarr.abc.store import Store
@@ -15,11 +15,12 @@ from causalunet.paths import given_path
 from causalunet.results.exported import ExportedStore
 from causalunet.results.faults import faults_told
 from causalunet.results.folder import check_folder
+from causalunet.results.identity import stored_identity
 from causalunet.results.index import InterventionIndex, StepIndex
 from causalunet.results.lazy import datasets_of
 from causalunet.results.location import Location
 from causalunet.results.repository import Commit, Repository
-from causalunet.results.stored import read_stored
+from causalunet.results.stored import Reader, read_stored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,6 +130,14 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         from causalunet.results.frame import outcomes_frame
 
         return outcomes_frame(self["outcomes"].to_dataset(), variables)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What made the images, part by part: fingerprint of the model, noise schedule, clipping, sampler, ....
+
+        What a store of an earlier version does not know is not there. `Shortcut` takes it.
+        """
+        return stored_identity(Reader(read_stored(self.source.store, self.source.location), self.source.location))
 
     def tag(self, name: str) -> None:
         """Name this state for good, so that ``open_results(path, at=name)`` opens it for ever.

@@ -47,7 +47,7 @@ _V2 = {".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 _GROUPS = {variable.group.partition("/")[0] for variable in VARIABLES}
 _OF_COMPONENTS = "activations"
 
-_MAPPINGS = ("study", "factors", "ssim", "versions")
+_MAPPINGS = ("study", "factors", "ssim", "versions", "identity")
 _TEXTS = ("digest", "model_fingerprint", "created_at")
 _NUMBERS = ("model_flops", "threads", "unet_calls_planned", "unet_calls_naive", "unet_calls_run", "seconds")
 _OF_STUDY = {"name": str, "model": str, "sampler": dict, "record": dict, "prompts": list, "interventions": list}
@@ -277,6 +277,8 @@ def check_attributes(attributes: Any, where: object) -> None:
             attributes.get(name, kind()) for name, kind in (("study", dict), ("factors", dict), ("sources", list))
         )
         wrong += [f"study.{name}" for name, kind in _OF_STUDY.items() if not isinstance(study.get(name, kind()), kind)]
+        tokens = attributes.get("identity", {}).get("tokens", {})
+        wrong += ["identity"] if not isinstance(tokens, dict) or not _are_texts(list(tokens.values())) else []
         wrong += ["factors"] if not all(_are_texts(values) for values in factors.values()) else []
         wrong += (
             ["sources"] if not isinstance(sources, list) or not all(isinstance(one, dict) for one in sources) else []

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import zarr
@@ -22,10 +21,12 @@ import zarr
 import causalunet as cu
 from causalunet.execute.recorder import Recorder
 from causalunet.models.base import _LOADERS
+from causalunet.models.text_to_image import TextToImage
 from causalunet.results.location import Location
 from causalunet.results.repository import Repository
 from causalunet.results.standing import Standing
 from tests.cli.conftest import Command
+from tests.results.identities import tiny_pair
 
 ROOT = Path(__file__).parents[2]
 ONE_SAMPLE = "60kB"
@@ -243,17 +244,27 @@ def test_resuming_goes_on_after_what_is_stored(
 
 
 def test_what_cannot_be_resumed_says_why(
-    copied: Path, study: cu.Study, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    copied: Path,
+    spec: Path,
+    tmp_path: Path,
+    tiny_model: TextToImage,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exported = tmp_path / "export.zarr"
     assert command("export", copied, exported).code == 0
     assert "is an export, which is never written to" in command("resume", exported).err
     assert "There is nothing at" in command("resume", tmp_path / "none.zarr").err
-    monkeypatch.setitem(_LOADERS, "tiny", lambda: SimpleNamespace(fingerprint="0123"))
-    told = command("resume", copied)
-    assert (told.code, told.err.count("\n")) == (2, 1)
-    assert "was made with other weights than those of the model 'tiny' here" in told.err
-    assert "run its script tiny.json again" in told.err
+    for part in ("model_fingerprint", "noise_schedule", "clip", "tokens"):
+        other = tiny_pair(part, tiny_model).other
+        monkeypatch.setitem(_LOADERS, "tiny", lambda other=other: other)
+        told = command("resume", copied)
+        assert (told.code, told.err.count("\n")) == (2, 1)
+        assert f"was made with something else than the model 'tiny' here: {part} " in told.err
+        assert "run its script tiny.json again" in told.err
+        told = command("run", spec, copied)
+        assert told.code == 2
+        assert f"holds another study: {part} " in told.err
     monkeypatch.delitem(_LOADERS, "tiny")
     assert "a model called 'tiny', which is not registered here" in command("resume", copied).err
     repository = Repository.open(Location.parse(copied))

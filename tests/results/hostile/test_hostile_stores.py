@@ -157,6 +157,7 @@ ATTRIBUTES: dict[str, list[Any]] = {
     "study": [None, "x", [], 5, {"name": 5}, {"sampler": 5}, {"sampler": {"configuration": 5}}, {"prompts": "x"}],
     "digest": [None, 5, ["x"]],
     "model_fingerprint": [5, {}],
+    "identity": [5, [], {"tokens": 5}, {"tokens": {"a": 5}}],
     "created_at": [5, [], None],
     "factors": [5, ["colour"], {"colour": "red"}, {"colour": [1]}],
     "ssim": [5, []],

@@ -1,0 +1,122 @@
+"""A store goes on with what made it and with nothing else: every part that changes images is compared, and named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import causalunet as cu
+from causalunet.errors import StoreError
+from causalunet.execute.generate import generate
+from causalunet.models.text_to_image import TextToImage
+from causalunet.schedule import linear_alpha_bar
+from tests.results.identities import HANDED_IN, TINY, Pair, change, forget, handed_in, tiny_pair
+
+CASES = [("tiny", part) for part in TINY] + [("handed in", part) for part in HANDED_IN]
+
+
+def pair_of(kind: str, part: str, tiny_model: TextToImage) -> Pair:
+    return tiny_pair(part, tiny_model) if kind == "tiny" else Pair(part, handed_in(), handed_in(part))
+
+
+def test_a_cosine_store_does_not_grow_by_a_linear_schedule_without_clipping(
+    tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = tiny_pair("noise_schedule", tiny_model)
+    pair.study.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
+    other = replace(tiny_model, alpha_bar=linear_alpha_bar(), clip=False)
+    monkeypatch.setattr("causalunet.execute.runner.run_block", lambda *given, **named: pytest.fail("it was run"))
+    with pytest.raises(StoreError) as error:
+        pair.grown.run(tmp_path / "s.zarr", model=other, progress=False)
+    told = str(error.value)
+    assert 'noise_schedule is "1000 timesteps, 0.99996 to ' in told
+    assert 'there and "1000 timesteps, 0.9999 to 4.0358e-05, ' in told
+    assert "; clip is true there and false here. Run into another path" in told
+    assert told.endswith("; to go on with it, give the model that it was made with.")
+
+
+@pytest.mark.parametrize(("kind", "part"), CASES)
+def test_what_changes_images_is_refused_by_name(kind: str, part: str, tiny_model: TextToImage, tmp_path: Path) -> None:
+    pair = pair_of(kind, part, tiny_model)
+    images = [generate(pair.prompts, model=one, sampler=pair.sampler) for one in (pair.model, pair.other)]
+    assert images[0].shape != images[1].shape or np.abs(images[0] - images[1]).max() > 1e-4
+    pair.study.run(tmp_path / "s.zarr", model=pair.model, progress=False)
+    for study in (pair.study, pair.grown):
+        with pytest.raises(StoreError, match=rf"holds another study: (.*; )?{part} (of .*)?is .* there and .* here"):
+            study.run(tmp_path / "s.zarr", model=pair.other, progress=False)
+    with pytest.raises(StoreError, match=rf"{part} (of .*)?is "):
+        pair.grown.search(tmp_path / "s.zarr", model=pair.other, progress=False)
+    if pair.other.image_shape == pair.model.image_shape:
+        grown = pair.grown.run(tmp_path / "s.zarr", model=pair.model, progress=False)
+        assert grown.verify(quiet=True), grown.verify()
+
+
+def test_the_sampler_is_known_by_its_name(
+    tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny_pair("clip", tiny_model).study
+    study.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
+    written = {"name": "other", "configuration": {"steps": 3, "guidance_scale": 2.0, "eta": 0.5}}
+    monkeypatch.setattr("causalunet.identity.sampler_to_json", lambda sampler: written)
+    with pytest.raises(StoreError, match=r'another study: sampler\.name is "ddpm" there and "other" here\. Run into'):
+        study.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
+
+
+def test_replacing_a_store_replaces_its_identity(tiny_model: TextToImage, tmp_path: Path) -> None:
+    pair = tiny_pair("clip", tiny_model)
+    first = pair.study.run(tmp_path / "s.zarr", model=pair.model, progress=False)
+    assert (first.identity["clip"], first.identity["sampler.name"]) == (True, "ddpm")
+    assert set(first.identity["tokens"]) == {"", *pair.prompts}
+    second = pair.study.run(tmp_path / "s.zarr", model=pair.other, overwrite=True, progress=False)
+    assert second.identity["clip"] is False
+    assert first.identity["clip"] is True, "what was opened stays what it was"
+    pair.study.run(tmp_path / "s.zarr", model=pair.other, progress=False)
+
+
+def test_tokens_of_added_prompts_are_kept(tiny_model: TextToImage, tmp_path: Path) -> None:
+    pair = tiny_pair("tokens", tiny_model)
+    green = replace(pair.study, prompts=["a green cross"])
+    green.run(tmp_path / "s.zarr", model=pair.model, progress=False)
+    both = replace(green, prompts=["a green cross", "a red circle"])
+    both.run(tmp_path / "s.zarr", model=pair.other, progress=False)  # the same tokens so far
+    with pytest.raises(StoreError, match='tokens of "a red circle" is'):
+        both.run(tmp_path / "s.zarr", model=pair.model, progress=False)
+
+
+@pytest.mark.parametrize("part", ["noise_schedule", "clip", "tokens", "model_fingerprint"])
+def test_stores_of_earlier_versions_are_compared_by_what_they_hold(
+    part: str, tiny_model: TextToImage, tmp_path: Path
+) -> None:
+    pair = tiny_pair(part, tiny_model)
+    pair.study.run(tmp_path / "s.zarr", model=pair.model, progress=False)
+    forget(tmp_path / "s.zarr")
+    opened = cu.open_results(tmp_path / "s.zarr")
+    known = {"model_fingerprint", "sampler.name", "sampler.steps", "sampler.guidance_scale", "steps", "image_shape"}
+    assert set(opened.identity) == known
+    assert opened.verify(quiet=True)
+    told = {"noise_schedule": r'steps is "3 steps, timesteps 999 to 0, \w+" there and', "model_fingerprint": part}
+    if part in told:
+        for study in (pair.study, pair.grown):
+            with pytest.raises(StoreError, match=told[part]):
+                study.run(tmp_path / "s.zarr", model=pair.other, progress=False)
+        pair.grown.run(tmp_path / "s.zarr", model=pair.model, progress=False)
+    else:  # nobody knows
+        pair.study.run(tmp_path / "s.zarr", model=pair.other, progress=False)
+        assert set(cu.open_results(tmp_path / "s.zarr").identity) == known, "nothing was added that could be known"
+        pair.grown.run(tmp_path / "s.zarr", model=pair.model, progress=False)
+        with pytest.raises(StoreError, match=part):  # from when on it grew it is known
+            pair.study.run(tmp_path / "s.zarr", model=pair.other, progress=False)
+
+
+def test_a_store_that_lacks_one_part_is_compared_by_the_others(tiny_model: TextToImage, tmp_path: Path) -> None:
+    pair = tiny_pair("clip", tiny_model)
+    pair.study.run(tmp_path / "s.zarr", model=pair.model, progress=False)
+    forget(tmp_path / "s.zarr", "clip")
+    pair.study.run(tmp_path / "s.zarr", model=pair.other, progress=False)
+    change(tmp_path / "s.zarr", lambda identity: identity | {"decoder": "v1"})  # that this model does not speak of
+    pair.study.run(tmp_path / "s.zarr", model=pair.other, progress=False)
+    with pytest.raises(StoreError, match="noise_schedule is"):
+        pair.study.run(tmp_path / "s.zarr", model=replace(pair.other, alpha_bar=linear_alpha_bar()), progress=False)

@@ -17,6 +17,7 @@ from causalunet.execute.precision import OutputTypes
 from causalunet.execute.visits import CallResult, Visit, check_call, fill_edge, filled, lay_out_visits, stand_in
 from causalunet.models.alone import alone
 from causalunet.models.checking import device_of
+from causalunet.models.modules import replace_forward
 from causalunet.plan import Action
 
 __all__ = ["InstalledUNet"]
@@ -79,7 +80,7 @@ class InstalledUNet:
             self.remove()
             if action.dead:
                 self._types.read(arguments)
-            for visit in lay_out_visits(self._anatomy, action, ()):
+            for visit in lay_out_visits(self._unet, self._anatomy, action, (), arguments):
                 self._install(visit)
             self._installed = action
         self._like, self._cond_rows, self._fired = arguments[0], cond_rows, Counter()
@@ -109,12 +110,12 @@ class InstalledUNet:
     def _install(self, visit: Visit) -> None:
         module = self._modules[visit.component.name]
         if visit.skip_value:
-            own, before = vars(module), vars(module).get("forward")  # nnsight leaves one on modules that it has wrapped
-            own["forward"] = lambda *arguments, **named: self._stand_in(visit)
-            self._undo.append(lambda: own.pop("forward") if before is None else own.update(forward=before))
+            self._undo.append(replace_forward(module, lambda *arguments, **named: self._stand_in(visit)))
             return
         if visit.edge_fills:
-            handle = module.register_forward_pre_hook(lambda _, given: self._edge(visit, given))
+            handle = module.register_forward_pre_hook(
+                lambda _, given, named: self._edge(visit, given, named), with_kwargs=True
+            )
             self._undo.append(handle.remove)
         if visit.output_fills:
             after = module.register_forward_hook(lambda _, given, output: self._output(visit, output))
@@ -125,11 +126,12 @@ class InstalledUNet:
         self._fired.update([visit.component.name] if visit.output_fills else [])
         return stand_in(visit, like.shape[0], like, self._types.of(visit.component.name))
 
-    def _edge(self, visit: Visit, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _edge(
+        self, visit: Visit, given: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         self._now()
         self._fired[visit.edge] += 1
-        value, *rest = given
-        return (fill_edge(visit, value, self._cond_rows), *rest)
+        return fill_edge(visit, given, named, self._cond_rows)
 
     def _output(self, visit: Visit, output: Tensor) -> Tensor:
         self._now()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy
+from causalunet.models.modules import watched
 
 __all__ = ["OutputTypes"]
 
@@ -32,16 +31,9 @@ class OutputTypes:
         if self._types is not None:
             return
         found: dict[str, torch.dtype] = {}
-
-        def watch(name: str, module: nn.Module) -> Any:
-            return module.register_forward_hook(lambda _module, _given, output: found.update({name: output.dtype}))
-
-        handles = [watch(item.name, self._unet.get_submodule(item.module)) for item in self._anatomy.components]
-        try:
+        modules = {item.name: self._unet.get_submodule(item.module) for item in self._anatomy.components}
+        with watched(modules, lambda name, output: found.update({name: output.dtype})):
             self._unet(*(argument[:1] for argument in arguments))
-        finally:
-            for handle in handles:
-                handle.remove()
         self._types = found
 
     def of(self, component: str) -> torch.dtype:

@@ -72,7 +72,7 @@ class TracedUNet:
         FiringError
             An edit did not fire exactly once.
         """
-        visits = self._visits(action, record)
+        visits = self._visits(action, record, arguments)
         journal = _Journal()
         rows = arguments[0].shape[0]
         with alone(self._unet):
@@ -85,9 +85,9 @@ class TracedUNet:
         check_call(action, journal.fired)
         return CallResult(output.clone(), journal.activations, journal.fired)
 
-    def _visits(self, action: Action, record: tuple[str, ...]) -> tuple[Visit, ...]:
+    def _visits(self, action: Action, record: tuple[str, ...], arguments: tuple[Tensor, ...]) -> tuple[Visit, ...]:
         if (action, record) not in self._plans:
-            self._plans[action, record] = lay_out_visits(self._anatomy, action, record)
+            self._plans[action, record] = lay_out_visits(self._unet, self._anatomy, action, record, arguments)
         return self._plans[action, record]
 
     def _visit(self, visit: Visit, rows: int, cond_rows: int, like: Tensor, journal: _Journal) -> None:
@@ -98,7 +98,8 @@ class TracedUNet:
             journal.fired.update([component.name] if visit.output_fills else [])
             return
         if visit.edge_fills:
-            envoy.input = fill_edge(visit, envoy.input, cond_rows)
+            given, named = envoy.inputs
+            envoy.inputs = fill_edge(visit, given, named, cond_rows)
             journal.fired[visit.edge] += 1
         if visit.output_fills:
             envoy.output = filled(envoy.output, visit.output_fills, cond_rows)

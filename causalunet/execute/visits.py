@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy, Component
 from causalunet.design.fills import Fill
 from causalunet.design.interventions import Branch
 from causalunet.errors import FiringError, SpecError
+from causalunet.models.wiring import SkipPlace, skip_places
 from causalunet.plan import Action
 
 __all__ = ["CallResult", "UNetCaller", "Visit", "check_call", "fill_edge", "filled", "lay_out_visits", "stand_in"]
@@ -65,7 +66,7 @@ class Visit:
     component: Component
     skip_value: str = ""  # "", "placeholder" or "zeros": the module does not run
     edge: str = ""
-    edge_channels: int = 0
+    place: SkipPlace | None = None
     edge_fills: tuple[tuple[Fill, Branch], ...] = ()
     output_fills: tuple[tuple[Fill, Branch], ...] = ()
     record: bool = False
@@ -88,11 +89,19 @@ def stand_in(visit: Visit, rows: int, like: Tensor, dtype: torch.dtype) -> Tenso
     return like.new_zeros(rows, *visit.component.shape, dtype=dtype)
 
 
-def fill_edge(visit: Visit, value: Tensor, cond_rows: int) -> Tensor:
-    """Replace the part of a decoder block's input that comes over the skip connection."""
-    split = value.shape[1] - visit.edge_channels
-    path, skip = value.split([split, visit.edge_channels], dim=1)
-    return torch.cat([path, filled(skip, visit.edge_fills, cond_rows)], dim=1)
+def fill_edge(
+    visit: Visit, given: tuple[Any, ...], named: dict[str, Any], cond_rows: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Replace what comes over the skip connection in the arguments, by position and by keyword, of a decoder block."""
+    place = visit.place
+    if place is None:
+        raise FiringError(f"Where {visit.edge} enters {visit.component.name} was not read; please report the model.")
+    value: Tensor = named[place.argument] if isinstance(place.argument, str) else given[place.argument]
+    before, skip, after = value.tensor_split((place.start, place.start + place.channels), dim=1)
+    replaced = torch.cat([before, filled(skip, visit.edge_fills, cond_rows), after], dim=1)
+    if isinstance(place.argument, str):
+        return given, {**named, place.argument: replaced}
+    return (*given[: place.argument], replaced, *given[place.argument + 1 :]), named
 
 
 def filled(value: Tensor, fills: tuple[tuple[Fill, Branch], ...], cond_rows: int) -> Tensor:
@@ -116,14 +125,28 @@ def _described(value: Tensor) -> str:
     return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
 
 
-def lay_out_visits(anatomy: Anatomy, action: Action, record: tuple[str, ...]) -> tuple[Visit, ...]:
+def lay_out_visits(
+    unet: nn.Module, anatomy: Anatomy, action: Action, record: tuple[str, ...], arguments: tuple[Tensor, ...]
+) -> tuple[Visit, ...]:
     """Turn an action into what happens at each component, in execution order.
 
     Components where nothing happens are left out.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+    anatomy : Anatomy
+        Of that U-Net.
+    action : Action
+    record : tuple of str
+        Components whose output is wanted.
+    arguments : tuple of Tensor
+        Of a call, by which it is read where skip connections enter, unless that is known.
     """
     fills: dict[str, list[tuple[Fill, Branch]]] = {}
     for placed in action.fills:
         fills.setdefault(placed.component, []).append((placed.fill, placed.branch))
+    places = skip_places(unet, anatomy, arguments) if fills.keys() & anatomy.skips.keys() else {}
     visits = []
     for component in anatomy.components:
         name = component.name
@@ -139,7 +162,7 @@ def lay_out_visits(anatomy: Anatomy, action: Action, record: tuple[str, ...]) ->
         visit = Visit(
             component,
             edge=edge.name if edge else "",
-            edge_channels=anatomy.by_name[edge.source].shape[0] if edge else 0,
+            place=places.get(edge.name) if edge else None,
             edge_fills=tuple(fills[edge.name]) if edge and edited else (),
             output_fills=tuple(fills.get(name, ())),
             record=name in record,

@@ -17,6 +17,8 @@ from causalunet.design.study import StudySpec
 from causalunet.errors import CausalUNetError, CausalUNetWarning, ModelError, PromptError
 from causalunet.models.alone import alone
 from causalunet.models.base import DiffusionModel
+from causalunet.models.modules import watched
+from causalunet.models.wiring import read_wiring
 from causalunet.prompts import NO_PROMPT
 
 __all__ = ["check_model", "check_samples", "check_values", "device_of", "encoded", "rehearse"]
@@ -137,8 +139,9 @@ def rehearse(model: DiffusionModel, spec: StudySpec) -> None:
     ------
     ModelError
         Weights have no values; rows of prompts differ in shape; the U-Net cannot be called, or gives something else
-        than noise and variance; components do not run once each, in the order and with the shapes of the anatomy; an
-        image or its factors have another shape, or an image leaves [0, 1].
+        than noise and variance; components do not run once each, in the order and with the shapes of the anatomy; what
+        joins them is not what the anatomy says, or a skip connection cannot be told from what else a block is given
+        (`read_wiring`); an image or its factors have another shape, or an image leaves [0, 1].
 
     Warns
     -----
@@ -158,7 +161,9 @@ def rehearse(model: DiffusionModel, spec: StudySpec) -> None:
     x = torch.randn(rows, *model.image_shape, generator=torch.Generator().manual_seed(0)).to(device)
     arguments = (x, torch.full((rows,), float(len(model.alpha_bar) - 1), device=device), *context)
     with alone(model.unet), torch.inference_mode():
-        output = _watched_call(model, arguments, modules)
+        output, put_out = _watched_call(model, arguments, modules)
+        row = tuple(part[:1] for part in arguments)
+        read_wiring(model.unet, model.anatomy, row, put_out, f"The U-Net of the model {model.name!r}")
         again = _call(model, arguments)
         _check_images(model, x[:1].clamp(-1, 1) if model.clip else x[:1])
     difference = float((output.float() - again.float()).abs().max())
@@ -260,26 +265,24 @@ def _advice(model: DiffusionModel, arguments: tuple[Tensor, ...]) -> str:
     return ". It takes whole timesteps: let the adapter's unet convert them, timesteps.long()."
 
 
-def _watched_call(model: DiffusionModel, arguments: tuple[Tensor, ...], modules: dict[str, nn.Module]) -> Tensor:
-    """Call the U-Net and see that its components are what the anatomy says."""
+def _watched_call(
+    model: DiffusionModel, arguments: tuple[Tensor, ...], modules: dict[str, nn.Module]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Call the U-Net and see that its components are what the anatomy says; also give what they put out, first row."""
     ran: list[str] = []
     gave: dict[str, Any] = {}
+    put_out: dict[str, Tensor] = {}
 
-    def watch(name: str, module: nn.Module) -> Any:
-        def note(_module: nn.Module, _given: Any, output: Any) -> None:
-            ran.append(name)
-            gave[name] = tuple(output.shape[1:]) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    def note(name: str, output: Any) -> None:
+        ran.append(name)
+        gave[name] = tuple(output.shape[1:]) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        if isinstance(output, Tensor):
+            put_out[name] = output[:1].clone()
 
-        return module.register_forward_hook(note)
-
-    handles = [watch(name, module) for name, module in modules.items()]
-    try:
+    with watched(modules, note):
         output = _call(model, arguments)
-    finally:
-        for handle in handles:
-            handle.remove()
     _check_components(model, ran, gave)
-    return output
+    return output, put_out
 
 
 def _check_components(model: DiffusionModel, ran: list[str], gave: dict[str, Any]) -> None:

@@ -1,0 +1,330 @@
+"""How the components of a U-Net are joined: tried out on what lies between them, and compared with the anatomy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from causalunet.design.anatomy import Anatomy, Edge
+from causalunet.errors import CausalUNetError, ModelError
+from causalunet.models.alone import alone
+from causalunet.models.modules import replace_forward, watched
+
+__all__ = ["SkipPlace", "read_wiring", "skip_places"]
+
+_FOUND: WeakKeyDictionary[nn.Module, dict[Anatomy, dict[str, SkipPlace]]] = WeakKeyDictionary()
+"""What `read_wiring` has found in this process."""
+
+Given = dict[int | str, Tensor]
+"""Tensors that a component is called with, by position or keyword."""
+
+
+class _Call(NamedTuple):
+    """What components are called with, by name: by the U-Net, and once hooks of the user's have changed it."""
+
+    asked: dict[str, Given]
+    given: dict[str, Given]
+
+
+_JOIN = (
+    "Let the U-Net's own forward join path and skip connection, torch.cat([path, skip], dim=1), or give the block the "
+    "skip connection as an argument of its own"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SkipPlace:
+    """Where a skip connection lies in what a component is called with.
+
+    Parameters
+    ----------
+    argument : int or str
+        Position or keyword.
+    start, channels : int
+        First channel, and number of channels.
+    """
+
+    argument: int | str
+    start: int
+    channels: int
+
+    def __str__(self) -> str:
+        last = self.start + self.channels - 1
+        return f"channels {self.start}-{last} of argument {self.argument!r}"
+
+
+def read_wiring(
+    unet: nn.Module, anatomy: Anatomy, arguments: tuple[Tensor, ...], outputs: Mapping[str, Tensor], owner: str
+) -> dict[str, SkipPlace]:
+    """Find where every skip connection enters its decoder block, and check that there are no edges but the anatomy's.
+
+    The U-Net is called with stand-ins that put out what the components put out before, so that only what lies between
+    them computes; then once per component, with other numbers for what that one puts out. What changes depends on it.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+    anatomy : Anatomy
+    arguments : tuple of Tensor
+        Of a call.
+    outputs : mapping of Tensor
+        What every component put out in that call.
+    owner : str
+        Whose U-Net it is, for messages.
+
+    Returns
+    -------
+    dict of SkipPlace
+        By the name of the skip connection.
+
+    Raises
+    ------
+    ModelError
+        A skip connection cannot be told from what else the block is given, or is not what the encoder block put out; a
+        component is given what one without an edge to it put out; a component does more than put out a tensor.
+    """
+    between = _Between(unet, anatomy, arguments, outputs, owner)
+    usual = between.call({})
+    found: dict[str, list[SkipPlace]] = {}
+    widths: dict[str, dict[int | str, int]] = {}
+    for number, component in enumerate(anatomy.components):
+        name = component.name
+        other = _other_numbers(outputs[name], number)
+        call = between.call({name: other})
+        reached = [target for target in usual.given if _changed(usual.given[target], call.given[target])]
+        _check_edges(anatomy, name, reached, owner)
+        for edge in anatomy.skips.values():
+            if edge.source == name:
+                found[edge.name] = _places(anatomy, edge, usual, call, other, owner)
+                tensors = usual.given[edge.target].items()
+                widths[edge.name] = {key: value.shape[1] for key, value in tensors if value.ndim > 1}
+    places = _one_each(found, widths, owner)
+    _FOUND.setdefault(unet, {})[anatomy] = places
+    return places
+
+
+def skip_places(unet: nn.Module, anatomy: Anatomy, arguments: tuple[Tensor, ...]) -> dict[str, SkipPlace]:
+    """Give what `read_wiring` found; of a U-Net that it has not read yet, by a call with the first row.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+    anatomy : Anatomy
+    arguments : tuple of Tensor
+        Of a call.
+    """
+    known = _FOUND.get(unet, {}).get(anatomy)
+    if known is not None:
+        return known
+    outputs: dict[str, Tensor] = {}
+    modules = {component.name: unet.get_submodule(component.module) for component in anatomy.components}
+    row = tuple(argument[:1] for argument in arguments)
+    with alone(unet), torch.no_grad():
+        with watched(modules, lambda name, output: outputs.update({name: output.clone()})):
+            unet(*(argument.clone() for argument in row))
+        return read_wiring(unet, anatomy, row, outputs, "The U-Net")
+
+
+class _Between:
+    """A U-Net with stand-ins for its components.
+
+    Parameters
+    ----------
+    unet, anatomy, arguments, outputs, owner
+        Of `read_wiring`.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        anatomy: Anatomy,
+        arguments: tuple[Tensor, ...],
+        outputs: Mapping[str, Tensor],
+        owner: str,
+    ) -> None:
+        self._unet, self._arguments, self._outputs, self._owner = unet, arguments, outputs, owner
+        self._modules = {component.name: unet.get_submodule(component.module) for component in anatomy.components}
+
+    def call(self, changed: Mapping[str, Tensor]) -> _Call:
+        """Call the U-Net, components putting out what they did before, or what is given here by name.
+
+        The U-Net's output is told as what ``out`` is called with.
+        """
+        told = _Call({}, {})
+
+        def note(calls: dict[str, Given], name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            # Copies: what lies between the components may change tensors in place.
+            tensors: dict[Any, Any] = {**dict(enumerate(arguments)), **named}
+            calls[name] = {key: value.clone() for key, value in tensors.items() if isinstance(value, Tensor)}
+
+        def enter(stack: ExitStack, name: str, module: nn.Module) -> None:
+            def forward(*arguments: Any, **named: Any) -> Tensor:
+                note(told.given, name, arguments, named)
+                return self._outputs[name].clone()
+
+            stack.callback(replace_forward(module, forward))
+            first = module.register_forward_pre_hook(
+                lambda _, arguments, named: note(told.asked, name, arguments, named), prepend=True, with_kwargs=True
+            )
+            stack.callback(first.remove)
+            last = module.register_forward_hook(lambda *_: changed.get(name, self._outputs[name]).clone())
+            stack.callback(last.remove)
+
+        with ExitStack() as stack:
+            for name, module in self._modules.items():
+                enter(stack, name, module)
+            stack.enter_context(_same_chance(self._arguments[0].device))
+            try:
+                output = self._unet(*(argument.clone() for argument in self._arguments))
+            except (CausalUNetError, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # whatever a foreign forward raises
+                raise ModelError(
+                    f"{self._owner} cannot be called with stand-ins for its components that give what these gave: "
+                    f"{type(error).__name__}: {' '.join(str(error).split()):.300}. What a cut makes dead does not run, "
+                    "so a component may do nothing but put out a tensor: keep skip connections in the U-Net's own "
+                    "forward."
+                ) from error
+        told.given["out"] = {0: output.clone()}
+        return told
+
+
+@contextmanager
+def _same_chance(device: torch.device) -> Iterator[None]:
+    """Let what is random, such as dropout, be the same in every call; the generators go on as if nothing had been."""
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng([device] if on_gpu else []):
+        torch.default_generator.manual_seed(0)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(0)
+        yield
+
+
+def _other_numbers(value: Tensor, seed: int) -> Tensor:
+    return torch.randn(value.shape, generator=torch.Generator().manual_seed(seed)).to(value)
+
+
+def _changed(before: Given, after: Given) -> dict[int | str, list[int]]:
+    """Channels that differ, by argument; of a tensor without channels, or of another shape, the first."""
+    changed = {}
+    for key in before.keys() | after.keys():
+        a, b = before.get(key), after.get(key)
+        if a is None or b is None or a.shape != b.shape:
+            changed[key] = [0]
+            continue
+        if torch.equal(a, b):
+            continue
+        differs = (a != b) & ~(a.isnan() & b.isnan())
+        if differs.any():
+            rest = [dimension for dimension in range(a.ndim) if dimension != 1]
+            changed[key] = differs.any(dim=rest).nonzero().flatten().tolist() if a.ndim > 1 else [0]
+    return dict(sorted(changed.items(), key=lambda item: str(item[0])))
+
+
+def _check_edges(anatomy: Anatomy, source: str, reached: Collection[str], owner: str) -> None:
+    for target in reached:
+        if target not in anatomy.consumers(source):
+            raise ModelError(
+                f"{owner}: {'its output depends on' if target == 'out' else f'{target} is given'} what {source} puts "
+                f"out, and the anatomy has no edge between them. What need not run after a cut is read off the edges: "
+                f"add Edge({source!r}, {target!r})."
+            )
+
+
+def _places(anatomy: Anatomy, edge: Edge, usual: _Call, call: _Call, value: Tensor, owner: str) -> list[SkipPlace]:
+    """Places where a value lies; as many as there are edges between its source and its target."""
+    source, target = edge.source, edge.target
+    changed = _changed(usual.given[target], call.given[target])
+    rivals = [other.name for other in anatomy.skips.values() if other.target == target]
+    expected = sum(other.source == source and other.target == target for other in anatomy.edges)
+    # Hooks of the user's may scale or zero what the U-Net gives a block, where it is: that is still the place.
+    for before, after in ((usual.asked, call.asked), (usual.given, call.given)):
+        places = [place for key, tensor in after[target].items() for place in _occurrences(key, tensor, value)]
+        beside = _beside({**_changed(before[target], after[target]), **changed}, places)
+        if len(places) == expected and not beside and len(rivals) == 1:
+            return places
+    if len(rivals) > 1:
+        found, advice = f"{' and '.join(rivals)} both end there", "One can be cut"
+    elif not changed:
+        found = f"no tensor that {target} is called with depends on it; does it join inside, or come in a list?"
+        advice = _JOIN
+    elif beside:
+        where = "; ".join(f"{_listed(channels)} of argument {key!r}" for key, channels in beside.items())
+        found = f"{where} of what {target} is called with depend on it and are not equal to it"
+        advice = f"Let {source} or {target} do what is done to it on the way (scale, resize, add). {_JOIN}"
+    else:
+        found = f"it lies there {len(places)} times, {' and '.join(map(str, places))}"
+        advice = "Let it enter once"
+    raise ModelError(
+        f"{owner}: {edge.name} brings what {source} puts out to {target}, says the anatomy, but {found}. A cut would "
+        f"not be that of the skip connection. {advice}; or give the edge no name, Edge({source!r}, {target!r}): "
+        "then it cannot be cut, and all else can."
+    )
+
+
+def _beside(changed: Mapping[int | str, list[int]], places: Collection[SkipPlace]) -> dict[int | str, list[int]]:
+    """Channels that changed outside the places, by argument."""
+    inside = {(place.argument, channel) for place in places for channel in _range(place)}
+    left = {key: [channel for channel in channels if (key, channel) not in inside] for key, channels in changed.items()}
+    return {key: channels for key, channels in left.items() if channels}
+
+
+def _occurrences(key: int | str, tensor: Tensor, value: Tensor) -> Iterator[SkipPlace]:
+    """Places in one tensor; values are random, so that nothing is equal by chance."""
+    if tensor.ndim != value.ndim or tensor.shape[0] != value.shape[0] or tensor.shape[2:] != value.shape[2:]:
+        return
+    sought, width = value.to(tensor.dtype), value.shape[1]
+    first = (tensor == sought[:, :1]).transpose(0, 1).flatten(1).all(dim=1)
+    for start in first.nonzero().flatten().tolist():
+        if start + width <= tensor.shape[1] and torch.equal(tensor[:, start : start + width], sought):
+            yield SkipPlace(key, start, width)
+
+
+def _one_each(
+    found: Mapping[str, list[SkipPlace]], widths: Mapping[str, Mapping[int | str, int]], owner: str
+) -> dict[str, SkipPlace]:
+    """Choose where path and skip connection are one tensor: as all others of the U-Net lie; without others, the last.
+
+    ``widths`` has the channels of every argument, by the name of the skip connection.
+    """
+
+    def ends(name: str, place: SkipPlace) -> tuple[bool, bool]:
+        return place.start == 0, place.start + place.channels == widths[name][place.argument]
+
+    alone = {name: places[0] for name, places in found.items() if len(places) == 1}
+    arguments, sides = (
+        {place.argument for place in alone.values()},
+        {ends(name, place) for name, place in alone.items()},
+    )
+    chosen = {}
+    for name, places in found.items():
+        alike = [place for place in places if {ends(name, place)} == sides]
+        named = [place for place in alike if {place.argument} == arguments]
+        last = [place for place in places[-1:] if not alone and ends(name, place)[1]]
+        fitting = next((some for some in (places, alike, named, last) if len(some) == 1), None)
+        if fitting is None:
+            raise ModelError(
+                f"{owner}: {name} and the path are one tensor where they enter a block, as "
+                f"{' and '.join(map(str, places))}; which is which cannot be told, since other skip connections enter "
+                "elsewhere. Let all enter alike, torch.cat([path, skip], dim=1), or give this edge no name: then it "
+                "cannot be cut."
+            )
+        chosen[name] = fitting[0]
+    return chosen
+
+
+def _range(place: SkipPlace) -> range:
+    return range(place.start, place.start + place.channels)
+
+
+def _listed(channels: list[int]) -> str:
+    if channels == list(range(channels[0], channels[-1] + 1)):
+        return f"channels {channels[0]}-{channels[-1]}" if len(channels) > 1 else f"channel {channels[0]}"
+    return f"channels {', '.join(map(str, channels[:4]))}{', ...' if len(channels) > 4 else ''}"

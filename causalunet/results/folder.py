@@ -33,7 +33,11 @@ _MOST_UNPACKED = 1 << 28
 _MOST_SUMS = 1 << 27
 """Bytes of the list of checksums, which is read whole."""
 _SETTINGS = {"config.yaml", "refs"}
-_PLAIN = {"chunks", "locks", "sums"}
+_CHUNKS = "chunks"
+_PLAIN = {_CHUNKS, "locks", "sums"}
+_SEEN: dict[tuple[int, int], set[int]] = {}
+"""Numbers of files by the device and number of their store's folder: asking the system for every size takes long."""
+_MOST_SEEN = 16
 
 _HEADER = 39
 """Bytes before the content of one of the engine's files; the last one says how it is compressed."""
@@ -63,7 +67,11 @@ def check_folder(folder: Path) -> None:
     """
     live = not (folder / "zarr.json").is_file()
     with faults_told(folder, "opening"):
+        seen = _seen_of(folder)
         for entry, parts in _entries(folder):
+            chunk = live and parts[0] == _CHUNKS
+            if chunk and entry.inode() in seen:
+                continue
             try:
                 size = entry.stat(follow_symlinks=False).st_size
             except FileNotFoundError:  # a run is at work there
@@ -81,6 +89,16 @@ def check_folder(folder: Path) -> None:
                     f"{folder} holds {'/'.join(parts)!a:.200} of {size:,} bytes, which is, or unpacks to, more than "
                     "any study writes there. It is not opened, since it might fill the memory."
                 )
+            if chunk:
+                seen.add(entry.inode())
+
+
+def _seen_of(folder: Path) -> set[int]:
+    """Chunks of a live store that this process has looked at; its files of chunks never change."""
+    status = folder.stat()
+    while len(_SEEN) >= _MOST_SEEN and (status.st_dev, status.st_ino) not in _SEEN:
+        _SEEN.pop(next(iter(_SEEN)), None)
+    return _SEEN.setdefault((status.st_dev, status.st_ino), set())
 
 
 def holds_results(folder: Path) -> bool:

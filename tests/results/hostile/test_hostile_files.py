@@ -21,6 +21,7 @@ from zarr.core.sync import sync
 
 import causalunet as cu
 from causalunet.errors import DamageError, StoreError
+from causalunet.results import folder
 from causalunet.results.folder import unpacked_bytes
 from causalunet.results.location import Location
 from causalunet.results.repository import Repository
@@ -131,6 +132,29 @@ def test_files_that_are_too_large_are_refused(store: Path, monkeypatch: pytest.M
         opened.truncate(1 << 30)  # sparse: it takes no room
     with pytest.raises(DamageError, match=r"of 1,073,741,824 bytes, which is, or unpacks to, more"):
         cu.open_results(store)
+
+
+@pytest.mark.parametrize("kind", ["live"])
+def test_chunks_are_looked_at_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cu.open_results(store)
+    looked: list[str] = []
+    entries = folder._entries
+
+    class Entry:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.path, self.name, self.inode, self._entry = entry.path, entry.name, entry.inode, entry
+
+        def stat(self, **options: bool) -> os.stat_result:
+            looked.append(self.path)
+            return self._entry.stat(**options)
+
+    monkeypatch.setattr(folder, "_entries", lambda path: ((Entry(entry), parts) for entry, parts in entries(path)))
+    cu.open_results(store)
+    assert looked
+    assert not [path for path in looked if "/chunks/" in path]
+    (store / "chunks" / "another").touch()
+    cu.open_results(store)
+    assert [Path(path).name for path in looked if "/chunks/" in path] == ["another"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from causalunet.design.study import (
     sampler_to_json,
 )
 from causalunet.errors import ModelError, SpecError
+from causalunet.identity import FINGERPRINT, differences
 from causalunet.paths import given_path
 from causalunet.plan import BASELINE, make_plan
 from causalunet.schedule import Schedule
@@ -57,6 +58,9 @@ class Shortcut:
         Registered model name.
     fingerprint : str
         Of the weights that it was found on; empty to fit any.
+    identity : mapping
+        Of what it was found on, ``results.identity``: weights, noise schedule, clipping, tokens. What is the model's of
+        it must be that of the model it is applied to; empty to fit any.
     evidence : mapping
         What it was derived from, such as digests of studies and thresholds; of plain JSON types, kept as it is.
 
@@ -83,12 +87,14 @@ class Shortcut:
     sampler: DDPM = field(default_factory=DDPM)
     model: str = "shapes"
     fingerprint: str = ""
+    identity: Mapping[str, Any] = field(default_factory=dict, hash=False)
     evidence: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name, kind in (
             ("intervention", Intervention),
             ("sampler", DDPM),
+            ("identity", Mapping),
             ("evidence", Mapping),
         ):
             if not isinstance(getattr(self, name), kind):
@@ -96,6 +102,9 @@ class Shortcut:
         for name in ("name", "model", "fingerprint"):
             check_text("Shortcut", name, getattr(self, name))
         check_plain("The evidence of a shortcut", dict(self.evidence))
+        check_plain("The identity of a shortcut", dict(self.identity))
+        for part in self.identity:
+            check_text("The identity of a shortcut", "part", part)
         check_edits((self.intervention,))
         check_fits(self.intervention, self.sampler)
 
@@ -131,7 +140,7 @@ class Shortcut:
         Raises
         ------
         ModelError
-            The model has other weights than those the shortcut was found on.
+            The model differs from the one that the shortcut was found on.
         PromptError, ComponentError, SpecError, MissingExtraError
             What the model cannot do is told before anything runs.
         """
@@ -179,19 +188,27 @@ class Shortcut:
         Raises
         ------
         ModelError
-            Its weights are others than those that the shortcut was found on.
+            It differs from the one that the shortcut was found on; the parts of the identity that do are named.
         """
         loaded = chosen_model(model, self.model)
-        if self.fingerprint and loaded.fingerprint != self.fingerprint:
+        if (expected := self._expected()) and (different := differences(expected, loaded, self.sampler)):
             raise ModelError(
-                f"The shortcut {self.name!r} was found on weights {self.fingerprint}, and the model {loaded.name!r} "
-                f"has {loaded.fingerprint}. Derive one for these weights, or drop the check with "
-                "dataclasses.replace(shortcut, fingerprint='')."
+                f"The shortcut {self.name!r} was found on another model than {loaded.name!r} here: "
+                f"{'; '.join(different)}. Give that model, derive a shortcut for this one, or drop the check with "
+                "dataclasses.replace(shortcut, fingerprint='', identity={})."
             )
         return loaded
 
+    def _expected(self) -> dict[str, Any]:
+        """Parts of the identity that a model must have; the sampler is the shortcut's own."""
+        as_found = self.identity.get("sampler.steps") == self.sampler.steps
+        chosen = {name for name in self.identity if not name.startswith("sampler.") and (name != "steps" or as_found)}
+        fingerprint = {FINGERPRINT: self.fingerprint} if self.fingerprint else {}
+        return {name: part for name, part in self.identity.items() if name in chosen} | fingerprint
+
     def to_json(self) -> dict[str, Any]:
         """Write with plain JSON types."""
+        identity = {"identity": dict(self.identity)} if self.identity else {}  # which earlier versions do not read
         return {
             "format": _FORMAT,
             "version": _VERSION,
@@ -200,6 +217,7 @@ class Shortcut:
             "sampler": sampler_to_json(self.sampler),
             "model": self.model,
             "fingerprint": self.fingerprint,
+            **identity,
             "evidence": dict(self.evidence),
         }
 

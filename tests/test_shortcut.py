@@ -43,7 +43,13 @@ def shortcut(intervention: cu.design.Intervention | None = None, **fields: Any) 
 def test_round_trip_through_json(interventions: Any, evidence: dict[str, Any]) -> None:
     for item in interventions:
         steps = max(100, *item.steps)
-        short = shortcut(item, sampler=cu.DDPM(steps=steps, guidance_scale=2.5), fingerprint="ab", evidence=evidence)
+        short = shortcut(
+            item,
+            sampler=cu.DDPM(steps=steps, guidance_scale=2.5),
+            fingerprint="ab",
+            identity={"clip": True},
+            evidence=evidence,
+        )
         assert Shortcut.from_json(json.loads(json.dumps(short.to_json()))) == short
 
 
@@ -79,6 +85,8 @@ def test_fields_that_do_not_fit(tmp_path: Path) -> None:
         shortcut(sampler=cu.DDPM(steps=3))
     with pytest.raises(SpecError, match="intervention='cut'; give a Intervention"):
         shortcut(intervention="cut")  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="The identity of a shortcut got part=5"):
+        shortcut(identity={5: "x"})
     with pytest.raises(SpecError, match="no field 'colour'"):
         Shortcut.from_json({**shortcut().to_json(), "colour": "red"})
     with pytest.raises(SpecError, match="Sampler 'ddim' is not known"):
@@ -105,7 +113,7 @@ def test_what_could_never_run(intervention: Any, guidance: float, message: str) 
         st.one_of(st.none(), st.booleans(), st.integers(), st.text()),
         lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
     ),
-    st.sampled_from(["name", "intervention", "sampler", "model", "fingerprint", "evidence", "version"]),
+    st.sampled_from(["name", "intervention", "sampler", "model", "fingerprint", "identity", "evidence", "version"]),
 )
 def test_strange_fields_raise_only_our_own_errors(value: Any, field: str) -> None:
     with contextlib.suppress(CausalUNetError):
@@ -121,7 +129,7 @@ def test_images_are_those_of_a_study(traced: bool, tiny_model: TextToImage, run_
 
 def test_other_weights_are_refused(tiny_model: TextToImage) -> None:
     found_elsewhere = shortcut(fingerprint="0123456789abcdef")
-    with pytest.raises(ModelError, match="found on weights 0123456789abcdef"):
+    with pytest.raises(ModelError, match=r'found on another model .*: model_fingerprint is "0123456789abcdef" there'):
         found_elsewhere.apply(PROMPTS, model=tiny_model)
     assert replace(found_elsewhere, fingerprint="").apply(PROMPTS, model=tiny_model).shape == (2, 3, 16, 16)
 

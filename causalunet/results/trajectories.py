@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from causalunet.noise import initial_noise, step_noise
 from causalunet.results.export import regions
+from causalunet.results.identity import IDENTITY
 from causalunet.results.stored import Reader
 
 __all__ = ["Trajectory", "trajectories"]
@@ -54,8 +55,9 @@ def trajectories(reader: Reader, chosen: NDArray[np.bool_]) -> dict[int, Traject
     """Look at stored baselines, a chunk at a time.
 
     The first state must be the noise of the seed. Every estimate of x_0 must follow from state and prediction, clipped
-    or not; every next state from state, estimate and the seed's noise of the step, whose share the network chose and
-    which is positive; and, if it does for any sample, every image from its last estimate.
+    or not (as the store says, if it does); every next state from state, estimate and the seed's noise of the step,
+    whose share the network chose and which is positive; and, if it does for any sample, every image from its last
+    estimate.
 
     Parameters
     ----------
@@ -70,7 +72,8 @@ def trajectories(reader: Reader, chosen: NDArray[np.bool_]) -> dict[int, Traject
     if not reader.has(*(f"baseline/{name}" for name in (*_NAMES, "seed", "alpha_bar"))):
         return {}
     seeds = reader.read("baseline/seed").tolist()
-    found = {sample: Trajectory(sample, seeds[sample]) for sample in np.flatnonzero(chosen).tolist()}
+    ways, places = _known_ways(reader), np.flatnonzero(chosen).tolist()
+    found = {sample: Trajectory(sample, seeds[sample], estimated=set(ways)) for sample in places}
     shares = [*reader.read("baseline/alpha_bar").tolist(), 1.0]
     if not all(0 < one < other for one, other in itertools.pairwise(shares)):
         for one in found.values():
@@ -89,6 +92,12 @@ def trajectories(reader: Reader, chosen: NDArray[np.bool_]) -> dict[int, Traject
     for one in found.values():
         one.is_image &= one.largest == 1.0  # else other runs may be clipped where the baseline is not
     return found
+
+
+def _known_ways(reader: Reader) -> set[bool]:
+    """Whether estimates are clipped; both, in stores that do not say it."""
+    clip = reader.stored.attributes.get(IDENTITY, {}).get("clip")
+    return {clip} if isinstance(clip, bool) else {True, False}
 
 
 def _follow(reader: Reader, some: list[Trajectory], samples: slice, chunk: int, shares: list[float]) -> None:
@@ -132,14 +141,16 @@ def _check_estimate(some: list[Trajectory], step: int, x: Any, x0: Any, eps: Any
     estimate = of_x * x - of_eps * eps
     for place, one in enumerate(some):
         slack = _ROUNDING * (1 + of_x * np.abs(x[place]).max() + of_eps * np.abs(eps[place]).max())
+        clips = one.estimated
         near = {
             clip: np.abs(x0[place] - (np.clip(estimate[place], -1, 1) if clip else estimate[place])).max() <= slack
-            for clip in one.estimated
+            for clip in clips
         }
         one.largest = max(one.largest, float(np.abs(x0[place]).max()))
         one.estimated = {clip for clip, well in near.items() if well}
         if not one.estimated:
-            one.tell(f"x0_hat at step {step} does not follow from x_t and eps")
+            how = f", {'' if clips == {True} else 'not '}clipped" if len(clips) == 1 else ""
+            one.tell(f"x0_hat at step {step} does not follow from x_t and eps{how}")
 
 
 def _next_mean(

@@ -15,11 +15,13 @@ from zarr.core.sync import sync
 from causalunet.design.interventions import digest_of
 from causalunet.design.study import StudySpec
 from causalunet.errors import CausalUNetError, DamageError
+from causalunet.identity import short
 from causalunet.results.agreement import agreement
 from causalunet.results.coverage import Coverage, unrecorded
 from causalunet.results.export import regions
 from causalunet.results.faults import faults_told
 from causalunet.results.findings import Finding, Verification
+from causalunet.results.identity import IDENTITY, shown_identity
 from causalunet.results.readback import ReadBack
 from causalunet.results.recomputed import recomputed
 from causalunet.results.schema import COMPLETE, DRIFT, FAILED, NULL_DIFFERENCE, VARIABLES, range_at
@@ -74,6 +76,7 @@ def verify_store(store: Store, where: object, *, export: bool = False, deep: boo
             *_small(stored, "null_difference", "noise floor", NULL_DIFFERENCE),
             *_small(stored, "drift", "drift", DRIFT),
             _study(stored, read, where),
+            _identity(reader),
             *agreement(reader, read, coverage),
             *recomputed(reader, coverage, [item["name"] for item in read.documents], deep=deep),
             *_completeness(stored),
@@ -185,6 +188,17 @@ def _study(stored: Stored, read: ReadBack, where: object) -> Finding:
     if not read.problems and not read.unchecked:
         problems += _places(stored, where)
     return Finding("study", "digest and grid", tuple(problems), unchecked=read.unchecked)
+
+
+def _identity(reader: Reader) -> Finding:
+    """Whether the identity that is kept is what the study, the steps and the states show of it."""
+    kept, seen = reader.stored.attributes.get(IDENTITY, {}), shown_identity(reader)
+    wrong = [
+        f"{name} is {short(kept[name])} in what is kept of the model and sampler, and {short(part)} in what they made"
+        for name, part in seen.items()
+        if kept.get(name, part) != part
+    ]
+    return _finding("identity", f"{len(kept)} parts", wrong)
 
 
 def _places(stored: Stored, where: object) -> list[str]:

@@ -5,6 +5,7 @@
 #   make test ARGS="-k windows"        more arguments for pytest
 #   make test WORKERS=0                in one process, as -s needs; by default one per core, at most 4
 #   make test PYTHON=python3.12        another interpreter for a new .venv
+#   make matrix ARGS="--jobs 1"        more arguments for the matrix; MATRIX_PYTHONS names more interpreters, as in PATH
 #   make test PIP_FLAGS="--extra-index-url URL"   any option of pip install, here an index with a CPU-only torch
 
 VENV := .venv
@@ -19,13 +20,14 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help study studies test lint docs look bench clean
+.PHONY: help study studies test lint matrix docs look bench clean
 
 help:
 	@echo "make study   the temporal dynamics study, its quick form"
 	@echo "make studies all studies, their quick form, each from the results of the earlier ones"
 	@echo "make test    the tests"
 	@echo "make lint    ruff, mypy and the import contracts"
+	@echo "make matrix  reading under every Python and set of versions that is supported, without torch"
 	@echo "make docs    the documentation site, in docs/_build/html"
 	@echo "make look    opens every page of the site in Chromium, which has to be installed"
 	@echo "make bench   the benchmarks"
@@ -49,6 +51,10 @@ lint: $(VENV)/.installed-test
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
+# Needs only the pip of the virtual environment; every combination has an environment of its own, in .matrix.
+matrix: | $(BIN)/pip
+	@PIP_FLAGS='$(PIP_FLAGS)' $(BIN)/python -m tests.matrix $(ARGS)
+
 # The study of the tutorials first: the gallery and later tutorials read its results. It runs once; what single pages
 # store goes before they run again, as they may have changed.
 docs: $(VENV)/.installed-docs
@@ -65,7 +71,7 @@ bench: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -m benchmark tests/benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) docs/_build docs/_gallery docs/reference/generated docs/tutorials/results docs/reference/errors/results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .matrix docs/_build docs/_gallery docs/reference/generated docs/tutorials/results docs/reference/errors/results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from causalunet.errors import SpecError
 
-__all__ = ["clear_calls", "misfit"]
+__all__ = ["clear_calls", "hold", "misfit"]
 
 Kind = TypeVar("Kind", bound=type)
 
@@ -40,6 +40,21 @@ def clear_calls(kind: Kind) -> Kind:
 
     kind.__init__ = init  # type: ignore[misc]
     return kind
+
+
+def hold(value: Any, **fields: Any) -> None:
+    """Set the fields of a frozen dataclass and check them, for an ``__init__`` that takes more than they hold.
+
+    Parameters
+    ----------
+    value : dataclass
+        With a ``__post_init__`` that checks the fields and makes of each what it is declared to be.
+    **fields
+        As they were given.
+    """
+    for name, given in fields.items():
+        object.__setattr__(value, name, given)
+    value.__post_init__()
 
 
 def misfit(owner: str, takes: Signature, given: Sequence[Any], named: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ _MEMORY = 1 << 30
 
 
 @clear_calls
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False)
 class Study(StudySpec):
     """Causal interventions on a diffusion U-Net, over samples and steps.
 

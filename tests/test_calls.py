@@ -83,6 +83,40 @@ def test_signatures_are_those_of_the_fields(kind: type[Any]) -> None:
     assert not any(entry.kind in (entry.VAR_POSITIONAL, entry.VAR_KEYWORD) for entry in parameters)
 
 
+@pytest.mark.parametrize("made", [list, tuple, iter], ids=lambda made: made.__name__)
+def test_what_is_given_as_any_iterable_is_held_as_a_tuple(made: Callable[[Any], Any]) -> None:
+    cut, stop = cu.AblateBlock(2, WINDOW), cu.SkipSteps(cu.Window(9, 2))
+    study = cu.Study(
+        name="x",
+        prompts=made(["a", "b"]),
+        seeds=made(range(3)),
+        interventions=made([cut]),
+        sampler=cu.DDPM(steps=9),
+        record=cu.Record(activations=made(["mid"]), summary=made(["up.*"]), steps=made([3, 9])),
+    )
+    assert (study.prompts, study.seeds) == (("a", "b"), (0, 1, 2))
+    assert study.interventions[0] == cut
+    assert (study.record.activations, study.record.summary, study.record.steps) == (("mid",), ("up.*",), (9, 3))
+    assert cu.Windows(made([cu.Window(9, 2), WINDOW])).parts == (cu.Window(9, 2), WINDOW)
+    assert cu.Composition(made([cut, stop])) == cut + stop
+    assert cu.Null(WINDOW, made(["mid", "skip.0"])).components == ("mid", "skip.0")
+
+
+def test_one_value_stands_for_a_list_of_one() -> None:
+    study = cu.Study(name="x", prompts="a", interventions=cu.AblateBlock(2, WINDOW))
+    assert study == cu.Study(name="x", prompts=["a"], interventions=[cu.AblateBlock(2, WINDOW)])
+    assert cu.Windows(WINDOW).parts == (WINDOW,)
+
+
+def test_a_study_that_is_given_no_sampler_or_record_has_the_default_ones() -> None:
+    study = cu.Study(name="x", prompts="a", interventions=cu.AblateBlock(2, WINDOW))
+    assert (study.sampler, study.record, study.model, study.seeds) == (cu.DDPM(), cu.Record(), "shapes", None)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        study.name = "y"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        study.other = "y"
+
+
 def test_a_type_error_from_within_stays_what_it_is() -> None:
     class Odd(str):
         __slots__ = ()

@@ -3,7 +3,8 @@
 from causalunet.design.anatomy import Anatomy, Component, Edge
 from causalunet.design.fills import Fill, Identity, Jump, Scale, Zero
 from causalunet.design.interventions import AblateBlock, AblateSkip, Composition, Edit, Intervention, Null, SkipSteps
-from causalunet.design.study import DDPM, Record, Sample, StudySpec
+from causalunet.design.record import Record
+from causalunet.design.study import DDPM, Sample, StudySpec
 from causalunet.design.sweeps import sweep
 from causalunet.design.windows import Window, Windows, cut_relax_cut
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self
 
-from causalunet.calls import clear_calls
+from causalunet.calls import clear_calls, hold
 from causalunet.design.conflicts import check_conflicts, edits_to_json
+from causalunet.design.digests import digest_of, unlabelled, written
 from causalunet.design.fills import Fill, Identity, Jump, Zero, fill_words
 from causalunet.design.limits import (
     COMPONENT_NAME,
@@ -95,7 +94,7 @@ class Intervention:
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that name the content, whatever the label."""
-        return digest_of(_unlabelled(self.to_json()))
+        return digest_of(unlabelled(self.to_json()))
 
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": kind, "configuration": {...}}``, of plain JSON types."""
@@ -307,14 +306,17 @@ class Null(Intervention):
     Parameters
     ----------
     window : Window or Windows
-    components : tuple of str, optional
+    components : iterable of str, optional
         Where. By default one place of every way of editing, so that all are exercised: the bottleneck and ``skip.0``;
         of a model that lacks one of these, what it has (`Anatomy.probes`), as soon as a study is planned on it.
     """
 
     kind: ClassVar[str] = "null"
     window: Window | Windows
-    components: tuple[str, ...] = ()
+    components: tuple[str, ...]
+
+    def __init__(self, window: Window | Windows, components: str | Iterable[str] = (), *, label: str = "") -> None:
+        hold(self, window=window, components=components, label=label)
 
     def __post_init__(self) -> None:
         places = several("Null", "components", self.components, str, MOST_BLOCKS)
@@ -348,8 +350,8 @@ class Composition(Intervention):
 
     Parameters
     ----------
-    parts : tuple of Intervention
-        Kept in the order of the run, the part that begins first before others.
+    parts : iterable of Intervention
+        Two or more; kept in the order of the run, the part that begins first before others.
 
     Raises
     ------
@@ -360,13 +362,14 @@ class Composition(Intervention):
     kind: ClassVar[str] = "composition"
     parts: tuple[Intervention, ...]
 
+    def __init__(self, parts: Iterable[Intervention], *, label: str = "") -> None:
+        hold(self, parts=parts, label=label)
+
     def __post_init__(self) -> None:
-        parts = tuple(self.parts) if isinstance(self.parts, list | tuple) else ()
+        parts = several("A composition", "parts", self.parts, Intervention, MOST_PARTS)
         if len(parts) < 2 or not all(isinstance(part, Intervention) for part in parts):
-            raise SpecError(f"A composition needs a tuple of two or more interventions; got {shown(self.parts)}.")
+            raise SpecError(f"A composition needs a list of two or more interventions; got {shown(self.parts)}.")
         object.__setattr__(self, "parts", parts)
-        if len(parts) > MOST_PARTS:
-            raise SpecError(f"A composition got {len(parts):,} parts; there can be {MOST_PARTS:,}.")
         check_edits((self,))
         if (depth := _depth(self)) > MOST_DEPTH:
             raise SpecError(f"Compositions are {depth} deep here; they can be {MOST_DEPTH}. Sums a + b + c are flat.")
@@ -479,19 +482,7 @@ def _plain(value: Any) -> Any:
 def _in_the_run(part: Intervention) -> Any:
     """Sort key by first steps; parts of the same steps in an order that only their content gives."""
     spans = sorted({(-window.start, window.stop) for edit in part.edits() for window in edit.window.parts})
-    return spans, part.kind, json.dumps(_unlabelled(part.to_json()), sort_keys=True), part.label
-
-
-def digest_of(content: Any) -> str:
-    """Sixteen hexadecimal digits that name a value of plain JSON types."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _unlabelled(spec: Any) -> Any:
-    """Drop the labels of a JSON spec at every depth."""
-    if isinstance(spec, dict):
-        return {name: _unlabelled(value) for name, value in spec.items() if name != "label"}
-    return [_unlabelled(entry) for entry in spec] if isinstance(spec, list) else spec
+    return spans, part.kind, written(unlabelled(part.to_json())), part.label
 
 
 def _same(value: Any) -> Any:

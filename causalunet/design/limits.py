@@ -36,6 +36,7 @@ __all__ = [
     "check_ordered",
     "check_plain",
     "check_text",
+    "integers",
     "is_integer",
     "is_number",
     "plain",
@@ -258,3 +259,12 @@ def several(owner: str, name: str, value: Any, kind: type, most: int) -> tuple[A
     if len(found) > most:
         raise SpecError(f"{owner} got more than {most:,} {name}; there can be no more.")
     return found
+
+
+def integers(owner: str, name: str, values: Any) -> tuple[int, ...]:
+    """Make plain integers of NumPy's and Python's; what holds anything else, or is no list, gives none."""
+    found = several(owner, name, () if isinstance(values, int) else values, str, MOST_SAMPLES)
+    try:
+        return () if any(isinstance(value, bool) for value in found) else tuple(map(operator.index, found))
+    except TypeError:
+        return ()

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Literal, Self
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
-from causalunet.calls import clear_calls
+from causalunet.calls import clear_calls, hold
 from causalunet.design.conflicts import edits_to_json
 from causalunet.design.coordinates import check_coordinates
-from causalunet.design.interventions import Composition, Edit, Intervention, Null, check_edits, digest_of
+from causalunet.design.digests import digest_of
+from causalunet.design.interventions import Composition, Edit, Intervention, Null, check_edits
 from causalunet.design.limits import (
     LARGEST,
     MOST_INTERVENTIONS,
-    MOST_PATTERNS,
     MOST_SAMPLES,
     MOST_STEPS,
     check_keys,
     check_list,
     check_text,
+    integers,
     is_integer,
     is_number,
     plain_number,
     several,
     shown,
 )
+from causalunet.design.record import Record, record_from_json
 from causalunet.design.windows import Window, count_steps
 from causalunet.errors import PromptError, SpecError
 from causalunet.prompts import NO_PROMPT, NoPrompt
 
 __all__ = [
     "DDPM",
-    "Record",
     "Sample",
     "StudySpec",
     "check_fits",
@@ -43,9 +43,6 @@ __all__ = [
     "sampler_from_json",
     "sampler_to_json",
 ]
-
-_PATTERN = 128
-"""Most characters of a component pattern: as many as a component's name can have."""
 
 
 def listed(prompts: Iterable[str]) -> tuple[str, ...]:
@@ -56,15 +53,6 @@ def listed(prompts: Iterable[str]) -> tuple[str, ...]:
 def listed_seeds(seeds: Iterable[int] | None) -> tuple[int, ...] | None:
     """Seeds as a tuple, if any."""
     return None if seeds is None else several("The run", "seeds", seeds, str, MOST_SAMPLES)
-
-
-def _integers(owner: str, name: str, values: Any) -> tuple[int, ...]:
-    """Make plain integers of NumPy's and Python's; what holds anything else, or is no list, gives none."""
-    found = several(owner, name, () if isinstance(values, int) else values, str, MOST_SAMPLES)
-    try:
-        return () if any(isinstance(value, bool) for value in found) else tuple(map(operator.index, found))
-    except TypeError:
-        return ()
 
 
 @clear_calls
@@ -103,55 +91,6 @@ class DDPM:
 
 
 @clear_calls
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What is kept beside images and outcomes.
-
-    Parameters
-    ----------
-    activations : tuple of str
-        Component patterns, such as ``("mid", "up.*")``, whose full output is stored.
-    summary : tuple of str
-        Component patterns of which mean, SD, norm and cosine to the baseline are stored.
-    steps : tuple of int, optional
-        Steps at which; all by default.
-    of : {"baseline", "all"}
-        Whose activations: the baseline's, or those of every run.
-    dtype : {"float16", "float32"}
-        Of stored activations.
-    """
-
-    activations: tuple[str, ...] = ()
-    summary: tuple[str, ...] = ()
-    steps: tuple[int, ...] | None = None
-    of: Literal["baseline", "all"] = "baseline"
-    dtype: Literal["float16", "float32"] = "float16"
-
-    def __post_init__(self) -> None:
-        for name in ("activations", "summary"):
-            patterns = several("Record", name, getattr(self, name), str, MOST_PATTERNS)
-            object.__setattr__(self, name, patterns)
-            if not all(isinstance(pattern, str) and len(pattern) <= _PATTERN for pattern in patterns):
-                raise SpecError(
-                    f"Record got {name}={shown(patterns)}; give component patterns such as 'up.*', of up to {_PATTERN} "
-                    "characters."
-                )
-            for pattern in patterns:
-                check_text("Record", name, pattern)
-        if self.steps is not None:
-            steps = sorted(set(_integers("Record", "steps", self.steps)), reverse=True)
-            if not steps or len(steps) > MOST_STEPS or max(map(abs, steps)) > LARGEST:
-                raise SpecError(
-                    f"Record got steps={shown(self.steps)}; give one or more integers, or None for all steps."
-                )
-            object.__setattr__(self, "steps", tuple(steps))
-        for name, known in (("of", ("baseline", "all")), ("dtype", ("float16", "float32"))):
-            value = getattr(self, name)
-            if not isinstance(value, str) or value not in known:
-                raise SpecError(f"Record got {name}={shown(value)}; it is one of {', '.join(known)}.")
-
-
-@clear_calls
 @dataclass(frozen=True, slots=True)
 class Sample:
     """The unit of analysis.
@@ -166,6 +105,10 @@ class Sample:
 
     prompt: str
     seed: int
+
+
+_SAMPLER, _RECORD = DDPM(), Record()
+"""Of a study that names none."""
 
 
 @clear_calls
@@ -198,10 +141,32 @@ class StudySpec:
     name: str
     interventions: tuple[Intervention, ...]
     prompts: tuple[str, ...]
-    seeds: tuple[int, ...] | None = None
-    model: str = "shapes"
-    sampler: DDPM = DDPM()
-    record: Record = Record()
+    seeds: tuple[int, ...] | None
+    model: str
+    sampler: DDPM
+    record: Record
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        interventions: Intervention | Iterable[Intervention],
+        prompts: str | Iterable[str],
+        seeds: Iterable[int] | None = None,
+        model: str = "shapes",
+        sampler: DDPM = _SAMPLER,
+        record: Record = _RECORD,
+    ) -> None:
+        hold(
+            self,
+            name=name,
+            interventions=interventions,
+            prompts=prompts,
+            seeds=seeds,
+            model=model,
+            sampler=sampler,
+            record=record,
+        )
 
     def __post_init__(self) -> None:
         for name, kind in (("sampler", DDPM), ("record", Record)):
@@ -213,7 +178,7 @@ class StudySpec:
         items = several("The study", "interventions", self.interventions, Intervention, MOST_INTERVENTIONS)
         object.__setattr__(self, "interventions", _with_null(items, self.sampler, self.record))
         if self.seeds is not None:
-            seeds = _integers("The study", "seeds", self.seeds)
+            seeds = integers("The study", "seeds", self.seeds)
             if not seeds or min(seeds) < 0 or max(seeds) > LARGEST:
                 raise SpecError(f"Seeds are one or more integers of at least 0, below 2**63; got {shown(self.seeds)}.")
             object.__setattr__(self, "seeds", seeds)
@@ -288,7 +253,7 @@ class StudySpec:
     @classmethod
     def _read(cls, value: Any, interventions: Callable[[Any], tuple[Intervention, ...]]) -> Self:
         check_keys("A study", value, [entry.name for entry in fields(StudySpec)])
-        lacking = [entry.name for entry in fields(StudySpec) if entry.default is MISSING and entry.name not in value]
+        lacking = [name for name in ("name", "interventions", "prompts") if name not in value]
         if lacking:
             raise SpecError(f"The study cannot be read: it lacks {', '.join(lacking)}.")
         check_list("The study cannot be read: its prompts", value["prompts"], MOST_SAMPLES)
@@ -298,7 +263,7 @@ class StudySpec:
             "prompts": lambda prompts: [NO_PROMPT if prompt is None else prompt for prompt in prompts],
             "interventions": interventions,
             "sampler": sampler_from_json,
-            "record": _record_from_json,
+            "record": record_from_json,
         }
         return cls(**{name: readers[name](entry) if name in readers else entry for name, entry in value.items()})
 
@@ -322,14 +287,6 @@ def sampler_from_json(value: Any) -> DDPM:
     configuration = value.get("configuration")
     check_keys("The sampler cannot be read: its configuration", configuration, [entry.name for entry in fields(DDPM)])
     return DDPM(**configuration)
-
-
-def _record_from_json(value: Any) -> Record:
-    check_keys("The record cannot be read: it", value, [entry.name for entry in fields(Record)])
-    for name in ("activations", "summary", "steps"):
-        if name in value and (name, value[name]) != ("steps", None):
-            check_list(f"The record cannot be read: its {name}", value[name], MOST_STEPS)
-    return Record(**value)
 
 
 def _interventions_from_json(value: Any) -> tuple[Intervention, ...]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from causalunet.calls import clear_calls
-from causalunet.design.limits import MOST_PARTS, MOST_STEPS, check_list, is_integer, plain_number, shown
+from causalunet.calls import clear_calls, hold
+from causalunet.design.limits import MOST_PARTS, MOST_STEPS, check_list, is_integer, plain_number, several, shown
 from causalunet.errors import SpecError
 
 __all__ = ["Window", "Windows", "count_steps", "cut_relax_cut", "joined"]
@@ -86,7 +86,7 @@ class Windows:
 
     Parameters
     ----------
-    parts : tuple of Window
+    parts : iterable of Window
         Where one begins right after another they are joined, so that the same steps are written in one way.
 
     Raises
@@ -97,12 +97,13 @@ class Windows:
 
     parts: tuple[Window, ...]
 
+    def __init__(self, parts: Iterable[Window]) -> None:
+        hold(self, parts=parts)
+
     def __post_init__(self) -> None:
-        parts = tuple(self.parts) if isinstance(self.parts, list | tuple) else ()
+        parts = several("Windows()", "windows", self.parts, Window, MOST_PARTS)
         if not parts or not all(isinstance(part, Window) for part in parts):
-            raise SpecError(f"Windows() needs a tuple of at least one Window; got {shown(self.parts)}.")
-        if len(parts) > MOST_PARTS:
-            raise SpecError(f"Windows() got {len(parts):,} windows; there can be {MOST_PARTS:,}.")
+            raise SpecError(f"Windows() needs a list of at least one Window; got {shown(self.parts)}.")
         for earlier, later in itertools.pairwise(parts):
             if later.start >= earlier.stop:
                 raise SpecError(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 
-from causalunet.design.interventions import digest_of
+from causalunet.design.digests import digest_of
 from causalunet.design.study import StudySpec
 from causalunet.errors import CausalUNetError, DamageError
 from causalunet.identity import short

@@ -114,7 +114,7 @@ def test_windows_that_overlap_by_one_step() -> None:
         Windows((Window(10, 3), Window(8, 2)))
 
 
-@pytest.mark.parametrize("parts", [(), None, Window(5, 5), (5, 4), 5])
+@pytest.mark.parametrize("parts", [(), None, {Window(5, 5)}, (5, 4), 5], ids=repr)
 def test_windows_of_something_else(parts: Any) -> None:
     with pytest.raises(SpecError, match="Window"):
         Windows(parts)

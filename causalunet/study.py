@@ -193,27 +193,23 @@ class Study(StudySpec):
         Parameters
         ----------
         path : path
-            Folder of the store, as for `run`. Interventions that it already holds are not run again; all that are run
-            are stored.
+            Folder of the store, as for `run`. What it holds is not run again, and all that is run is stored.
         by : {"start", "length", "relax"}
             What the members of a family differ in.
         threshold : float, optional
             Short for ``Criterion(threshold=...)``; by default 0.8 on mean SSIM.
         criterion : Criterion, optional
             When an intervention is without visible effect.
-        model, memory, overwrite, keep_script, progress
-            As for `run`.
-        retry_failed : bool
-            Run cells that are asked for, and baselines, again where they are marked as failed.
+        model, memory, overwrite, retry_failed, keep_script, progress
+            As for `run`; cells are run again where they are asked for.
 
         Returns
         -------
         xarray.Dataset
             Along ``family``: the answer ``step``, ``length`` or ``relax``, NaN where not even the easiest member
             passes; ``asked``, how many members were run; ``candidates`` and ``statistic``, (family, candidate), the
-            members from easy to hard and what the criterion made of those that were run; ``samples``, by how many the
-            family was judged, and ``failed``, (family, candidate), of how many each member failed. The attributes give
-            the criterion and the U-Net calls, of the search and of the whole sweep.
+            members from easy to hard and what the criterion made of those run; ``samples`` that judged the family, and
+            ``failed``, (family, candidate). The attributes give the criterion and the U-Net calls, of search and sweep.
 
         Raises
         ------
@@ -229,13 +225,11 @@ class Study(StudySpec):
 
         Notes
         -----
-        A sample of which a member failed is left out for the whole family, so that all its members are judged by the
-        same samples, as analyses do with ``allow_incomplete=True``; what was judged before is judged again without it.
-        The answer speaks of the other samples only: where it is the intervention that makes the numbers infinite, the
-        samples left are those that it harms least. A member of which too few samples are left by itself (none, or one
-        for a criterion that needs two) does not pass, and leaves the samples of the other members as they are. Where
-        different members failed on different samples and no sample is left to all of them, nothing passes and
-        ``samples`` is 0.
+        A sample of which a member failed is left out for the whole family, so that all members are judged by the same
+        samples, and the answer speaks of these only: where the intervention makes the numbers infinite, they are those
+        that it harms least. A member of which too few samples are left by itself (none, or one for a criterion that
+        needs two) does not pass, and leaves those of the others as they are. Where no sample is left to all members,
+        nothing passes and ``samples`` is 0.
         """
         criterion = chosen_criterion(criterion, threshold)
         families(self.interventions, by)

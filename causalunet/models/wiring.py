@@ -97,7 +97,7 @@ def read_wiring(
         name = component.name
         other = _other_numbers(outputs[name], number)
         call = between.call({name: other})
-        reached = [target for target in usual.given if _changed(usual.given[target], call.given[target])]
+        reached = [target for target in usual.given if _changed(usual.given[target], call.given.get(target, {}))]
         _check_edges(anatomy, name, reached, owner)
         for edge in anatomy.skips.values():
             if edge.source == name:
@@ -149,6 +149,7 @@ class _Between:
         owner: str,
     ) -> None:
         self._unet, self._arguments, self._outputs, self._owner = unet, arguments, outputs, owner
+        self._usual: _Call | None = None
         self._modules = {component.name: unet.get_submodule(component.module) for component in anatomy.components}
 
     def call(self, changed: Mapping[str, Tensor]) -> _Call:
@@ -158,21 +159,25 @@ class _Between:
         """
         told = _Call({}, {})
 
-        def note(calls: dict[str, Given], name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            # Copies: what lies between the components may change tensors in place.
+        def note(asked: bool, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             tensors: dict[Any, Any] = {**dict(enumerate(arguments)), **named}
-            calls[name] = {key: value.clone() for key, value in tensors.items() if isinstance(value, Tensor)}
+            known = {} if self._usual is None else self._usual[not asked].get(name, {})
+            told[not asked][name] = {
+                key: _kept(value, known.get(key)) for key, value in tensors.items() if isinstance(value, Tensor)
+            }
 
         def enter(stack: ExitStack, name: str, module: nn.Module) -> None:
             def forward(*arguments: Any, **named: Any) -> Tensor:
-                note(told.given, name, arguments, named)
+                note(False, name, arguments, named)
+                told.asked.setdefault(name, told.given[name])
                 return self._outputs[name].clone()
 
             stack.callback(replace_forward(module, forward))
-            first = module.register_forward_pre_hook(
-                lambda _, arguments, named: note(told.asked, name, arguments, named), prepend=True, with_kwargs=True
-            )
-            stack.callback(first.remove)
+            if module._forward_pre_hooks:
+                first = module.register_forward_pre_hook(
+                    lambda _, arguments, named: note(True, name, arguments, named), prepend=True, with_kwargs=True
+                )
+                stack.callback(first.remove)
             last = module.register_forward_hook(lambda *_: changed.get(name, self._outputs[name]).clone())
             stack.callback(last.remove)
 
@@ -192,6 +197,7 @@ class _Between:
                     "forward."
                 ) from error
         told.given["out"] = {0: output.clone()}
+        self._usual = self._usual or told
         return told
 
 
@@ -207,6 +213,13 @@ def _same_chance(device: torch.device) -> Iterator[None]:
         yield
 
 
+def _kept(value: Tensor, known: Tensor | None) -> Tensor:
+    """Copy a value, since what lies between components may change it in place; what is known already is not copied."""
+    if known is not None and known.dtype == value.dtype and torch.equal(known, value):
+        return known
+    return value.clone()
+
+
 def _other_numbers(value: Tensor, seed: int) -> Tensor:
     return torch.randn(value.shape, generator=torch.Generator().manual_seed(seed)).to(value)
 
@@ -219,7 +232,7 @@ def _changed(before: Given, after: Given) -> dict[int | str, list[int]]:
         if a is None or b is None or a.shape != b.shape:
             changed[key] = [0]
             continue
-        if torch.equal(a, b):
+        if a is b:
             continue
         differs = (a != b) & ~(a.isnan() & b.isnan())
         if differs.any():

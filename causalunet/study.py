@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Study", "chosen_model", "load_registered"]
 
 _MEMORY = 1 << 30
+_KEPT = "_loaded"
+"""Where a study keeps its registered model, beside the fields."""
 
 
 @clear_calls
@@ -80,7 +83,7 @@ class Study(StudySpec):
         PromptError, ComponentError, SpecError, ModelError, MissingExtraError
             What the model cannot do is told here, before anything runs.
         """
-        model = chosen_model(model, self.model)
+        model = self._chosen(model)
         from causalunet.models.checking import check_samples, rehearse
 
         check_size(model.image_shape)
@@ -153,7 +156,7 @@ class Study(StudySpec):
             Cells failed; they are marked, and the rest was run.
         """
         place = Location.parse(path)  # a relative path means the working directory of now, also after the run
-        model = chosen_model(model, self.model)
+        model = self._chosen(model)
         plan = self.plan(model, calibrate=False)
         from causalunet.execute.run import run_plan
 
@@ -233,7 +236,7 @@ class Study(StudySpec):
         """
         criterion = chosen_criterion(criterion, threshold)
         families(self.interventions, by)
-        model = chosen_model(model, self.model)
+        model = self._chosen(model)
         plan = self.plan(model, calibrate=False)
         from causalunet.search import search_plan
 
@@ -249,6 +252,20 @@ class Study(StudySpec):
             source=calling_source(keep_text=keep_script),
             progress=progress,
         )
+
+    def _chosen(self, given: DiffusionModel | None) -> DiffusionModel:
+        """The model given, or the registered one, which a study loads once: to plan, to run and to run again."""
+        if given is not None:
+            return chosen_model(given, self.model)
+        loader, kept = _loader_of(self.model), vars(self).get(_KEPT)
+        if kept is None or kept[0] is not loader:  # a loader may be defined again in between
+            kept = (loader, load_registered(self.model))
+            vars(self)[_KEPT] = kept
+        model: DiffusionModel = kept[1]
+        return model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != _KEPT}
 
 
 def chosen_model(given: DiffusionModel | None, name: str) -> DiffusionModel:
@@ -269,11 +286,20 @@ def chosen_model(given: DiffusionModel | None, name: str) -> DiffusionModel:
 
 def load_registered(name: str) -> DiffusionModel:
     """Load a registered model, or say which extra is missing."""
+    model: DiffusionModel = _models().load_model(name)
+    return model
+
+
+def _loader_of(name: str) -> object:
+    return _models().loader_of(name)
+
+
+def _models() -> ModuleType:
     try:
-        from causalunet.models import load_model
+        from causalunet.models import base
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"Running a study needs {error.name}, which is not installed. Install the extra: "
             "pip install 'causalunet[run]'. Reading and plotting stored results works without it."
         ) from error
-    return load_model(name)
+    return base

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import causalunet as cu
 from causalunet.errors import CausalUNetError, ModelError, SpecError, StoreError
 from causalunet.execute.generate import generate
+from causalunet.models import base, text_to_image
+from causalunet.models.checkpoints import fingerprint
 from causalunet.models.text_to_image import TextToImage
 
 STUDY = cu.Study(
@@ -80,3 +86,55 @@ def test_states_are_named_by_text(run_study: Any) -> None:
         if name is not None:
             with pytest.raises(StoreError, match="is neither a tag nor a commit"):
                 cu.open_results(results.source.location, at=name)
+
+
+@pytest.fixture
+def loads(tiny_model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the registered model "counted" was loaded, and its weights were hashed."""
+    counts: Counter[str] = Counter()
+
+    def load() -> TextToImage:
+        counts["loads"] += 1
+        return replace(tiny_model)
+
+    def digest(module: torch.nn.Module) -> str:
+        counts["digests"] += 1
+        return fingerprint(module)
+
+    monkeypatch.setitem(base._LOADERS, "counted", load)
+    monkeypatch.setattr(text_to_image, "fingerprint", digest)
+    return counts
+
+
+def test_a_study_loads_and_hashes_its_model_once(loads: Counter[str], tmp_path: Path) -> None:
+    def make() -> cu.Study:
+        return cu.Study(
+            name="s",
+            model="counted",
+            prompts=["a red circle"],
+            sampler=cu.DDPM(steps=4),
+            interventions=cu.sweep(cu.SkipSteps, start=(3, 2), length=1),
+        )
+
+    study = make()
+    study.plan(calibrate=False)
+    study.run(tmp_path / "s.zarr", progress=False)
+    study.run(tmp_path / "s.zarr", progress=False)
+    study.search(tmp_path / "s.zarr", progress=False)
+    assert loads == {"loads": 1, "digests": 1}
+    assert study == make()
+    assert b"torch" not in pickle.dumps(study), "the model does not go where the study goes"
+    assert pickle.loads(pickle.dumps(study)) == study
+    replace(study, name="t").plan(calibrate=False)
+    assert loads["loads"] == 2
+
+
+def test_a_loader_that_is_defined_again_is_called(
+    loads: Counter[str], tiny_model: TextToImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = replace(STUDY, model="counted")
+    study.plan(calibrate=False)
+    monkeypatch.setitem(base._LOADERS, "counted", lambda: tiny_model)
+    study.plan(calibrate=False)
+    assert loads["loads"] == 1
+    assert study._chosen(None) is tiny_model

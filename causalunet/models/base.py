@@ -15,7 +15,7 @@ from causalunet.design.anatomy import Anatomy
 from causalunet.design.registry import register_name
 from causalunet.errors import ModelError
 
-__all__ = ["DiffusionModel", "load_model", "model_names", "register"]
+__all__ = ["DiffusionModel", "load_model", "loader_of", "model_names", "register"]
 
 
 @runtime_checkable
@@ -131,11 +131,23 @@ def load_model(name: str, **options: Any) -> DiffusionModel:
     ModelError
         The name is not registered, or the loader does not take an option.
     """
+    loader = loader_of(name)
+    if told := misfit(f"The model {name!r}", signature(loader), (), options):
+        raise ModelError(told)
+    return loader(**options)
+
+
+def loader_of(name: str) -> Callable[..., DiffusionModel]:
+    """Find what loads a registered model.
+
+    Raises
+    ------
+    ModelError
+        The name is not registered.
+    """
     if not isinstance(name, str) or name not in _LOADERS:
         raise ModelError(
             f"No model is called {name!r}; there are {', '.join(model_names())}. "
             "Another model enters by causalunet.models.register, see the how-to on model adapters."
         )
-    if told := misfit(f"The model {name!r}", signature(_LOADERS[name]), (), options):
-        raise ModelError(told)
-    return _LOADERS[name](**options)
+    return _LOADERS[name]

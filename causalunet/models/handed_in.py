@@ -64,7 +64,7 @@ class HandedIn:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of weights, schedule, clipping, fixed variance and scaled timesteps: what changes the images."""
-        digest = hashlib.sha256(fingerprint(self.unet.unet).encode())
+        digest = hashlib.sha256(self._weights.encode())
         digest.update(np.ascontiguousarray(self.alpha_bar, dtype=np.float64).tobytes())
         digest.update(repr((self.clip, self.unet.fraction)).encode())
         # Of models without these the digest is what it was before there were such.
@@ -75,11 +75,15 @@ class HandedIn:
         return digest.hexdigest()[:16]
 
     @cached_property
+    def _weights(self) -> str:
+        return fingerprint(self.unet.unet)
+
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """Parts of what makes the images that not every model has, see `causalunet.identity.identity_of`."""
         bound = {None: "", 1.0: ", the variance at its larger bound", -1.0: ", the variance at its smaller bound"}
         return {
-            "weights": fingerprint(self.unet.unet),
+            "weights": self._weights,
             "prediction": f"noise{bound[self.unet.fraction] or ' and variance'}",
             "timestep_scale": self.unet.time_scale,
             "null_class": getattr(self.unet, "null_class", None),

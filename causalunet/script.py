@@ -14,7 +14,7 @@ from rich.console import Console
 
 from causalunet.console import make_console
 from causalunet.errors import CausalUNetError, StoreError
-from causalunet.results.store import open_results
+from causalunet.results.store import Results, open_results
 from causalunet.study import Study
 
 __all__ = ["Folder", "run_script"]
@@ -55,7 +55,7 @@ class Folder:
         """Folder of figures and of the report."""
         return self.output / self.size
 
-    def earlier(self, name: str, part: str = "") -> xr.DataTree:
+    def earlier(self, name: str, part: str = "") -> Results:
         """Open the results of another script of the same size.
 
         Parameters

@@ -20,7 +20,11 @@ __all__ = ["DiffusionModel", "load_model", "loader_of", "model_names", "register
 
 @runtime_checkable
 class DiffusionModel(Protocol):
-    """A text-to-image diffusion model whose U-Net can be intervened on."""
+    """A text-to-image diffusion model whose U-Net can be intervened on.
+
+    Beside what is listed here a model may have a method ``tokens(prompts)`` and an attribute ``identity``, which say
+    more of what changes its images, see ``causalunet.identity.identity_of``.
+    """
 
     @property
     def name(self) -> str:

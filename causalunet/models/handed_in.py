@@ -80,7 +80,7 @@ class HandedIn:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Parts of what makes the images that not every model has, see `causalunet.identity.identity_of`."""
+        """Parts of what makes the images that not every model has, see ``causalunet.identity.identity_of``."""
         bound = {None: "", 1.0: ", the variance at its larger bound", -1.0: ", the variance at its smaller bound"}
         return {
             "weights": self._weights,

@@ -136,11 +136,13 @@ def floor_facts(results: xr.DataTree, *, allow_incomplete: bool) -> Facts:
 def provenance_facts(results: xr.DataTree) -> Facts:
     """What made the results: versions, digests, definitions, time."""
     attrs, spent = results.attrs, results["audit"].to_dataset()[["seconds", "unet_calls"]].sum()
+    made_by = {name: part for name, part in _mapping(attrs.get("identity")).items() if name != "tokens"}
     took = f"{float(spent['seconds']):,.1f} s; {int(spent['unet_calls']):,} U-Net calls"
     return [
         ("Created", _text(attrs.get("created_at"))),
         ("Digest of the study", _text(attrs.get("digest"))),
         ("Fingerprint of the model", _text(attrs.get("model_fingerprint"))),
+        ("Model and sampler", _listing(made_by)),
         ("Versions", _listing(attrs.get("versions"))),
         ("SSIM", _listing(attrs.get("ssim"))),
         ("Time of all runs", took),

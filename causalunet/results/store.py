@@ -135,7 +135,7 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
     def identity(self) -> dict[str, Any]:
         """What made the images, part by part: fingerprint of the model, noise schedule, clipping, sampler, ....
 
-        What a store of an earlier version does not know is not there. `Shortcut` takes it.
+        What a store of an earlier version does not know is not there. `causalunet.Shortcut` takes it.
         """
         return stored_identity(Reader(read_stored(self.source.store, self.source.location), self.source.location))
 

@@ -82,7 +82,7 @@ def make_studies(folder: Folder, *, open_samples: int, prompts: int) -> dict[str
     }
 
 
-def dynamics_of(folder: Folder) -> xr.DataTree:
+def dynamics_of(folder: Folder) -> cu.results.Results:
     """Results of the study temporal_dynamics on open samples."""
     return folder.earlier("temporal_dynamics", "open")
 
@@ -244,7 +244,7 @@ def save(folder: Folder, name: str, item: cu.design.Intervention, measured: dict
         name=item.label,
         intervention=item,
         sampler=cu.DDPM(steps=dynamics.children["baseline"].sizes["step"]),
-        fingerprint=str(dynamics.attrs["model_fingerprint"]),
+        identity=dynamics.identity,
         evidence={
             "digests": {study: str(results.attrs["digest"]) for study, results in earlier.items()},
             "threshold": THRESHOLD,

@@ -77,6 +77,7 @@ def make(path: Path, **options: object) -> xr.DataTree:
                 "unet_calls_naive": 2468,
                 "versions": {"causalunet": "9.8.7", "python": ATTACK},
                 "model_fingerprint": "f1f2f3",
+                "identity": {"clip": True, "noise_schedule": "1000 timesteps", "tokens": {"x": "not told"}},
                 "ssim": {"window": "Gaussian 11 x 11"},
             }
         )
@@ -174,6 +175,7 @@ def test_plan_and_provenance_are_those_of_the_store(results: xr.DataTree, page: 
         "1,234 shared, 2,468 if every run started from noise (2.00 times fewer)",
         "causalunet 9.8.7",
         "f1f2f3",
+        "clip True, noise schedule 1000 timesteps",
         "12.5 s",
         "window Gaussian 11 x 11",
         str(results.attrs["digest"]),

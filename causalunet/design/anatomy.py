@@ -78,7 +78,7 @@ class Edge:
     source, target : str
         Component names; the target of the last edge is ``out``.
     name : str
-        ``skip.i`` for a skip connection, empty on the main path.
+        ``skip.i`` for a skip connection that can be cut, empty for all else.
     """
 
     source: str

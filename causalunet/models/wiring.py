@@ -271,7 +271,7 @@ def _places(anatomy: Anatomy, edge: Edge, usual: _Call, call: _Call, value: Tens
     elif beside:
         where = "; ".join(f"{_listed(channels)} of argument {key!r}" for key, channels in beside.items())
         found = f"{where} of what {target} is called with depend on it and are not equal to it"
-        advice = f"Let {source} or {target} do what is done to it on the way (scale, resize, add). {_JOIN}"
+        advice = f"What is done to it on the way (scale, resize, crop, add) belongs inside {source} or {target}"
     else:
         found = f"it lies there {len(places)} times, {' and '.join(map(str, places))}"
         advice = "Let it enter once"

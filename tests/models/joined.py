@@ -62,7 +62,7 @@ REFUSED: dict[str, tuple[Join, str]] = {
     "in a list": (lambda block, h, skip, time: block(h, time, [skip]), "no tensor that up.0 is called with depends"),
     "scaled": (
         lambda block, h, skip, time: block(torch.cat([h, 0.5 * skip], dim=1), time),
-        r"channels 6-10 of argument 0 .* and are not equal to it\. .*scale, resize",
+        r"channels 6-10 of argument 0 .* and are not equal to it\. .*scale, resize, .*inside down\.1 or up\.0",
     ),
     "resized": (
         lambda block, h, skip, time: block(

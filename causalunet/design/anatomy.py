@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Anatomy", "Component", "Edge", "u_edges"]
+__all__ = ["Anatomy", "Component", "Edge", "Role", "u_edges"]
 
 Role = Literal["encoder", "bottleneck", "decoder"]
 """Which arm of the U a block belongs to."""

@@ -59,6 +59,14 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
 
     _source: Source | None
 
+    if TYPE_CHECKING:  # the groups, which xarray finds at run time
+        baseline: xr.DataTree
+        outcomes: xr.DataTree
+        trajectory: xr.DataTree
+        audit: xr.DataTree
+        activations: xr.DataTree
+        activation_summary: xr.DataTree
+
     def verify(self, *, deep: bool = False, quiet: bool = False) -> Verification:
         """Read every chunk and check all that can be checked without the model; print the table.
 

@@ -14,7 +14,7 @@ import causalunet as cu
 
 selection = {"kind": "ablate_block", "bottom": 8}
 figure = Figure(figsize=(8, 7.4), layout="constrained")
-left, right = figure.subfigures(1, 2, wspace=0.04)
+left, right = figure.subfigures(1, 2, wspace=0.04, squeeze=False)[0]
 for half, name, samples in ((left, "open", (1, 2, 5)), (right, "when", (0, 2, 4))):
     results = cu.open_results(f"../tutorials/results/{name}.zarr")
     cu.report.plot_grid(results, selection, samples=samples, figure=half)

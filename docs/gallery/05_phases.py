@@ -10,7 +10,7 @@ The mark at the bottom is the boundary with its 95 % interval; only the five sta
 import causalunet as cu
 
 results = cu.open_results("../tutorials/results/open.zarr")
-selection = {"kind": "skip_steps"}
+selection: dict = {"kind": "skip_steps"}
 # five starts are too few for lines
 found = cu.analysis.phases(results, model="constant", **selection)
 figure = cu.report.plot_phases(results, selection, found, threshold=0.8)

@@ -10,7 +10,7 @@ even "all of them" is compatible with a share of 76 %.
 import causalunet as cu
 
 results = cu.open_results("../tutorials/results/open.zarr")
-kinds = {
+kinds: dict[str, dict] = {
     "top two skip connections": {"kind": "ablate_skip"},
     "bottom eight decoder blocks": {"kind": "ablate_block", "bottom": 8},
 }

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +19,11 @@ from causalunet.models.checkpoints import fingerprint
 from causalunet.models.labels import Prepare
 from causalunet.models.reading import read_called
 from causalunet.models.wrapped_unets import TextConditionedUNet, WrappedUNet
+
+if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties
+    from builtins import property as cached_property
+else:
+    from functools import cached_property
 
 __all__ = ["HandedIn"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +18,11 @@ from causalunet.models.openai_layout import TextUNet
 from causalunet.models.reader import FactorReader
 from causalunet.models.reading import read_anatomy
 from causalunet.scenes import FACTORS
+
+if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties
+    from builtins import property as cached_property
+else:
+    from functools import cached_property
 
 __all__ = ["TextToImage", "Tokenize"]
 

@@ -58,7 +58,7 @@ class DamageError(StoreError):
 
 
 class PluginError(StoreError):
-    """A results store was made with kinds of intervention, or fills, that this process has not imported."""
+    """A kind of intervention, a fill or a model is of a package that this process has not imported, or cannot."""
 
 
 class StorageError(StoreError):

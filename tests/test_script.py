@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,15 @@ from rich.console import Console
 import causalunet as cu
 from causalunet.errors import CausalUNetWarning, StoreError
 from causalunet.execute.recorder import Recorder
-from causalunet.models.base import _LOADERS
+from causalunet.models.base import MODELS
 from causalunet.models.text_to_image import TextToImage
 from causalunet.script import Folder, run_script
 
 
 @pytest.fixture(autouse=True)
-def tiny_by_name(tiny_model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(_LOADERS, "tiny", lambda: tiny_model)
+def tiny_by_name(tiny_model: TextToImage) -> Iterator[None]:
+    with MODELS.scoped(tiny=lambda: tiny_model):
+        yield
 
 
 def small(folder: Folder) -> cu.Study:

@@ -15,7 +15,8 @@ import torch
 import causalunet as cu
 from causalunet.errors import CausalUNetError, ModelError, SpecError, StoreError
 from causalunet.execute.generate import generate
-from causalunet.models import base, text_to_image
+from causalunet.models import text_to_image
+from causalunet.models.base import MODELS
 from causalunet.models.checkpoints import fingerprint
 from causalunet.models.text_to_image import TextToImage
 
@@ -101,7 +102,7 @@ def loads(tiny_model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> Counter[s
         counts["digests"] += 1
         return fingerprint(module)
 
-    monkeypatch.setitem(base._LOADERS, "counted", load)
+    monkeypatch.setitem(MODELS._entries, "counted", load)
     monkeypatch.setattr(text_to_image, "fingerprint", digest)
     return counts
 
@@ -134,7 +135,7 @@ def test_a_loader_that_is_defined_again_is_called(
 ) -> None:
     study = replace(STUDY, model="counted")
     study.plan(calibrate=False)
-    monkeypatch.setitem(base._LOADERS, "counted", lambda: tiny_model)
+    monkeypatch.setitem(MODELS._entries, "counted", lambda: tiny_model)
     study.plan(calibrate=False)
     assert loads["loads"] == 1
     assert study._chosen(None) is tiny_model

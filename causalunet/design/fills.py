@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
 from causalunet.design.limits import check_keys, is_number, plain_number, shown
-from causalunet.design.registry import register_name
 from causalunet.errors import SpecError
+from causalunet.registry import Registry
 
-__all__ = ["Fill", "Identity", "Jump", "Scale", "Zero", "fill_words"]
+__all__ = ["FILLS", "Fill", "Identity", "Jump", "Scale", "Zero", "fill_words"]
 
-_REGISTRY: dict[str, type[Fill]] = {}
+FILLS: Registry[type[Fill]] = Registry("fill", "causalunet.fills")
 
 
 @clear_calls
@@ -35,7 +35,7 @@ class Fill:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super(Fill, cls).__init_subclass__(**kwargs)
         if cls.name != Fill.name:  # a base of several fills needs none
-            register_name(_REGISTRY, "fill", cls.name, cls)
+            FILLS.register(cls.name, cls)
 
     def apply(self, value: Any) -> Any:
         """Make what is put in place of a value.
@@ -68,10 +68,11 @@ class Fill:
             The name is not registered or the configuration does not fit.
         """
         name = value.get("name") if isinstance(value, dict) else None
-        if not isinstance(name, str) or name not in _REGISTRY:
-            raise SpecError(f"{shown(value)} is not a fill; known fills: {', '.join(sorted(_REGISTRY))}.")
+        kind = FILLS.get(name)
+        if kind is None:
+            raise SpecError(f"{shown(value)} is not a fill; known fills: {', '.join(FILLS)}.")
         check_keys("A fill", value, ("name", "configuration"))
-        kind, configuration = _REGISTRY[name], value.get("configuration", {})
+        configuration = value.get("configuration", {})
         check_keys(f"Fill {name!r} cannot be read: its configuration", configuration, [x.name for x in fields(kind)])
         try:
             return kind(**configuration)

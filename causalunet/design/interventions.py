@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from causalunet.calls import clear_calls, hold
 from causalunet.design.conflicts import check_conflicts, edits_to_json
 from causalunet.design.digests import digest_of, unlabelled, written
-from causalunet.design.fills import Fill, Identity, Jump, Zero, fill_words
+from causalunet.design.fills import FILLS, Fill, Identity, Jump, Zero, fill_words
 from causalunet.design.limits import (
     COMPONENT_NAME,
     MOST_BLOCKS,
@@ -25,11 +25,11 @@ from causalunet.design.limits import (
     several,
     shown,
 )
-from causalunet.design.registry import check_named, register_name
 from causalunet.design.windows import Window, Windows, joined, windows_from_json, windows_to_json
 from causalunet.errors import ComponentError, SpecError
+from causalunet.registry import Registry
 
-__all__ = ["AblateBlock", "AblateSkip", "Branch", "Composition", "Edit", "Intervention", "Null", "SkipSteps"]
+__all__ = ["KINDS", "AblateBlock", "AblateSkip", "Branch", "Composition", "Edit", "Intervention", "Null", "SkipSteps"]
 
 U_PROBES = ("mid", "skip.0")
 """Places of null interventions that name none, on a U."""
@@ -37,7 +37,7 @@ U_PROBES = ("mid", "skip.0")
 Branch = Literal["both", "cond", "uncond"]
 """Which half of the guided batch is intervened on."""
 
-_REGISTRY: dict[str, type[Intervention]] = {}
+KINDS: Registry[type[Intervention]] = Registry("kind of intervention", "causalunet.interventions")
 _WRITERS: dict[str, Callable[[Any], Any]] = {
     "window": windows_to_json,
     "fill": lambda fill: fill.to_json(),
@@ -64,10 +64,10 @@ class Intervention:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super(Intervention, cls).__init_subclass__(**kwargs)
         if cls.kind != Intervention.kind:  # a base of several kinds needs none
-            register_name(_REGISTRY, "kind of intervention", cls.kind, cls)
+            KINDS.register(cls.kind, cls)
 
     def __post_init__(self) -> None:
-        check_named(self, "kind", self.kind)
+        KINDS.check_named(self, "kind", self.kind)
         for name in _fields(type(self)):
             object.__setattr__(self, name, plain_number(getattr(self, name)))
         window = getattr(self, "window", None)
@@ -180,7 +180,7 @@ class Edit(Intervention):
     def __post_init__(self) -> None:
         if not isinstance(self.fill, Fill):
             raise SpecError(f"Edit got fill={shown(self.fill)}; give one of the fills, such as Zero().")
-        check_named(self.fill, "name", self.fill.name)
+        FILLS.check_named(self.fill, "name", self.fill.name)
         if type(self.fill).apply is Fill.apply and not isinstance(self.fill, Jump):
             raise SpecError(
                 f"The fill {self.fill.name!r} does not say what it puts in place: give its class apply(self, value)."
@@ -425,12 +425,11 @@ def check_edits(interventions: Iterable[Intervention]) -> None:
 def _read(value: Any, depth: int) -> Intervention:
     """Read an intervention that stands so deep in compositions."""
     name = value.get("name") if isinstance(value, dict) else None
-    known = isinstance(name, str) and name in _REGISTRY
-    configuration = value.get("configuration", {}) if known else None
-    if not isinstance(configuration, dict):
-        raise SpecError(f"{shown(value)} is not an intervention; known kinds: {', '.join(sorted(_REGISTRY))}.")
+    cls = KINDS.get(name)
+    configuration = value.get("configuration", {}) if cls is not None else None
+    if cls is None or not isinstance(configuration, dict):
+        raise SpecError(f"{shown(value)} is not an intervention; known kinds: {', '.join(KINDS)}.")
     check_keys("An intervention", value, ("name", "configuration"))
-    cls = _REGISTRY[str(name)]
     if unknown := [entry for entry in configuration if entry not in _fields(cls)]:
         raise SpecError(f"{cls.__name__} has no field {unknown[0]!s:.60}; it has {', '.join(_fields(cls))}.")
     readers: dict[str, Callable[[Any], Any]] = {

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from causalunet.design import fills, interventions
+from causalunet.design.fills import FILLS
+from causalunet.design.interventions import KINDS
 from causalunet.design.limits import MOST_DEPTH, shown
+from causalunet.errors import PluginError
+from causalunet.registry import Registry, is_own
 
 __all__ = ["plugins", "unregistered"]
-
-_PACKAGE = "causalunet"
 
 
 def unregistered(value: Any) -> Iterator[str]:
@@ -34,7 +35,7 @@ def unregistered(value: Any) -> Iterator[str]:
 def plugins(value: Any) -> Iterator[str]:
     """Names in an intervention's JSON that are not the package's own, whether their class is known or not."""
     for what, cls in _named(value):
-        if cls is None or cls.__module__.partition(".")[0] != _PACKAGE:
+        if cls is None or not is_own(cls):
             yield what
 
 
@@ -45,10 +46,14 @@ def _named(value: Any, depth: int = 0) -> Iterator[tuple[str, type | None]]:
         return
     fill = configuration.get("fill")
     fill_name = fill.get("name") if isinstance(fill, dict) else None
-    kinds: dict[str, type] = {**interventions._REGISTRY}
-    for what, name, known in (("kind", value.get("name"), kinds), ("fill", fill_name, fills._REGISTRY)):
+    names: tuple[tuple[str, Any, Registry[Any]], ...] = (("kind", value.get("name"), KINDS), ("fill", fill_name, FILLS))
+    for what, name, registry in names:
         if isinstance(name, str):
-            yield f"the {what} {shown(name)}", known.get(name)
+            told = f"the {what} {shown(name)}"
+            try:
+                yield told, registry.get(name)
+            except PluginError as error:
+                yield f"{told} ({error!s:.300})", None
     parts = configuration.get("parts")
     for part in parts if isinstance(parts, list) else []:
         yield from _named(part, depth + 1)

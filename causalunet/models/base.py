@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from causalunet.calls import misfit
 from causalunet.design.anatomy import Anatomy
-from causalunet.design.registry import register_name
 from causalunet.errors import ModelError
+from causalunet.registry import Registry
 
-__all__ = ["DiffusionModel", "load_model", "loader_of", "model_names", "register"]
+__all__ = ["MODELS", "DiffusionModel", "load_model", "loader_of", "model_names", "register"]
 
 
 @runtime_checkable
@@ -91,7 +91,7 @@ class DiffusionModel(Protocol):
 
 Loader = TypeVar("Loader", bound=Callable[..., DiffusionModel])
 
-_LOADERS: dict[str, Callable[..., DiffusionModel]] = {}
+MODELS: Registry[Callable[..., DiffusionModel]] = Registry("model", "causalunet.models", ModelError)
 
 
 def register(name: str) -> Callable[[Loader], Loader]:
@@ -109,8 +109,7 @@ def register(name: str) -> Callable[[Loader], Loader]:
     """
 
     def enter(loader: Loader) -> Loader:
-        loaders: dict[str, Any] = _LOADERS
-        register_name(loaders, "model", name, loader, ModelError)
+        MODELS.register(name, loader)
         return loader
 
     return enter
@@ -118,7 +117,7 @@ def register(name: str) -> Callable[[Loader], Loader]:
 
 def model_names() -> tuple[str, ...]:
     """Registered model names."""
-    return tuple(sorted(_LOADERS))
+    return tuple(MODELS)
 
 
 def load_model(name: str, **options: Any) -> DiffusionModel:
@@ -149,9 +148,10 @@ def loader_of(name: str) -> Callable[..., DiffusionModel]:
     ModelError
         The name is not registered.
     """
-    if not isinstance(name, str) or name not in _LOADERS:
+    loader = MODELS.get(name)
+    if loader is None:
         raise ModelError(
             f"No model is called {name!r}; there are {', '.join(model_names())}. "
             "Another model enters by causalunet.models.register, see the how-to on model adapters."
         )
-    return _LOADERS[name]
+    return loader

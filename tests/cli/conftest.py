@@ -12,7 +12,7 @@ import pytest
 
 import causalunet as cu
 from causalunet.cli import main
-from causalunet.models.base import _LOADERS
+from causalunet.models.base import MODELS
 from causalunet.models.text_to_image import TextToImage
 
 
@@ -29,8 +29,7 @@ Command = Callable[..., Told]
 
 @pytest.fixture(scope="session", autouse=True)
 def tiny_by_name(tiny_model: TextToImage) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(_LOADERS, "tiny", lambda: tiny_model)
+    with MODELS.scoped(tiny=lambda: tiny_model):
         yield
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from causalunet.cli.commands import _parser
-from causalunet.models.base import _LOADERS
+from causalunet.models.base import MODELS
 from tests.cli.conftest import Command
 from tests.without_torch import run_without_torch
 
@@ -53,7 +53,7 @@ def test_the_session_works_as_typed_and_needs_torch_only_to_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setitem(_LOADERS, "shapes", _LOADERS["tiny"])  # which takes less time
+    monkeypatch.setitem(MODELS._entries, "shapes", MODELS["tiny"])  # which takes less time
     (script,) = re.findall(r"^```python\n(.*?)^```$", SECTIONS["A session"], flags=re.MULTILINE | re.DOTALL)
     (session,) = re.findall(r"^```shell\n(.*?)^```$", SECTIONS["A session"], flags=re.MULTILINE | re.DOTALL)
     Path("first.py").write_text(script)

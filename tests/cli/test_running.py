@@ -20,7 +20,7 @@ import zarr
 
 import causalunet as cu
 from causalunet.execute.recorder import Recorder
-from causalunet.models.base import _LOADERS
+from causalunet.models.base import MODELS
 from causalunet.models.text_to_image import TextToImage
 from causalunet.results.location import Location
 from causalunet.results.repository import Repository
@@ -210,7 +210,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(tmp_path: Path, comman
         told = command("run", script, store)
         assert told.code == 0
     finally:
-        _LOADERS.pop("scripted")
+        MODELS._entries.pop("scripted")
     results = cu.open_results(store)
     assert results.verify(quiet=True)
     assert sum(commit.added.get("cells", 0) for commit in results.history()) == 12
@@ -257,7 +257,7 @@ def test_what_cannot_be_resumed_says_why(
     assert "There is nothing at" in command("resume", tmp_path / "none.zarr").err
     for part in ("model_fingerprint", "noise_schedule", "clip", "tokens"):
         other = tiny_pair(part, tiny_model).other
-        monkeypatch.setitem(_LOADERS, "tiny", lambda other=other: other)
+        monkeypatch.setitem(MODELS._entries, "tiny", lambda other=other: other)
         told = command("resume", copied)
         assert (told.code, told.err.count("\n")) == (2, 1)
         assert f"was made with something else than the model 'tiny' here: {part} " in told.err
@@ -265,7 +265,7 @@ def test_what_cannot_be_resumed_says_why(
         told = command("run", spec, copied)
         assert told.code == 2
         assert f"holds another study: {part} " in told.err
-    monkeypatch.delitem(_LOADERS, "tiny")
+    monkeypatch.delitem(MODELS._entries, "tiny")
     assert "a model called 'tiny', which is not registered here" in command("resume", copied).err
     repository = Repository.open(Location.parse(copied))
     session = repository.writable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 import causalunet as cu
-from causalunet.design import Intervention, interventions
+from causalunet.design import Intervention
+from causalunet.design.interventions import KINDS
 from causalunet.design.study import StudySpec
 from causalunet.errors import SpecError
 
@@ -17,9 +19,10 @@ WINDOW = cu.Window(4, 2)
 
 
 @pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+def registry() -> Iterator[None]:
     """What a test registers is gone after it."""
-    monkeypatch.setattr(interventions, "_REGISTRY", dict(interventions._REGISTRY))
+    with KINDS.scoped():
+        yield
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,14 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from causalunet.design import fills, interventions
-from causalunet.models import base
+from causalunet.design.fills import FILLS
+from causalunet.design.interventions import KINDS
+from causalunet.models.base import MODELS
+from causalunet.registry import Registry
 from tests.docs.blocks import find, run
 
 ROOT = Path(__file__).parents[2]
@@ -80,9 +83,10 @@ def test_every_block_runs_as_typed(
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, STUDY.stem, raising=False)
-    for module, registry in ((fills, "_REGISTRY"), (interventions, "_REGISTRY"), (base, "_LOADERS")):
-        known = {name: one for name, one in getattr(module, registry).items() if not of_tests(one)}
-        monkeypatch.setattr(module, registry, known)  # pages add kinds of their own, and may name them as tests do
+    registries: tuple[Registry[Any], ...] = (FILLS, KINDS, MODELS)
+    for registry in registries:
+        known = {name: one for name, one in registry._entries.items() if not of_tests(one)}
+        monkeypatch.setattr(registry, "_entries", known)  # pages add kinds of their own, and may name them as tests do
     run(page)
 
 

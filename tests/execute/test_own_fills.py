@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,16 +11,18 @@ import pytest
 import xarray as xr
 
 import causalunet as cu
-from causalunet.design import Fill, fills
+from causalunet.design import Fill
+from causalunet.design.fills import FILLS
 from causalunet.errors import SpecError
 
 WINDOW = cu.Window(5, 2)
 
 
 @pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+def registry() -> Iterator[None]:
     """What a test registers is gone after it."""
-    monkeypatch.setattr(fills, "_REGISTRY", dict(fills._REGISTRY))
+    with FILLS.scoped():
+        yield
 
 
 def own(apply: Callable[[Any, Any], Any] | None) -> Fill:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import causalunet as cu
 from causalunet.cli import main
-from causalunet.design import fills, interventions
+from causalunet.design.fills import FILLS
+from causalunet.design.interventions import KINDS
 from causalunet.errors import CausalUNetError, DamageError, ModelError, PluginError, StorageError
 from causalunet.models.text_to_image import TextToImage
 from causalunet.results.faults import faults_told
@@ -117,15 +118,11 @@ def test_a_schedule_that_ends_in_nothing_is_told_before_anything_runs(
     assert not list(tmp_path.iterdir())
 
 
-def without(names: set[str], registry: dict[str, Any]) -> dict[str, Any]:
-    return {name: kind for name, kind in registry.items() if name not in names}
-
-
 def test_plug_ins_that_are_not_imported_are_named(
     store: Path, tiny_model: TextToImage, study: cu.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interventions, "_REGISTRY", without({"ablate_block"}, interventions._REGISTRY))
-    monkeypatch.setattr(fills, "_REGISTRY", without({"zero"}, fills._REGISTRY))
+    monkeypatch.delitem(KINDS._entries, "ablate_block")
+    monkeypatch.delitem(FILLS._entries, "zero")
     location = Location.parse(store)
     stored = read_stored(Repository.open(location).readable(), location)
     for action in (
@@ -142,7 +139,7 @@ def test_plug_ins_that_are_not_imported_are_named(
 def test_resuming_names_them_too(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(interventions, "_REGISTRY", without({"skip_steps"}, interventions._REGISTRY))
+    monkeypatch.delitem(KINDS._entries, "skip_steps")
     assert main(["resume", str(store)]) == 2
     said = capsys.readouterr().err
     assert "the kind 'skip_steps'" in said

@@ -14,10 +14,11 @@ import pytest
 import causalunet as cu
 from causalunet.cli import main
 from causalunet.cli.exits import Exit
-from causalunet.design import Fill, fills, interventions
+from causalunet.design import Fill
+from causalunet.design.fills import FILLS
+from causalunet.design.interventions import KINDS
 from causalunet.models.text_to_image import TextToImage
 from tests.analysis.synthetic import edited
-from tests.results.test_foreign_errors import without
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Be a process that has not imported the classes."""
 
     def act() -> None:
-        monkeypatch.setattr(fills, "_REGISTRY", without({Negated.name}, fills._REGISTRY))
-        monkeypatch.setattr(interventions, "_REGISTRY", without({Doubled.kind}, interventions._REGISTRY))
+        monkeypatch.delitem(FILLS._entries, Negated.name)
+        monkeypatch.delitem(KINDS._entries, Doubled.kind)
 
     return act
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,18 +11,21 @@ from typing import Any, ClassVar
 import pytest
 
 import causalunet as cu
-from causalunet.design import Fill, Intervention, Zero, fills, interventions
+from causalunet.design import Fill, Intervention, Zero
+from causalunet.design.fills import FILLS
+from causalunet.design.interventions import KINDS
 from causalunet.errors import CausalUNetError, ModelError, SpecError
-from causalunet.models import base
+from causalunet.models.base import MODELS
+from causalunet.registry import Registry
 
 ZEROED = cu.Edit("mid", cu.Window(5, 2))
 
 
 @pytest.fixture(autouse=True)
-def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+def registries() -> Iterator[None]:
     """What a test registers is gone after it."""
-    for module, name in ((fills, "_REGISTRY"), (interventions, "_REGISTRY"), (base, "_LOADERS")):
-        monkeypatch.setattr(module, name, dict(getattr(module, name)))
+    with FILLS.scoped(), KINDS.scoped(), MODELS.scoped():
+        yield
 
 
 def define(cls: type, attribute: str, name: Any) -> Callable[[], Any]:
@@ -74,7 +77,8 @@ def test_a_cell_can_be_run_twice(cls: type, attribute: str) -> None:
     cell = define(cls, attribute, "mine")
     first, second = cell(), cell()
     assert first is not second
-    assert {Fill: fills, Intervention: interventions}[cls]._REGISTRY["mine"] is second  # type: ignore[attr-defined]
+    registries: dict[type, Registry[Any]] = {Fill: FILLS, Intervention: KINDS}
+    assert registries[cls]["mine"] is second
 
 
 FILE = """
@@ -117,12 +121,12 @@ def test_a_model_cannot_take_the_name_of_another() -> None:
     def load() -> Any:
         return None
 
-    loaders = dict(base._LOADERS)
+    loaders = {name: MODELS[name] for name in MODELS}
     with pytest.raises(ModelError, match=r"The model 'shapes' is causalunet\.models\.shapes\.load_shapes; .*own"):
         cu.register("shapes")(load)
     for name in (None, "", 5):
         with pytest.raises(CausalUNetError, match="give text"):
             cu.register(name)(load)  # type: ignore[arg-type]
-    assert loaders == base._LOADERS
+    assert loaders == {name: MODELS[name] for name in MODELS}
     cu.register("mine")(load)
-    assert base._LOADERS["mine"] is load
+    assert MODELS["mine"] is load

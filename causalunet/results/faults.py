@@ -50,14 +50,24 @@ _NETWORK = (
 )
 
 
-_EXHAUSTED = ("can't start new thread", "cannot allocate memory", "memory allocation", "out of memory")
+_EXHAUSTED = (
+    "allocation error",
+    "can't spawn",
+    "can't start new thread",
+    "cannot allocate memory",
+    "memory allocation",
+    "not enough memory",
+    "null pointer when creating",
+    "out of memory",
+)
+"""What the storage engine and the codecs say of memory that they did not get, in lower case."""
 _OF_A_STORE = ("refs", "snapshots", "zarr.json")
 _NEWER = re.compile(r"uses Icechunk (v\d+ format|format version \d+)")
 """What the engine says of a format that it does not know."""
 
 
 @contextmanager
-def faults_told(where: object, doing: str, *, writing: bool = False) -> Iterator[None]:
+def faults_told(where: object, doing: str, *, writing: bool = False, fresh: bool = False) -> Iterator[None]:
     """Turn what storage raises into errors of the package.
 
     Only what touches bytes belongs inside: what a user's model or intervention raises is not the store's.
@@ -70,6 +80,8 @@ def faults_told(where: object, doing: str, *, writing: bool = False) -> Iterator
         Such as "reading" or "writing", for the message.
     writing : bool
         Only errors of the system and of the storage engine are the store's; others stay as they are.
+    fresh : bool
+        The store is being made: it cannot be damaged, or gone. Implies ``writing``.
 
     Raises
     ------
@@ -91,9 +103,10 @@ def faults_told(where: object, doing: str, *, writing: bool = False) -> Iterator
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit | MemoryError):
             raise
-        if writing and not isinstance(error, OSError | icechunk.IcechunkError) and not _is_exhausted(error):
+        foreign = not isinstance(error, OSError | icechunk.IcechunkError) and not _is_exhausted(error)
+        if (writing or fresh) and foreign:
             raise
-        raise told(error, where, doing, writing=writing) from error
+        raise told(error, where, doing, writing=writing, fresh=fresh) from error
 
 
 def check_there(where: Location) -> None:
@@ -134,11 +147,15 @@ def _is_exhausted(error: BaseException) -> bool:
     return any(words in str(error).lower() for words in _EXHAUSTED)
 
 
-def told(error: BaseException, where: object, doing: str, *, writing: bool = False) -> CausalUNetError:
+def told(
+    error: BaseException, where: object, doing: str, *, writing: bool = False, fresh: bool = False
+) -> CausalUNetError:
     """Make the package's error of one that storage raised."""
-    if isinstance(where, Location) and isinstance(error, FileNotFoundError | icechunk.IcechunkError):
-        check_there(where)
     text = " ".join(str(error).split())
+    if _is_exhausted(error):
+        return StorageError(f"Failed {doing} {where}: {_SYSTEM[errno.EAGAIN]}. What was committed can be read.")
+    if not fresh and isinstance(where, Location) and isinstance(error, FileNotFoundError | icechunk.IcechunkError):
+        check_there(where)
     if isinstance(error, icechunk.IcechunkError) and is_newer(error):
         return newer_format(where)
     if isinstance(error, icechunk.RebaseFailedError | icechunk.ConflictError):
@@ -146,7 +163,10 @@ def told(error: BaseException, where: object, doing: str, *, writing: bool = Fal
             f"Another process changed {where} in the place that this one was {doing}. Its values stay and nothing "
             "committed is lost; run the same command again to go on from there."
         )
-    return _refused(error, f"{doing} {where}", text, writing=writing) or DamageError(
+    refused = _refused(error, f"{doing} {where}", text, writing=writing or fresh)
+    if fresh and refused is None:
+        return StorageError(f"Failed {doing} {where}: {type(error).__name__}: {text:.300}. Nothing was made there.")
+    return refused or DamageError(
         f"Failed {doing} {where}: {type(error).__name__}: {text[:300].rstrip('. ')}. The store is damaged there, or "
         "was written by something else; causalunet verify lists all damaged parts."
     )
@@ -161,8 +181,6 @@ def _refused(error: BaseException, doing: str, text: str, *, writing: bool) -> S
             )
     if isinstance(error, icechunk.IcechunkError) and any(word in text for word in _NETWORK):
         return StorageError(f"Failed {doing}: the object store refused or could not be reached: {text:.300}")
-    if _is_exhausted(error):
-        return StorageError(f"Failed {doing}: {_SYSTEM[errno.EAGAIN]}. What was committed can be read.")
     if writing and isinstance(error, OSError):
         return StorageError(f"Failed {doing}: {text:.300}. What was committed can be read.")
     return None

@@ -139,23 +139,23 @@ class Repository:
         begin()
         folder = location.folder
         if folder is None:
-            with faults_told(location, "creating"):
+            with faults_told(location, "creating", fresh=True):
                 cls._make_first(location)
             repository = cls.open(location)
             lay_out(repository)
             return repository
         check_outside(folder)
-        with faults_told(location, "creating"):
+        with faults_told(location, "creating", fresh=True):
             folder.parent.mkdir(parents=True, exist_ok=True)
             # A folder that is there may be a disk of its own, to which nothing can be renamed from outside.
             near = folder if folder.is_dir() else folder.parent
             made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=near))
         try:
             beside = Location(made / folder.name, given=str(location))
-            with faults_told(location, "creating"):
+            with faults_told(location, "creating", fresh=True):
                 make(beside)
             lay_out(cls.open(beside))
-            with faults_told(location, "creating"):
+            with faults_told(location, "creating", fresh=True):
                 cls._put(made / folder.name, folder, location)
         finally:
             shutil.rmtree(made, ignore_errors=True)

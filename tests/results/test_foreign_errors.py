@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import icechunk
 import numpy as np
 import pytest
 from hypothesis import given
@@ -53,10 +54,19 @@ def test_writing_never_says_damaged(kind: type[Exception], text: str) -> None:
     assert type(error) is kind or (issubclass(kind, OSError) and type(error) is StorageError)
 
 
+EXHAUSTED = [
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    RuntimeError("can't start new thread"),
+    MemoryError(),
+    icechunk.IcechunkError("x I/O error | context: fetch_manifest |-> Allocation error : not enough memory"),
+    RuntimeError("zstd returned null pointer when creating new context"),
+    RuntimeError("OS can't spawn worker thread: Resource temporarily unavailable (os error 11)"),
+]
+"""The last ones as the storage engine said them under a limit of 400 megabytes."""
+
+
 @pytest.mark.parametrize("writing", [False, True])
-@pytest.mark.parametrize(
-    "error", [OSError(errno.ENOMEM, "Cannot allocate memory"), RuntimeError("can't start new thread"), MemoryError()]
-)
+@pytest.mark.parametrize("error", EXHAUSTED, ids=range(len(EXHAUSTED)))
 def test_exhausted_memory_is_told_as_such(error: Exception, writing: bool) -> None:
     def use() -> None:
         with faults_told("a store", "reading from", writing=writing):
@@ -64,6 +74,21 @@ def test_exhausted_memory_is_told_as_such(error: Exception, writing: bool) -> No
 
     assert isinstance(told := told_by(use), StorageError | MemoryError)
     assert isinstance(told, MemoryError) or "ulimit -v" in str(told)
+
+
+@pytest.mark.parametrize("error", [EXHAUSTED[3], icechunk.IcechunkError("of some kind"), OSError(errno.ENOSPC, "full")])
+def test_a_store_that_is_being_made_is_neither_damaged_nor_gone(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: TextToImage
+) -> None:
+    def make(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("causalunet.results.repository.make", make)
+    told = told_by(lambda: STUDY.run(tmp_path / "s.zarr", model=tiny_model, progress=False))
+    assert isinstance(told, StorageError)
+    assert "Failed creating" in str(told)
+    assert "is gone" not in str(told)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", [KeyError, ZeroDivisionError, ValueError, AttributeError, RuntimeError])

@@ -124,7 +124,7 @@ class InstalledUNet:
     def _stand_in(self, visit: Visit) -> Tensor:
         like = self._now()
         self._fired.update([visit.component.name] if visit.output_fills else [])
-        return stand_in(visit, like.shape[0], like, self._types.of(visit.component.name))
+        return stand_in(visit, like, self._types.of(visit.component.name), self._cond_rows)
 
     def _edge(
         self, visit: Visit, given: tuple[Any, ...], named: dict[str, Any]

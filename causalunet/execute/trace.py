@@ -74,13 +74,12 @@ class TracedUNet:
         """
         visits = self._visits(action, record, arguments)
         journal = _Journal()
-        rows = arguments[0].shape[0]
         with alone(self._unet):
             if action.dead:
                 self._types.read(arguments)
             with self._model.trace(*arguments):
                 for visit in visits:
-                    self._visit(visit, rows, cond_rows, arguments[0], journal)
+                    self._visit(visit, cond_rows, arguments[0], journal)
                 output = nnsight.save(self._model.output)
         check_call(action, journal.fired)
         return CallResult(output.clone(), journal.activations, journal.fired)
@@ -90,11 +89,11 @@ class TracedUNet:
             self._plans[action, record] = lay_out_visits(self._unet, self._anatomy, action, record, arguments)
         return self._plans[action, record]
 
-    def _visit(self, visit: Visit, rows: int, cond_rows: int, like: Tensor, journal: _Journal) -> None:
+    def _visit(self, visit: Visit, cond_rows: int, like: Tensor, journal: _Journal) -> None:
         """Edit and read one component while the U-Net runs."""
         component, envoy = visit.component, self._envoys[visit.component.name]
         if visit.skip_value:
-            envoy.skip(stand_in(visit, rows, like, self._types.of(component.name)))
+            envoy.skip(stand_in(visit, like, self._types.of(component.name), cond_rows))
             journal.fired.update([component.name] if visit.output_fills else [])
             return
         if visit.edge_fills:

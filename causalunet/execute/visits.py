@@ -82,11 +82,14 @@ def check_call(action: Action, fired: Counter[str]) -> None:
         )
 
 
-def stand_in(visit: Visit, rows: int, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """Make what a component that does not run puts out, on the device of a tensor."""
+def stand_in(visit: Visit, like: Tensor, dtype: torch.dtype, cond_rows: int) -> Tensor:
+    """Make what a component that does not run puts out: zeros, or what a fill puts in place of them.
+
+    Rows and device are those of a tensor.
+    """
     if visit.skip_value == "placeholder":
         return like.new_zeros(0, 1, 1, 1, dtype=dtype)
-    return like.new_zeros(rows, *visit.component.shape, dtype=dtype)
+    return filled(like.new_zeros(like.shape[0], *visit.component.shape, dtype=dtype), visit.output_fills, cond_rows)
 
 
 def fill_edge(

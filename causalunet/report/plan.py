@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from causalunet.analysis.selection import select_interventions
+from causalunet.design.fills import Zero
 from causalunet.design.interventions import Edit, Intervention
 from causalunet.errors import SpecError
 from causalunet.report.style import legend_above, look, new_figure, step_axis, style
@@ -67,8 +68,9 @@ def plot_plan(results: xr.DataTree, selection: Mapping[str, Any], *, ax: Axes | 
 def _draw(ax: Axes, edit: Edit, rows: list[str]) -> None:
     """Bars over the steps of an edit; step t covers t - 0.5 ... t + 0.5."""
     skipped = edit.component == "unet"
-    severed = "replaced by zeros, with all that feeds only it" if edit.fill.severs else f"replaced: {edit.fill.name}"
-    label = "step skipped" if skipped else severed
+    replaced = "replaced by zeros" if isinstance(edit.fill, Zero) else f"replaced: {edit.fill.name}"
+    severed = ", with all that feeds only it" if edit.fill.severs else ""
+    label = "step skipped" if skipped else replaced + severed
     for part in edit.window.parts:
         named: dict[str, Any] = {} if label in ax.get_legend_handles_labels()[1] else {"label": label}
         if skipped:

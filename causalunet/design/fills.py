@@ -13,6 +13,7 @@ from causalunet.registry import Registry
 __all__ = ["FILLS", "Fill", "Identity", "Jump", "Scale", "Zero", "fill_words"]
 
 FILLS: Registry[type[Fill]] = Registry("fill", "causalunet.fills")
+"""Every fill, by name."""
 
 
 @clear_calls

@@ -38,6 +38,7 @@ Branch = Literal["both", "cond", "uncond"]
 """Which half of the guided batch is intervened on."""
 
 KINDS: Registry[type[Intervention]] = Registry("kind of intervention", "causalunet.interventions")
+"""Every kind of intervention, by name."""
 _WRITERS: dict[str, Callable[[Any], Any]] = {
     "window": windows_to_json,
     "fill": lambda fill: fill.to_json(),

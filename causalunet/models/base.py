@@ -92,6 +92,7 @@ class DiffusionModel(Protocol):
 Loader = TypeVar("Loader", bound=Callable[..., DiffusionModel])
 
 MODELS: Registry[Callable[..., DiffusionModel]] = Registry("model", "causalunet.models", ModelError)
+"""Loaders of models, by name."""
 
 
 def register(name: str) -> Callable[[Loader], Loader]:

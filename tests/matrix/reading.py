@@ -17,16 +17,23 @@ import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
+import icechunk
 import numpy as np
 import xarray as xr
 
 import causalunet as cu
+from causalunet.errors import DamageError, StoreError
+from causalunet.results import engine
 from tests.matrix import sound_store
 from tests.matrix.sound_store import LABEL
 
 __all__ = ["main"]
 
+NEWER = "newer"
+"""Folder of stores in the format that the first major version of the engine does not read."""
+READS_NEWER = int(icechunk.__version__.split(".")[0]) > 1
 BLOCKED = ("einops", "nnsight", "safetensors", "torch")
 SWEEP = {"kind": "ablate_block", "bottom": 2}
 """One of the written study's sweeps, over start."""
@@ -38,8 +45,7 @@ def main(arguments: list[str]) -> None:
     _check_environment()
     action, path, *rest = arguments
     if action == "write":
-        sound_store.lay_out(Path(path))
-        sound_store.add_blocks(Path(path), sound_store.blocks())
+        _write(Path(path))
     elif action == "add":
         _add(Path(path), None if rest[0] == "all" else int(rest[0]))
     else:
@@ -51,6 +57,14 @@ def _check_environment() -> None:
     assert package.is_relative_to(Path(sys.prefix).resolve()), f"{package} is not the installed package"
     found = [name for name in BLOCKED if find_spec(name) is not None]
     assert not found, f"installed, though the reading side needs none of them: {found}"
+
+
+def _write(path: Path) -> None:
+    """Write a store, and where the engine can, one beside it in the format that only newer engines read."""
+    sound_store.write(path)
+    if READS_NEWER:
+        with mock.patch.object(engine, "_SHARED_FORMAT", 2):
+            sound_store.write(path.parents[1] / NEWER / path.name)
 
 
 def _add(path: Path, count: int | None) -> None:
@@ -74,6 +88,8 @@ def _read(out: Path, stores: list[Path]) -> None:
         checks: dict[str, Callable[[Path, Path], None]] = {"open": _open, "query": _query, "verify": _verify}
         if store == stores[0]:
             checks |= {"export": _export, "plot": _plot, "CLI": _cli}
+        if store.parent.name == NEWER:
+            checks = {"newer": _newer}
         for name, check in checks.items():
             print(f"{time.monotonic() - start:.1f} s: {name} {store}", flush=True)
             try:
@@ -99,6 +115,21 @@ def _compare(results: xr.DataTree) -> None:
             assert found.tolist() == expected.tolist(), path
         else:
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+def _newer(store: Path, out: Path) -> None:
+    """A store in the newer format opens, or is told as what it is."""
+    if READS_NEWER:
+        _open(store, out)
+        _verify(store, out)
+        return
+    told: object = "nothing"
+    try:
+        cu.open_results(store)
+    except StoreError as error:
+        told = error
+    assert "is not damaged, but written in a newer format of icechunk" in str(told), f"{store}: {told}"
+    assert not isinstance(told, DamageError), told
 
 
 def _query(store: Path, out: Path) -> None:

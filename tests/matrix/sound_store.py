@@ -28,7 +28,7 @@ from causalunet.scenes import FACTORS, draw_scenes, render
 from causalunet.schedule import Schedule, cosine_alpha_bar
 from tests.analysis.synthetic import IMAGE, small_anatomy
 
-__all__ = ["LABEL", "add_blocks", "blocks", "lay_out", "values"]
+__all__ = ["LABEL", "add_blocks", "blocks", "lay_out", "values", "write"]
 
 STEPS, SAMPLES, BLOCK = 6, 16, 1
 LABEL = "both, «deep» 深い"
@@ -60,6 +60,12 @@ def _study() -> cu.Study:
 def _layout() -> Layout:
     plan = make_plan(_study(), small_anatomy(), Schedule.spaced(cosine_alpha_bar(), STEPS), IMAGE)
     return Layout(plan, FACTORS, BLOCK)
+
+
+def write(path: Path) -> None:
+    """Write all of a store."""
+    lay_out(path)
+    add_blocks(path, blocks())
 
 
 def lay_out(path: Path) -> None:

@@ -23,7 +23,7 @@ from tests.matrix.environments import Combination, Failed, build_wheel
 from tests.matrix.interpreters import MINORS, Interpreter, find
 from tests.matrix.requirements import KINDS, LOWER, NEWEST
 
-__all__ = ["crossed", "main", "table"]
+__all__ = ["CHECKS", "crossed", "main", "table"]
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = ("install", "write", "pass on", "open", "query", "verify", "newer", "export", "plot", "CLI")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "CausalUNetError",
     "CausalUNetWarning",
     "CheckpointError",
     "ComponentError",
+    "ConformanceError",
     "DamageError",
     "FiringError",
     "MemoryExhaustedError",
@@ -43,6 +46,18 @@ class PromptError(CausalUNetError, ValueError):
 
 class ModelError(CausalUNetError, ValueError):
     """A model name that is not registered, or a model that does not fit the protocol."""
+
+
+class ConformanceError(CausalUNetError, ValueError):
+    """A check of `causalunet.testing` failed: a model, a fill or a kind of intervention is not what studies need.
+
+    Attributes
+    ----------
+    report : causalunet.testing.Conformance
+        What every check found; prints as a table.
+    """
+
+    report: Any = None
 
 
 class CheckpointError(CausalUNetError, ValueError):

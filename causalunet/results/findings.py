@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.table import Table
 from causalunet.console import make_console, print_table
 from causalunet.design.limits import plain, shown
 
-__all__ = ["Finding", "Verification"]
+__all__ = ["Finding", "Verification", "findings_table"]
 
 _MOST_NAMED = 5
 _NOT_HERE = "not checkable here: "
@@ -44,6 +45,20 @@ class Finding:
     def lines(self) -> tuple[str, ...]:
         """All there is to tell; empty if all was checked and is well."""
         return (*self.problems, *(f"{_NOT_HERE}{what}" for what in self.unchecked))
+
+
+def findings_table(findings: Iterable[Finding]) -> Table:
+    """Findings as a table, one row each; of many problems the first."""
+    table = Table()
+    table.add_column("check")
+    table.add_column("looked at", justify="right")
+    table.add_column("found", overflow="fold")
+    for finding in findings:
+        named = list(finding.lines[:_MOST_NAMED])
+        if len(finding.lines) > _MOST_NAMED:
+            named.append(f"and {len(finding.lines) - _MOST_NAMED:,} more")
+        table.add_row(finding.check, finding.looked_at, plain("\n".join(named)) or "ok")
+    return table
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -94,16 +109,7 @@ class Verification:
 
     def table(self) -> Table:
         """The findings as a table."""
-        table = Table()
-        table.add_column("check")
-        table.add_column("looked at", justify="right")
-        table.add_column("found", overflow="fold")
-        for finding in self.findings:
-            named = list(finding.lines[:_MOST_NAMED])
-            if len(finding.lines) > _MOST_NAMED:
-                named.append(f"and {len(finding.lines) - _MOST_NAMED:,} more")
-            table.add_row(finding.check, finding.looked_at, plain("\n".join(named)) or "ok")
-        return table
+        return findings_table(self.findings)
 
     def print(self, console: Console | None = None) -> None:
         """Print the verdict and the table."""

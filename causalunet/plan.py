@@ -25,7 +25,7 @@ BASELINE = -1
 """Index of the run without intervention; interventions count from 0."""
 
 GROUP = 128
-"""Interventions that go through a block of samples together, and are stored together when they are done."""
+"""Interventions that go through a block of samples together, and are stored together when they are done, at most."""
 
 
 class PlacedFill(NamedTuple):
@@ -113,6 +113,10 @@ class Plan:
         In the order of the steps, T first.
     seconds_per_flop : float, optional
         From a calibration; gives the time estimate.
+    group : int
+        Interventions that go through a block of samples together.
+    part_cells, part_flops : int, float
+        Most cells and operations of what is committed together, if it can be cut so far.
     """
 
     spec: StudySpec
@@ -121,6 +125,9 @@ class Plan:
     image_shape: tuple[int, int, int]
     calls: tuple[Call, ...]
     seconds_per_flop: float | None = None
+    group: int = GROUP
+    part_cells: int = 1 << 30
+    part_flops: float = math.inf
 
     @cached_property
     def by_step(self) -> dict[int, dict[Action, list[Call]]]:
@@ -203,6 +210,20 @@ class Plan:
         """The same plan with a time estimate."""
         return replace(self, seconds_per_flop=seconds_per_flop)
 
+    def part(self, runs: Iterable[int] | None = None, *, forked: bool = False, replay: Iterable[int] = ()) -> Plan:
+        """The plan of some of its runs; arguments as for `make_plan`."""
+        made = make_plan(
+            self.spec,
+            self.anatomy,
+            self.schedule,
+            self.image_shape,
+            runs=runs,
+            forked=forked,
+            replay=replay,
+            group=self.group,
+        )
+        return replace(made, part_cells=self.part_cells, part_flops=self.part_flops)
+
     def __str__(self) -> str:
         """A table for people."""
         return "\n".join([self._title, *(f"  {name:13s} {value}" for name, value in self._rows.items())])
@@ -267,6 +288,7 @@ def make_plan(
     runs: Iterable[int] | None = None,
     forked: bool = False,
     replay: Iterable[int] = (),
+    group: int | None = None,
 ) -> Plan:
     """Lay out the tree of runs.
 
@@ -286,6 +308,8 @@ def make_plan(
         the number -s, which whoever runs the plan provides.
     replay : iterable of int
         Steps at which the baseline's call is made again, from states numbered likewise.
+    group : int, optional
+        Interventions that go through a block of samples together; `GROUP` unless that is said.
 
     Returns
     -------
@@ -311,8 +335,9 @@ def make_plan(
         for run, program in programs.items()
     }
     starts = {run: (step, -step) if forked else (schedule.steps, 0) for run, step in leaves.items()}
-    calls = _grow_tree(programs, schedule.steps, starts, {} if forked else leaves, frozenset(replay))
-    return Plan(spec, anatomy, schedule, image_shape, tuple(calls))
+    group = GROUP if group is None else group
+    calls = _grow_tree(programs, schedule.steps, starts, {} if forked else leaves, frozenset(replay), group)
+    return Plan(spec, anatomy, schedule, image_shape, tuple(calls), group=group)
 
 
 def _probing(spec: StudySpec, anatomy: Anatomy) -> StudySpec:
@@ -354,11 +379,12 @@ def _grow_tree(
     starts: dict[int, tuple[int, int]],
     leaves: dict[int, int],
     replay: frozenset[int],
+    size: int,
 ) -> Iterable[Call]:
     """Merge equal prefixes: runs with the same state and action share a call; with the same target also the draw.
 
     ``starts`` has the step and the state at which each run begins, ``leaves`` the step from which on it shares calls
-    with its group only: groups go through a block one after another.
+    with its group of ``size`` only: groups go through a block one after another.
     """
     state_of = {run: state for run, (_, state) in starts.items()}
     waiting: dict[int, list[int]] = defaultdict(list)
@@ -371,7 +397,7 @@ def _grow_tree(
             shared[0, -step, Action()] = {}
         for run in sorted(waiting.pop(step, [])):
             action, target = programs[run][step]
-            group = run // GROUP if run != BASELINE and step <= leaves.get(run, 0) else 0
+            group = run // size if run != BASELINE and step <= leaves.get(run, 0) else 0
             shared.setdefault((group, state_of[run], action), {}).setdefault(target, []).append(run)
         for (_, state, action), targets in shared.items():
             forks = []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, TextIO
 
@@ -14,11 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-__all__ = ["LINE_EVERY", "Progress", "show_progress"]
+__all__ = ["LINE_EVERY", "Progress", "show_progress", "what_stays"]
 
 LINE_EVERY = 10.0
 """Seconds between two lines where there is neither a terminal nor a notebook."""
 _CELL_EVERY = 0.5
+_LEAST_WAIT = 0.01
 
 
 class Progress:
@@ -73,34 +75,51 @@ class _Lines(Progress):
     def __init__(self, what: str, total: int | None, stream: TextIO | None) -> None:
         super().__init__(what, total)
         self._stream = stream
+        self._telling, self._ended = threading.Lock(), threading.Event()
+        self._watch = threading.Thread(target=self._keep_telling, name="causalunet-progress", daemon=True)
+        self._watch.start()
 
     def advance(self, number: int) -> None:
         super().advance(number)
-        if self._due(LINE_EVERY):
-            self.say(self._line)
+        self._tell()
 
     def say(self, text: str) -> None:
-        if self._stream is not None:  # Python has none where standard output was closed before it began
-            self._stream.write(f"{text}\n")
-            self._stream.flush()
+        _write(self._stream, text)
 
     def close(self) -> None:
+        self._ended.set()
+        self._watch.join()
         self.say(self._count)
 
+    def _tell(self) -> None:
+        with self._telling:
+            if self._due(LINE_EVERY):
+                self.say(self._line)
 
-class _Cell(_Lines):
+    def _keep_telling(self) -> None:
+        """Tell during a call of the U-Net that takes long, too, and while another process is waited for."""
+        while not self._ended.wait(max(_LEAST_WAIT, self._told + LINE_EVERY - monotonic())):
+            with suppress(OSError, ValueError):  # of a stream that is closed: whoever writes next is told
+                self._tell()
+
+
+class _Cell(Progress):
     """For notebooks: an output that is replaced, of which a stored notebook has the last state only."""
 
     def __init__(self, what: str, total: int | None, stream: TextIO | None) -> None:
-        super().__init__(what, total, stream)
+        super().__init__(what, total)
+        self._stream = stream
         from IPython.display import display
 
         self._output: Any = display({"text/plain": self._count}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def advance(self, number: int) -> None:
-        Progress.advance(self, number)
+        super().advance(number)
         if self._due(_CELL_EVERY):
             self._output.update({"text/plain": self._line}, raw=True)
+
+    def say(self, text: str) -> None:
+        _write(self._stream, text)
 
     def close(self) -> None:
         self._output.update({"text/plain": self._count}, raw=True)
@@ -158,6 +177,17 @@ def show_progress(what: str, total: int | None, *, shown: bool = True, stderr: b
         yield showing
     finally:
         showing.close()
+
+
+def what_stays(stopped: KeyboardInterrupt) -> str:
+    """What a run noted with an interrupt: how many cells are committed, and where."""
+    return "; ".join(getattr(stopped, "__notes__", ())) or "What was committed stays"
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is not None:  # Python has none where standard output was closed before it began
+        stream.write(f"{text}\n")
+        stream.flush()
 
 
 def _chosen(what: str, total: int | None, stream: TextIO | None) -> Progress:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from causalunet.console import make_console
 from causalunet.errors import CausalUNetError, StoreError
+from causalunet.progress import what_stays
 from causalunet.results.store import Results, open_results
 from causalunet.study import Study
 
@@ -136,8 +137,9 @@ def run_script(
         draw(results[""] if isinstance(made, Study) else results, folder, console)
         for part, found in results.items():
             _write_page(found, folder.figures / f"{_joined('report', part)}.html", _first_line(description))
-    except KeyboardInterrupt:
-        console.print("Interrupted. What was committed stays; the same command goes on after it.")
+    except KeyboardInterrupt as stopped:
+        told = f"Interrupted. {what_stays(stopped)}; the same command goes on after it."
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
         sys.exit(130)
     except CausalUNetError as error:
         make_console(stderr=True).print(str(error), highlight=False, markup=False, soft_wrap=True)

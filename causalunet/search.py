@@ -15,7 +15,7 @@ from causalunet.analysis.criteria import Criterion
 from causalunet.analysis.direction import BETTER
 from causalunet.design.families import Axis, Family, families
 from causalunet.errors import SpecError
-from causalunet.plan import BASELINE, Plan, make_plan
+from causalunet.plan import BASELINE, Plan
 from causalunet.progress import show_progress
 
 if TYPE_CHECKING:
@@ -63,20 +63,22 @@ def search_plan(
     criterion.passes(np.ones(plan.samples))  # too few samples for it are told here, before anything runs
     searches = [_Search(family, criterion) for family in found]
     from causalunet.execute.branches import Branches
+    from causalunet.execute.run import told_what_is_safe
     from causalunet.execute.runner import Runner
 
     with show_progress("U-Net calls", None, shown=progress) as shown:
         runner = Runner(plan, model, path, memory=memory, overwrite=overwrite, retry_failed=retry_failed, source=source)
         runner.advance, runner.say = shown.advance, shown.say
         branches = Branches(runner, plan, model, memory)
-        branches.baseline()
-        while asking := [search for search in searches if search.asked is not None]:
-            members = sorted({search.member for search in asking})
-            values = dict(zip(members, branches.run(members, criterion.variable), strict=True))
-            for search in asking:
-                search.answer(values[search.member])
+        with told_what_is_safe(runner):
+            branches.baseline()
+            while asking := [search for search in searches if search.asked is not None]:
+                members = sorted({search.member for search in asking})
+                values = dict(zip(members, branches.run(members, criterion.variable), strict=True))
+                for search in asking:
+                    search.answer(values[search.member])
     members = [index for family in found for index in family.members]
-    every = make_plan(plan.spec, plan.anatomy, plan.schedule, plan.image_shape, runs=(BASELINE, *members)).unet_calls
+    every = plan.part((BASELINE, *members)).unet_calls
     counts = {
         "unet_calls": branches.unet_calls,
         "unet_calls_run": runner.unet_calls_run,

@@ -84,12 +84,13 @@ class Study(StudySpec):
             What the model cannot do is told here, before anything runs.
         """
         model = self._chosen(model)
-        from causalunet.models.checking import check_samples, rehearse
+        from causalunet.execute.pace import paced
+        from causalunet.models.checking import check_samples, device_of, rehearse
 
         check_size(model.image_shape)
         check_samples(model, self)
         schedule = Schedule.spaced(model.alpha_bar, self.sampler.steps)
-        plan = make_plan(self, model.anatomy, schedule, model.image_shape)
+        plan = paced(make_plan(self, model.anatomy, schedule, model.image_shape), device_of(model.unet))
         rehearse(model, self)
         if not calibrate:
             return plan
@@ -149,6 +150,8 @@ class Study(StudySpec):
             An intervention did not fire as often as declared.
         MemoryExhaustedError
             Not even one sample of a U-Net call fits into memory.
+        KeyboardInterrupt
+            Ctrl-C; a note with it says how many cells of how many are safe.
 
         Warns
         -----

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
@@ -340,6 +341,7 @@ def test_errors_come_before_the_model_runs(
 def test_a_sound_study_is_planned_after_one_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing else runs the model before a plan is shown."""
     asked: list[str] = []
+    monkeypatch.setattr(UntouchedModel, "unet", torch.nn.Identity())  # it is asked where it is, and cannot run
     monkeypatch.setattr("causalunet.models.checking.rehearse", lambda _model, spec: asked.append(spec.name))
     study = cu.Study(name="study", prompts=["a circle"], interventions=[AblateBlock(1, Window(3, 1))])
     made = study.plan(UntouchedModel(), calibrate=False)

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,20 @@ def test_without_a_terminal_there_is_a_sign_of_life(
     assert len(lines) == 1 + min(100, round(100 * step) // 10)
     assert all("per second" in line and line.endswith("left") for line in lines[:-1])
     assert lines[-1] == "U-Net calls: 100 of 100"
+
+
+def test_a_call_that_takes_long_is_no_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.05)
+    with progress.show_progress("U-Net calls", 3) as shown:
+        time.sleep(0.5)
+        shown.advance(3)
+    lines = capsys.readouterr().out.splitlines()
+    assert 3 <= lines.count("U-Net calls: 0 of 3, 0.0 per second") <= 10
+    assert lines[-1] == "U-Net calls: 3 of 3"
+    time.sleep(0.2)
+    assert capsys.readouterr().out == "", "nothing is told after the end"
 
 
 def test_what_is_left_is_told_in_hours(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:

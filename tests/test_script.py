@@ -86,13 +86,16 @@ def test_earlier_results_elsewhere(tmp_path: Path) -> None:
 
 def test_ctrl_c_and_help(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(folder: Folder) -> cu.Study:
-        raise KeyboardInterrupt
+        stopped = KeyboardInterrupt()
+        stopped.add_note("8 of 12 cells are safe in [somewhere]")
+        raise stopped
 
     script = script_in(tmp_path, "first")
     with pytest.raises(SystemExit) as ended:
         run_script(script, "A study.", {"quick": interrupted}, lambda *_: None, [])
     assert ended.value.code == 130
-    assert "the same command goes on" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert told == "Interrupted. 8 of 12 cells are safe in [somewhere]; the same command goes on after it.\n"
     with pytest.raises(SystemExit):
         run_script(script, "What it asks.", {"quick": small, "full": after}, lambda *_: None, ["--help"])
     told = capsys.readouterr().out

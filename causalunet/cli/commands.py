@@ -16,6 +16,7 @@ from causalunet.cli import listing, models, running, stores
 from causalunet.cli.exits import Exit
 from causalunet.cli.printing import complain, flush, told_warnings
 from causalunet.errors import CausalUNetError
+from causalunet.progress import what_stays
 
 __all__ = ["give"]
 
@@ -45,8 +46,8 @@ def give(arguments: Sequence[str]) -> int:
             with told_warnings():
                 code = int(options.command(options))
         flush()
-    except KeyboardInterrupt:
-        complain(f"interrupted. What was committed stays; to go on: causalunet {shlex.join(arguments)}")
+    except KeyboardInterrupt as stopped:
+        complain(f"interrupted. {what_stays(stopped)}; to go on: causalunet {shlex.join(arguments)}")
         return Exit.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is flushed into the pipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from causalunet.design.anatomy import Anatomy
 from causalunet.design.limits import is_number, plain_number, shown
 from causalunet.errors import MemoryExhaustedError, SpecError
-from causalunet.plan import GROUP, Plan
+from causalunet.plan import BASELINE, Plan
 
 __all__ = ["MicroBatch", "mean_batch_size", "micro_batch_size", "out_of_memory", "samples_per_block"]
 
@@ -90,16 +91,19 @@ def micro_batch_size(anatomy: Anatomy, budget: int, rows_per_sample: int) -> int
 def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:
     """Samples that go through all interventions together, between two writes of finished cells.
 
-    Few, so that an interrupted run loses little; enough that the mean call is filled; and never more than fit into the
-    budget with every live state and prediction.
+    Few, so that an interrupted run loses little; enough that the mean call is filled, unless that is more than a plan's
+    ``part_cells`` or ``part_flops``; and never more than fit into the budget with every live state and prediction.
     """
     image = 4 * math.prod(plan.image_shape)
-    runs = 1 + min(len(plan.spec.interventions), GROUP)
+    together = min(len(plan.spec.interventions), plan.group)
+    share = together / max(1, len(plan.spec.interventions)) or 1.0
+    parted = min(plan.part_cells / max(1, together), plan.part_flops * plan.samples / max(1, plan.flops * share))
+    runs = 1 + together
     widest = min(runs, max(sum(map(len, groups.values())) for groups in plan.by_step.values()))
     fit = budget // (image * (4 * widest + 2 * runs + 3 * plan.schedule.steps))
     mean_calls = min(len(plan.calls) / plan.schedule.steps, runs)
     filled = math.ceil(micro_batch / mean_calls)
-    return max(1, min(plan.samples, fit, filled))
+    return max(1, int(min(plan.samples, fit, filled, parted)))
 
 
 def mean_batch_size(plan: Plan, budget: int, micro_batch: int) -> int:
@@ -114,5 +118,8 @@ def mean_batch_size(plan: Plan, budget: int, micro_batch: int) -> int:
         The most samples of a call.
     """
     block = samples_per_block(plan, budget, micro_batch)
-    together = [block * len(calls) for groups in plan.by_step.values() for calls in groups.values()]
+    parts = Counter(
+        (call.step, call.action, 0 if BASELINE in call.runs else min(call.runs) // plan.group) for call in plan.calls
+    )
+    together = [block * calls for calls in parts.values()]
     return max(1, round(sum(together) / sum(math.ceil(samples / micro_batch) for samples in together)))

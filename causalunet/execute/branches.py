@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from causalunet.execute.batches import micro_batch_size
 from causalunet.execute.runner import Runner
 from causalunet.models.base import DiffusionModel
-from causalunet.plan import BASELINE, Plan, make_plan
+from causalunet.plan import BASELINE, Plan
 from causalunet.results.schema import COMPLETE
 
 __all__ = ["Branches"]
@@ -79,6 +79,4 @@ class Branches:
         self._runner.warn_of_failures(self._asked, "cells asked for", consequence)
 
     def _count(self, runs: Iterable[int], *, forked: bool) -> None:
-        plan = self._plan
-        part = make_plan(plan.spec, plan.anatomy, plan.schedule, plan.image_shape, runs=runs, forked=forked)
-        self.unet_calls += part.unet_calls
+        self.unet_calls += self._plan.part(runs, forked=forked).unet_calls

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from causalunet.execute.batches import samples_per_block
 from causalunet.identity import FINGERPRINT, differences, identity_of, short, telling_prompts
 from causalunet.metrics import SSIM_DEFINITION
 from causalunet.models.base import DiffusionModel
-from causalunet.plan import Plan, make_plan
+from causalunet.plan import GROUP, Plan
 from causalunet.results.grid import Grid
 from causalunet.results.identity import IDENTITY, stored_identity
 from causalunet.results.layout import Layout
@@ -143,7 +144,9 @@ def _extended(
     """Go on with a store, which grows by what the study has and it has not."""
     joined = grid.extended(asked)
     spec = joined.aligned(plan.spec)
-    aligned = plan if spec == plan.spec else make_plan(spec, plan.anatomy, plan.schedule, plan.image_shape)
+    group = int(writer.attributes.get("group", GROUP))  # earlier versions stored no other
+    same = spec == plan.spec and group == plan.group
+    aligned = plan if same else replace(plan, spec=spec, group=group).part()
     layout = Layout(aligned, factors, int(writer.attributes["block"]), joined)
     if joined != grid:
         attributes = {**_of_study(aligned), "study": plan.spec.to_json(), "digest": plan.spec.digest}

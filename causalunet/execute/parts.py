@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet.plan import BASELINE, GROUP
+from causalunet.plan import BASELINE
 from causalunet.results.layout import Layout, Recording
 from causalunet.results.schema import COMPLETE, FAILED, MISSING
 from causalunet.results.writer import StudyWriter
@@ -78,7 +78,7 @@ class Progress:
         retry_failed: bool = False,
         tried: NDArray[np.bool_] | None = None,
     ) -> None:
-        self._layout = layout
+        self._layout, self._group = layout, layout.plan.group
         self._all_runs = layout.plan.spec.record.of == "all"
         self.baseline = writer.read("baseline/status")
         self.cells = writer.read("outcomes/status")
@@ -129,7 +129,7 @@ class Progress:
         recordings = self._recordings if self._all_runs else ()
         groups: dict[int, list[int]] = {0: []} if baseline else {}
         for run in pending.tolist():
-            groups.setdefault(run // GROUP, []).append(run)
+            groups.setdefault(run // self._group, []).append(run)
         for group, runs in groups.items():
             if baseline and group == 0:
                 yield Part(samples, (BASELINE, *runs), True, self._recordings, recordings)
@@ -145,7 +145,7 @@ class Progress:
         # Runs that lack different things stay apart: what is stored is not recorded again from a replay.
         groups: dict[tuple[int, tuple[Recording, ...]], list[int]] = {}
         for run in np.flatnonzero(of_runs.any(axis=0)).tolist():
-            groups.setdefault((run // GROUP, lacking(of_runs[:, run])), []).append(run)
+            groups.setdefault((run // self._group, lacking(of_runs[:, run])), []).append(run)
         of_baseline = lacking(baseline)
         if of_baseline and not groups:
             yield Part(samples, (), False, of_baseline)

@@ -242,7 +242,10 @@ class Recorder:
             Another number of times than declared.
         """
         if "unet" in self._places:
-            begun = np.logical_or.accumulate(self._called, axis=2)
+            # Calls before that are replayed, to look at them, and not at every step.
+            begun = np.zeros(self._called.shape, bool)
+            for run, step in self._first_steps().items():
+                begun[self._row[run], :, self._position(step) :] = True
             self._fired[..., self._places["unet"]] = begun & ~self._called
         for run, row in self._row.items():
             declared, item = np.zeros(self._fired.shape[2:], np.uint8), self._plan.spec.interventions[run]

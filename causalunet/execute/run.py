@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from causalunet.errors import CausalUNetError
 from causalunet.execute.runner import Runner
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import Plan
 from causalunet.progress import show_progress
 from causalunet.results.location import Location
 
-__all__ = ["run_plan"]
+__all__ = ["run_plan", "told_what_is_safe"]
+
+
+@contextmanager
+def told_what_is_safe(runner: Runner) -> Iterator[None]:
+    """Note with a `KeyboardInterrupt` how much is committed; tracebacks show it, and the command line."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        with suppress(CausalUNetError):
+            stopped.add_note(runner.safe())
+        raise
 
 
 def run_plan(
@@ -46,11 +60,14 @@ def run_plan(
         An intervention did not fire as often as declared.
     MemoryExhaustedError
         Not even one sample fits into memory.
+    KeyboardInterrupt
+        With a note that says how much is committed.
     """
     runner = Runner(plan, model, path, memory=memory, overwrite=overwrite, retry_failed=retry_failed, source=source)
     missing = runner.unet_calls_missing()
     with show_progress("U-Net calls", missing, shown=progress and missing != 0) as shown:
         runner.advance, runner.say = shown.advance, shown.say
-        runner.fill()
+        with told_what_is_safe(runner):
+            runner.fill()
     runner.warn_of_failures()
     runner.warn_of_noise()

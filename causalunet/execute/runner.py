@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,30 @@ from causalunet.execute.audit import drift
 from causalunet.execute.batches import MicroBatch, micro_batch_size
 from causalunet.execute.lockstep import Block, check_fired, run_block
 from causalunet.execute.opening import block_name, open_writer, record_source, versions
+from causalunet.execute.pace import Pace, portions
 from causalunet.execute.parts import Part, Progress
 from causalunet.execute.recorder import Recorder
 from causalunet.execute.trace import TracedUNet
 from causalunet.models.base import DiffusionModel
-from causalunet.plan import Plan, make_plan
+from causalunet.plan import Plan
 from causalunet.results.location import Location
-from causalunet.results.schema import DRIFT, FAILED, NULL_DIFFERENCE
+from causalunet.results.schema import DRIFT, FAILED, MISSING, NULL_DIFFERENCE
 
 __all__ = ["Runner"]
 
 _TRIES = 5
 _MOST_REASONS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A part that was run and is not committed yet."""
+
+    part: Part
+    unet_calls: int
+    seconds: float
+    failed: tuple[tuple[int, int], ...]
+    failed_cells: int
 
 
 class Runner:
@@ -57,6 +71,8 @@ class Runner:
         Told the number of samples after every U-Net call.
     say : callable, optional
         Told in words what the run waits for.
+    pace : Pace, optional
+        Decides when is committed.
 
     Attributes
     ----------
@@ -77,6 +93,7 @@ class Runner:
         source: dict[str, Any] | None = None,
         advance: Callable[[int], None] | None = None,
         say: Callable[[str], None] | None = None,
+        pace: Pace | None = None,
     ) -> None:
         micro_batch = micro_batch_size(model.anatomy, memory, plan.spec.sampler.rows_per_sample)
         self.writer, self.layout = open_writer(
@@ -87,6 +104,8 @@ class Runner:
         self._micro_batch = MicroBatch(micro_batch)
         self._unet = TracedUNet(model.unet, model.anatomy)
         self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._pace = pace or Pace(cells=self._plan.part_cells)
+        self._done: list[_Done] = []
         self._layout_id = self.writer.attributes.get("layout_id")
         self.unet_calls_run = self._conflicts = 0
         grid = self.layout.grid
@@ -124,6 +143,7 @@ class Runner:
                 waiting = [samples for samples in waiting if not self._complete(samples, chosen, wait=wait)]
         except BaseException:
             self.writer.abandon()
+            self._forget()
             raise
         if self._conflicts:
             warnings.warn(
@@ -132,6 +152,13 @@ class Runner:
                 CausalUNetWarning,
                 stacklevel=2,
             )
+
+    def safe(self) -> str:
+        """Say how many cells are committed, and where."""
+        self.writer.refresh()
+        status = self.writer.read("outcomes/status")
+        there = int((status != MISSING).sum())
+        return f"{there:,} of {status.size:,} cells are safe in {self.writer.repository.location}"
 
     def warn_of_failures(self, runs: Iterable[int] | None = None, what: str = "cells", consequence: str = "") -> None:
         """Say how many cells of the study, or of some interventions, failed, and why.
@@ -201,6 +228,7 @@ class Runner:
                     return False
             conflicts = 0
             while True:
+                self._forget()
                 self.writer.refresh()
                 self._check_layout()
                 try:
@@ -214,12 +242,15 @@ class Runner:
     def _run_all(self, parts: Iterable[Part]) -> bool:
         """Run parts, unless what was committed meanwhile changes them; False if it did."""
         whole = True
-        for part in parts:
+        for part in itertools.chain.from_iterable(portions(part, self._part_plan(part)) for part in parts):
+            if self._pace.due(part.cells):
+                self._commit()
             self._check_layout()
             if self._progress().lacks(part):
                 self._run(part)
             else:
                 whole = False
+        self._commit()
         return whole
 
     def _check_layout(self) -> None:
@@ -234,19 +265,12 @@ class Runner:
         replayed = part.forked and bool(part.baseline_recordings or part.recordings)
         key = (part.runs, replayed)
         if key not in self._plans:
-            plan, replay = self._plan, self.layout.recorded_steps if replayed else ()
-            self._plans[key] = make_plan(
-                plan.spec,
-                plan.anatomy,
-                plan.schedule,
-                plan.image_shape,
-                runs=part.runs,
-                forked=part.forked,
-                replay=replay,
-            )
+            replay = self.layout.recorded_steps if replayed else ()
+            self._plans[key] = self._plan.part(part.runs, forked=part.forked, replay=replay)
         return self._plans[key]
 
     def _run(self, part: Part) -> None:
+        self._pace.begin()
         started, plan = time.perf_counter(), self._part_plan(part)
         samples = self.layout.grid.samples[part.samples]
         block = Block(part.samples.start, tuple(s.prompt for s in samples), tuple(s.seed for s in samples))
@@ -268,20 +292,40 @@ class Runner:
         for name, added in (("unet_calls", len(plan.calls)), ("seconds", seconds / len(samples))):
             before = np.nan_to_num(self.writer.read(f"audit/{name}", (part.samples,)))
             self.writer.write(f"audit/{name}", (part.samples,), before + added)
+        failed = tuple((run, part.samples.start + sample) for run, sample in recorder.failed)
+        self._done.append(_Done(part, calls, seconds, failed, recorder.failed_cells))
+        self._pace.end(part.cells)
+
+    def _commit(self) -> None:
+        """Commit what was run since the last commit."""
+        if not self._done:
+            return
+        cells = sum(done.part.cells for done in self._done)
+        samples = {sample for done in self._done for sample in range(done.part.samples.start, done.part.samples.stop)}
+        calls, whole = (
+            sum(done.unet_calls for done in self._done),
+            [done for done in self._done if not done.part.forked],
+        )
         self.writer.commit(
-            f"{part.cells} cells of {len(samples)} samples",
+            f"{cells} cells of {len(samples)} samples",
             {
-                "cells": part.cells,
-                "baselines": 0 if part.forked else len(samples),
-                "failed": recorder.failed_cells,
+                "cells": cells,
+                "baselines": sum(done.part.samples.stop - done.part.samples.start for done in whole),
+                "failed": sum(done.failed_cells for done in self._done),
                 "unet_calls": calls,
-                "seconds": round(seconds, 3),
+                "seconds": round(sum(done.seconds for done in self._done), 3),
                 "versions": versions(),
             },
         )
         self.unet_calls_run += calls
-        for run, sample in recorder.failed:
-            self._tried[run, part.samples.start + sample] = True
+        for cell in (cell for done in self._done for cell in done.failed):
+            self._tried[cell] = True
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin anew after a commit, or after what was run is lost."""
+        self._done.clear()
+        self._pace.committed()
 
     def _write_drift(self, part: Part, block: Block, recorder: Recorder) -> None:
         """One plain call per part, at its first sample and the first step."""

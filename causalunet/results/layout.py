@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
-from causalunet.plan import GROUP, Plan
+from causalunet.plan import Plan
 from causalunet.results.grid import Grid
 from causalunet.results.schema import FACTOR, VARIABLES, Variable
 
@@ -193,7 +193,11 @@ class Layout:
 
         Whole outputs of components are written step by step and run by run as they come.
         """
-        largest = {SAMPLE: self.block, INTERVENTION: 1 if streamed else GROUP, STEP: 1 if streamed else max(shape)}
+        largest = {
+            SAMPLE: self.block,
+            INTERVENTION: 1 if streamed else self.plan.group,
+            STEP: 1 if streamed else max(shape),
+        }
         chunks = [min(size, largest.get(dim, size)) for dim, size in zip(dims, shape, strict=True)]
         itemsize = 8 if dtype == "str" else np.dtype(dtype).itemsize
         for dim in (INTERVENTION, STEP):

@@ -22,6 +22,7 @@ from causalunet.design.limits import COMPONENT_NAME, MOST_BLOCKS, MOST_DEPTH, MO
 from causalunet.design.registered import plugins, unregistered
 from causalunet.design.study import Sample
 from causalunet.errors import CausalUNetError, DamageError, PluginError, StoreError
+from causalunet.plan import GROUP
 from causalunet.prompts import NO_PROMPT
 from causalunet.results.faults import faults_told
 from causalunet.results.grid import Grid
@@ -262,7 +263,7 @@ def check_attributes(attributes: Any, where: object) -> None:
             f"{where} is a zarr store, but not one of causalunet's results, or its creation was cut off. "
             "Give the path of a store that study.run(...) wrote."
         )
-    version, block = attributes.get("format_version"), attributes.get("block")
+    version = attributes.get("format_version")
     if version != FORMAT_VERSION or not is_integer(version):
         raise StoreError(
             f"{where} has format version {shown(version)}; this causalunet reads {FORMAT_VERSION}. Open it with the "
@@ -271,7 +272,8 @@ def check_attributes(attributes: Any, where: object) -> None:
     wrong = [name for name in _MAPPINGS if not isinstance(attributes.get(name, {}), dict)]
     wrong += [name for name in _TEXTS if not isinstance(attributes.get(name, ""), str)]
     wrong += [name for name in _NUMBERS if not is_number(attributes.get(name, 0))]
-    wrong += [] if is_integer(block) and 1 <= block < 1 << 40 else ["block"]
+    sizes = {"block": attributes.get("block"), "group": attributes.get("group", GROUP)}
+    wrong += [name for name, size in sizes.items() if not (is_integer(size) and 1 <= size < 1 << 40)]
     if not wrong:
         study, factors, sources = (
             attributes.get(name, kind()) for name, kind in (("study", dict), ("factors", dict), ("sources", list))

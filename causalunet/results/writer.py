@@ -178,6 +178,7 @@ class StudyWriter:
                     self._write_coordinate(f"{group}/{item.name}", item, stored=f"{group}/{item.name}" in stored)
             created = self.attributes.get("created_at", now)
             own = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_at": created, "block": layout.block}
+            own["group"] = layout.plan.group
             own["layout_id"] = uuid.uuid4().hex  # processes that know another layout see that it has changed
             self._root.attrs.update({**own, **attributes})
         self.commit(message, {"interventions": len(layout.grid.interventions), "samples": len(layout.grid.samples)})

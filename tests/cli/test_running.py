@@ -201,6 +201,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(tmp_path: Path, comman
     after = Standing.read(store)
     assert after.busy == {}
     assert 0 < after.cells.complete < after.cells.total == 12
+    assert f"interrupted. {after.cells.complete} of 12 cells are safe in {store}; to go on: " in err
 
     refused = command("resume", store)
     assert refused.code == 2
@@ -230,7 +231,7 @@ def test_resuming_goes_on_after_what_is_stored(
     told = command("run", spec, store, "--memory", ONE_SAMPLE)
     assert told.code == 130
     assert told.err == (
-        "causalunet: interrupted. What was committed stays; to go on: "
+        f"causalunet: interrupted. 8 of 12 cells are safe in {store}; to go on: "
         f"causalunet run {spec} {store} --memory {ONE_SAMPLE}\n"
     )
     assert Standing.read(store).cells.complete == 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import causalunet as cu
 from causalunet.execute.lockstep import run_block
+from causalunet.execute.pace import Pace
 from causalunet.execute.parts import Part, Progress
 from causalunet.models.text_to_image import TextToImage
 from causalunet.plan import BASELINE, Plan
@@ -33,8 +35,8 @@ STUDY = cu.Study(
 
 @pytest.fixture
 def groups_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("plan", "execute.parts", "execute.batches", "results.layout"):
-        monkeypatch.setattr(f"causalunet.{module}.GROUP", 3)
+    monkeypatch.setattr("causalunet.plan.GROUP", 3)
+    monkeypatch.setattr("causalunet.execute.runner.Pace", partial(Pace, 0.0))
 
 
 @pytest.fixture

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import causalunet as cu
 from causalunet import plan
-from causalunet.execute import batches, parts
+from causalunet.execute import runner
+from causalunet.execute.pace import Pace
 from causalunet.models.openai_layout import TextUNet
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.vocabulary import tokenize
-from causalunet.results import layout
 from causalunet.schedule import cosine_alpha_bar
 from tests.conftest import TINY_CONFIG
 
@@ -51,10 +52,10 @@ STUDY = cu.Study(
 )
 
 
-def in_small_groups(put: Callable[[object, str, int], None] = setattr) -> None:
-    """Two interventions to a part instead of 128, in this process."""
-    for module in (plan, batches, parts, layout):
-        put(module, "GROUP", 2)
+def in_small_groups(put: Callable[[object, str, Any], None] = setattr) -> None:
+    """Two interventions to a part instead of 128, and a commit after each, in this process."""
+    put(plan, "GROUP", 2)
+    put(runner, "Pace", partial(Pace, 0.0))
 
 
 def run(path: Path | str) -> cu.results.Results:

@@ -154,6 +154,7 @@ ATTRIBUTES: dict[str, list[Any]] = {
     "format": [None, 1, "zarr", ["causalunet-results"]],
     "format_version": [None, 1, 3, 2.0, "2", True, 10**5000],
     "block": [None, 0, -1, True, 2.0, "2", 10**30],
+    "group": [None, 0, -1, True, 2.0, "2", 10**30],
     "study": [None, "x", [], 5, {"name": 5}, {"sampler": 5}, {"sampler": {"configuration": 5}}, {"prompts": "x"}],
     "digest": [None, 5, ["x"]],
     "model_fingerprint": [5, {}],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from causalunet import analysis, prompts, report
     from causalunet.design import (
+        DDIM,
         DDPM,
         AblateBlock,
         AblateSkip,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DDIM",
     "DDPM",
     "NO_PROMPT",
     "AblateBlock",
@@ -71,6 +73,7 @@ __all__ = [
 
 _HOMES = {
     "causalunet.design": (
+        "DDIM",
         "DDPM",
         "AblateBlock",
         "AblateSkip",

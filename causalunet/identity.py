@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalunet.design.limits import check_plain, shown
-from causalunet.design.study import DDPM, sampler_to_json
+from causalunet.design.samplers import Sampler
 from causalunet.errors import CausalUNetError, ModelError, PromptError, SpecError
 from causalunet.schedule import Schedule
 
@@ -40,7 +40,7 @@ _DECIMALS = 5
 """Of log SNR. Libraries compute schedules to some 1e-12; what differs by less than this gives the same images."""
 
 
-def identity_of(model: Any, sampler: DDPM | None, prompts: Iterable[str]) -> dict[str, Any]:
+def identity_of(model: Any, sampler: Sampler | None, prompts: Iterable[str]) -> dict[str, Any]:
     """Name what makes the images of a model and a sampler.
 
     Parameters
@@ -48,7 +48,7 @@ def identity_of(model: Any, sampler: DDPM | None, prompts: Iterable[str]) -> dic
     model : DiffusionModel
         May name parts of its own by an attribute ``identity``, a mapping of names to plain JSON values, and what
         prompts become by a method ``tokens(prompts)``, which gives arrays with one row per prompt.
-    sampler : DDPM, optional
+    sampler : Sampler, optional
         Without one, only what is the model's.
     prompts : iterable of str
         Whose tokens are among the parts, see `telling_prompts`.
@@ -75,7 +75,7 @@ def identity_of(model: Any, sampler: DDPM | None, prompts: Iterable[str]) -> dic
     if callable(tokens := getattr(model, "tokens", None)):
         parts[_TOKENS] = {str(prompt): _digest_of_tokens(model, tokens, str(prompt)) for prompt in prompts}
     if sampler is not None:
-        written = sampler_to_json(sampler)
+        written = sampler.to_json()
         parts |= {"sampler.name": written["name"]} | _prefixed(written["configuration"])
         with suppress(SpecError, ModelError):  # a schedule that has no such steps, which planning tells
             schedule = Schedule.spaced(alpha_bar, sampler.steps)
@@ -83,7 +83,7 @@ def identity_of(model: Any, sampler: DDPM | None, prompts: Iterable[str]) -> dic
     return parts
 
 
-def differences(stored: Mapping[str, Any], model: Any, sampler: DDPM | None = None) -> list[str]:
+def differences(stored: Mapping[str, Any], model: Any, sampler: Sampler | None = None) -> list[str]:
     """Say in which parts a model and a sampler are not those that made what is stored.
 
     Parameters

@@ -1,14 +1,13 @@
-"""The diffusion mathematics of one step: guidance, the estimate of x_0, the posterior with learned variance, jumps."""
+"""What a U-Net call says about x_t: guidance, and the estimate of x_0."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-__all__ = ["Prediction", "estimate_x0", "guide", "posterior_step"]
+__all__ = ["Prediction", "estimate_x0", "guide"]
 
 
 class Prediction(NamedTuple):
@@ -53,38 +52,3 @@ def estimate_x0(x: Tensor, eps: Tensor, alpha_bar: float, *, clip: bool) -> Tens
     """Estimate of the image: (x_t - sqrt(1 - ab) eps) / sqrt(ab), clipped to [-1, 1] for pixel models."""
     estimate = math.sqrt(1 / alpha_bar) * x - math.sqrt(1 / alpha_bar - 1) * eps
     return estimate.clamp(-1, 1) if clip else estimate
-
-
-def posterior_step(
-    x: Tensor, x0: Tensor, fraction: Tensor, noise: Tensor, *, alpha_bar: float, alpha_bar_next: float
-) -> Tensor:
-    """Draw x at a later step from q(x_next | x_t, x0) with learned variance.
-
-    Parameters
-    ----------
-    x, x0, fraction, noise : Tensor, (sample, channel, y, x)
-        The current x_t, the estimate of x_0, the variance fraction, and standard normal noise.
-    alpha_bar, alpha_bar_next : float
-        At this step and at the step that is gone to. ``alpha_bar_next = 1`` goes to the image: x0 itself.
-
-    Returns
-    -------
-    Tensor, (sample, channel, y, x)
-
-    Notes
-    -----
-    Equation 3 for the next step, equation 4 (a jump) for any later one: beta and both variance bounds are those of the
-    transition actually made, so a run that skips steps is a run on the schedule without them. Variance: Nichol &
-    Dhariwal 2021, equation 15.
-    """
-    beta = 1 - alpha_bar / alpha_bar_next
-    from_x0 = beta * math.sqrt(alpha_bar_next) / (1 - alpha_bar)
-    from_x = (1 - alpha_bar_next) * math.sqrt(1 - beta) / (1 - alpha_bar)
-    mean = from_x0 * x0 + from_x * x
-    if alpha_bar_next == 1.0:
-        return mean
-    upper = math.log(beta)
-    lower = math.log(beta * (1 - alpha_bar_next) / (1 - alpha_bar))
-    share = (fraction + 1) / 2
-    log_variance = share * upper + (1 - share) * lower
-    return mean + torch.exp(0.5 * log_variance) * noise

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.errors import ModelError, SpecError
 
-__all__ = ["Schedule", "cosine_alpha_bar", "linear_alpha_bar", "spaced_timesteps"]
+__all__ = ["Level", "Schedule", "cosine_alpha_bar", "linear_alpha_bar", "spaced_timesteps"]
 
 
 def cosine_alpha_bar(timesteps: int = 1000, max_beta: float = 0.999) -> NDArray[np.float64]:
@@ -57,6 +58,21 @@ def spaced_timesteps(timesteps: int, steps: int) -> NDArray[np.int64]:
         chosen.append(round(position))
         position += stride
     return np.asarray(chosen, dtype=np.int64)
+
+
+class Level(NamedTuple):
+    """How noisy a state is.
+
+    Attributes
+    ----------
+    timestep : float
+        Training timestep that the U-Net is told; nothing is asked of it at the image, whose is -1.
+    alpha_bar : float
+        Share of signal variance; 1 at the image.
+    """
+
+    timestep: float
+    alpha_bar: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +123,10 @@ class Schedule:
     def alpha_bar(self, step: int) -> float:
         """Share of signal variance in x at a step in 0 ... T."""
         return self.alpha_bars[step]
+
+    def level(self, step: int) -> Level:
+        """Noise level of a step in 0 ... T."""
+        return Level(float(self.timesteps[step - 1]) if step else -1.0, self.alpha_bars[step])
 
     def log_snr(self, step: int) -> float:
         """Logarithm of signal variance over noise variance at a step in 1 ... T."""

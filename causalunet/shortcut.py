@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from causalunet.calls import clear_calls
 from causalunet.design.interventions import Intervention, check_edits
 from causalunet.design.limits import check_keys, check_plain, check_text, is_integer, read_json, shown
+from causalunet.design.samplers import DDPM, Sampler
 from causalunet.design.study import (
-    DDPM,
     StudySpec,
     check_fits,
     listed,
     listed_seeds,
-    sampler_from_json,
-    sampler_to_json,
 )
 from causalunet.errors import ModelError, SpecError
 from causalunet.identity import FINGERPRINT, differences
@@ -52,7 +50,7 @@ class Shortcut:
     name : str
     intervention : Intervention
         What is left out, such as ``AblateBlock(4, cut_relax_cut(...)) + SkipSteps(Window(17, 17))``.
-    sampler : DDPM
+    sampler : Sampler
         Whose run it shortens.
     model : str
         Registered model name.
@@ -84,7 +82,7 @@ class Shortcut:
 
     name: str
     intervention: Intervention
-    sampler: DDPM = field(default_factory=DDPM)
+    sampler: Sampler = field(default_factory=DDPM)
     model: str = "shapes"
     fingerprint: str = ""
     identity: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -93,7 +91,7 @@ class Shortcut:
     def __post_init__(self) -> None:
         for name, kind in (
             ("intervention", Intervention),
-            ("sampler", DDPM),
+            ("sampler", Sampler),
             ("identity", Mapping),
             ("evidence", Mapping),
         ):
@@ -214,7 +212,7 @@ class Shortcut:
             "version": _VERSION,
             "name": self.name,
             "intervention": self.intervention.to_json(),
-            "sampler": sampler_to_json(self.sampler),
+            "sampler": self.sampler.to_json(),
             "model": self.model,
             "fingerprint": self.fingerprint,
             **identity,
@@ -242,7 +240,7 @@ class Shortcut:
             raise SpecError(f"The shortcut cannot be read: it lacks {', '.join(lacking)}.")
         readers: dict[str, Callable[[Any], Any]] = {
             "intervention": Intervention.from_json,
-            "sampler": sampler_from_json,
+            "sampler": Sampler.from_json,
         }
         return cls(**{name: readers[name](entry) if name in readers else entry for name, entry in parts.items()})
 
@@ -357,7 +355,7 @@ def time_interventions(
     seeds: Iterable[int] | None = None,
     *,
     model: str | DiffusionModel = "shapes",
-    sampler: DDPM | None = None,
+    sampler: Sampler | None = None,
     repeats: int = 5,
     traced: bool = False,
     memory: int = _MEMORY,
@@ -371,7 +369,7 @@ def time_interventions(
     prompts, seeds
         The batch, as for `Shortcut.apply`.
     model : str or DiffusionModel
-    sampler : DDPM, optional
+    sampler : Sampler, optional
         By default 100 steps at guidance 3.
     repeats, traced, memory
         As for `time_shortcut`.

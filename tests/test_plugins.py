@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler
 
 import causalunet as cu
 from causalunet import registry
@@ -18,10 +20,13 @@ from causalunet.cli.exits import Exit
 from causalunet.design import Fill, Intervention
 from causalunet.design.fills import FILLS
 from causalunet.design.interventions import KINDS
+from causalunet.design.samplers import SAMPLERS, Sampler
 from causalunet.errors import PluginError, SpecError
 from causalunet.models import load_model, model_names
 from causalunet.models.base import MODELS
 from causalunet.models.text_to_image import TextToImage
+from causalunet.noise import step_noise
+from causalunet.schedule import Schedule
 
 PLUGINS = Path(__file__).parent / "plugins"
 FLIP = {"name": "guests.flip", "configuration": {}}
@@ -33,7 +38,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if pip had installed the package, and nothing had imported it."""
     monkeypatch.syspath_prepend(PLUGINS)
     registry._announced.cache_clear()
-    with FILLS.scoped(), KINDS.scoped(), MODELS.scoped():
+    with FILLS.scoped(), KINDS.scoped(), MODELS.scoped(), SAMPLERS.scoped():
         yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "guests"]:
         del sys.modules[name]
@@ -86,6 +91,60 @@ def test_a_study_of_a_guest_runs_and_is_opened_by_a_process_that_has_not_importe
         assert ran.returncode == status, ran.stdout + ran.stderr
     assert "guests.flip" in ran.stdout, "without the package they are named"
     np.testing.assert_array_equal(cu.open_results(tmp_path / "s.zarr").outcomes.status, 1)
+
+
+def two_m(model: TextToImage, *, absent: tuple[int, ...]) -> Any:
+    """One image by DPM-Solver++(2M), unguided, with diffusers' scheduler on the steps that are called."""
+    schedule = Schedule.spaced(model.alpha_bar, 8)
+    called = [step for step in range(8, 0, -1) if step not in absent]
+    scheduler = DPMSolverMultistepScheduler(
+        1000,
+        beta_schedule="squaredcos_cap_v2",
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        lower_order_final=False,
+        final_sigmas_type="zero",
+    )
+    scheduler.set_timesteps(timesteps=[schedule.timestep(step) for step in called])
+    shares = torch.tensor([schedule.alpha_bar(step) for step in (*called, 0)], dtype=torch.float64)
+    scheduler.sigmas = ((1 - shares) / shares).sqrt()
+    x = torch.from_numpy(step_noise((0,), 0, model.image_shape)).double()
+    context = model.encode(["a red circle"])
+    for timestep in scheduler.timesteps:
+        with torch.no_grad():
+            eps = model.unet(x.float(), timestep[None].float(), *context).double()[:, :3]
+        share = schedule.alpha_bar(8 - schedule.timesteps[::-1].index(int(timestep)))
+        x0 = ((x - (1 - share) ** 0.5 * eps) / share**0.5).clamp(-1, 1)
+        x = scheduler.step((x - share**0.5 * x0) / (1 - share) ** 0.5, timestep, x).prev_sample
+    return (x[0].clamp(-1, 1) + 1) / 2
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_sampler_that_looks_back_is_one_file(tiny_model: TextToImage, tmp_path: Path) -> None:
+    """Its history is forked with the state, and made again from stored baselines where a study grows."""
+    sampler = Sampler.from_json({"name": "guests.dpmpp_2m", "configuration": {"steps": 8, "guidance_scale": 1.0}})
+    assert type(sampler).__module__ == "guests.multistep"
+
+    def run(path: Path, *windows: cu.Window) -> Any:
+        interventions = [cu.SkipSteps(window) for window in windows]
+        study = cu.Study(name="s", prompts=["a red circle"], sampler=sampler, interventions=interventions)
+        return study.run(path, model=tiny_model, progress=False)
+
+    early, late = cu.Window(6, 2), cu.Window(3, 1)
+    whole = run(tmp_path / "whole.zarr", early, late)
+    for row, absent in enumerate([(6, 5), (3,)]):
+        expected = two_m(tiny_model, absent=absent)
+        np.testing.assert_allclose(whole.outcomes.image[row, 0], expected, rtol=0, atol=1e-5)
+    run(tmp_path / "grown.zarr", early)
+    grown = run(tmp_path / "grown.zarr", early, late)
+    late_images = [found.outcomes.image.sel(start=3, kind="skip_steps") for found in (grown, whole)]
+    np.testing.assert_allclose(*late_images, rtol=0, atol=1e-5)
+    assert grown.verify(quiet=True, deep=True).exit_code == 0
+    with SAMPLERS.scoped(**{"guests.dpmpp_2m": None}):
+        sys.modules["guests.multistep"] = None  # type: ignore[assignment]
+        found = cu.open_results(tmp_path / "grown.zarr").verify(quiet=True)
+        assert found.exit_code == 4
+        assert "the sampler 'guests.dpmpp_2m'" in found.verdict
 
 
 @pytest.mark.parametrize(

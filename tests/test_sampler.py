@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import causalunet as cu
+from causalunet.design.samplers import DDIM, DDPM, Estimate, State
 from causalunet.models.text_to_image import TextToImage
 from causalunet.noise import initial_noise, step_noise
-from causalunet.sampler import estimate_x0, guide, posterior_step
-from causalunet.schedule import Schedule, cosine_alpha_bar
+from causalunet.sampler import estimate_x0, guide
+from causalunet.schedule import Level, Schedule, cosine_alpha_bar
 
 SHAPE = (3, 8, 8)
 SEEDS = (0, 5)
@@ -59,9 +60,9 @@ def walk(schedule: Schedule, called: Sequence[int], dtype: torch.dtype, *, clip:
     for step, target, noise in zip(called, [*called[1:], 0], noises, strict=True):
         timesteps = torch.full((2 * len(x),), float(schedule.timestep(step)))
         eps, fraction = guide(network(torch.cat([x, x]), timesteps), SCALE)
-        a, b = schedule.alpha_bar(step), schedule.alpha_bar(target)
-        x0 = estimate_x0(x, eps, a, clip=clip)
-        x = posterior_step(x, x0, fraction, noise, alpha_bar=a, alpha_bar_next=b)
+        at, to = schedule.level(step), schedule.level(target)
+        x0 = estimate_x0(x, eps, at.alpha_bar, clip=clip)
+        x = DDPM().step(State(x), Estimate(x0, eps, fraction), at, to, noise).x
         passed += [x, x0]
     return passed
 
@@ -183,7 +184,10 @@ def test_studies_are_the_loop_of_diffusers_on_fewer_timesteps(
 @given(alpha_bar=ALPHA_BARS, seed=st.integers(0, 2**31))
 def test_the_image_is_the_estimate(alpha_bar: float, seed: int) -> None:
     x, x0, fraction, noise = torch.randn(4, 2, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
-    assert torch.equal(posterior_step(x, x0, fraction, noise, alpha_bar=alpha_bar, alpha_bar_next=1.0), x0)
+    eps = (x - math.sqrt(alpha_bar) * x0) / math.sqrt(1 - alpha_bar)
+    for sampler in (DDPM(), DDIM(), DDIM(eta=0.5)):
+        step = sampler.step(State(x), Estimate(x0, eps, fraction), Level(0.0, alpha_bar), Level(-1.0, 1.0), noise)
+        assert torch.equal(step.x, x0)
 
 
 @given(alpha_bar=ALPHA_BARS, seed=st.integers(0, 2**31))
@@ -199,7 +203,8 @@ def coefficients(a: float, b: float, fraction: float) -> tuple[float, float, flo
     one, zero, share = (torch.full((1, 1, 1, 1), value, dtype=torch.float64) for value in (1.0, 0.0, fraction))
     inputs = [(one, zero, zero), (zero, one, zero), (zero, zero, one)]
     x, x0, noise = (
-        posterior_step(x, x0, share, noise, alpha_bar=a, alpha_bar_next=b).item() for x, x0, noise in inputs
+        DDPM().step(State(x), Estimate(x0, x0, share), Level(1.0, a), Level(0.0, b), noise).x.item()
+        for x, x0, noise in inputs
     )
     return x, x0, noise
 

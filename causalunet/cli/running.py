@@ -61,9 +61,10 @@ def resume(options: argparse.Namespace) -> Exit:
     where = results.source.location
     if not results.source.commit:
         raise StoreError(f"{where} is an export, which is never written to. Resume the store that it was made of.")
-    check_imported(results.attrs.get("study", {}).get("interventions", ()), where)
+    stored = results.attrs.get("study", {})
+    check_imported(stored.get("interventions", ()), where, stored.get("sampler"))
     try:
-        study = Study.from_stored(results.attrs.get("study", {}))
+        study = Study.from_stored(stored)
     except CausalUNetError as error:
         raise DamageError(f"{where} holds no study that can be read back: {one_line(error)}") from error
     model = _load_stored(study, results, options)

@@ -4,11 +4,13 @@ from causalunet.design.anatomy import Anatomy, Component, Edge
 from causalunet.design.fills import Fill, Identity, Jump, Scale, Zero
 from causalunet.design.interventions import AblateBlock, AblateSkip, Composition, Edit, Intervention, Null, SkipSteps
 from causalunet.design.record import Record
-from causalunet.design.study import DDPM, Sample, StudySpec
+from causalunet.design.samplers import DDIM, DDPM, Sampler
+from causalunet.design.study import Sample, StudySpec
 from causalunet.design.sweeps import sweep
 from causalunet.design.windows import Window, Windows, cut_relax_cut
 
 __all__ = [
+    "DDIM",
     "DDPM",
     "AblateBlock",
     "AblateSkip",
@@ -24,6 +26,7 @@ __all__ = [
     "Null",
     "Record",
     "Sample",
+    "Sampler",
     "Scale",
     "SkipSteps",
     "StudySpec",

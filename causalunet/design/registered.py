@@ -1,4 +1,4 @@
-"""Which kinds of intervention and which fills a written study takes for granted."""
+"""Which kinds of intervention, fills and samplers a written study takes for granted."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 from causalunet.design.fills import FILLS
 from causalunet.design.interventions import KINDS
 from causalunet.design.limits import MOST_DEPTH, shown
+from causalunet.design.samplers import SAMPLERS
 from causalunet.errors import PluginError
 from causalunet.registry import Registry, is_own
 
-__all__ = ["plugins", "unregistered"]
+__all__ = ["plugins", "unknown_sampler", "unregistered"]
 
 
 def unregistered(value: Any) -> Iterator[str]:
@@ -32,6 +33,14 @@ def unregistered(value: Any) -> Iterator[str]:
             yield what
 
 
+def unknown_sampler(value: Any) -> list[str]:
+    """Name the sampler of a study's JSON if no class of this process has that name."""
+    name = value.get("name") if isinstance(value, dict) else None
+    if not isinstance(name, str):
+        return []
+    return [told for told, cls in [_found("sampler", name, SAMPLERS)] if cls is None]
+
+
 def plugins(value: Any) -> Iterator[str]:
     """Names in an intervention's JSON that are not the package's own, whether their class is known or not."""
     for what, cls in _named(value):
@@ -49,11 +58,15 @@ def _named(value: Any, depth: int = 0) -> Iterator[tuple[str, type | None]]:
     names: tuple[tuple[str, Any, Registry[Any]], ...] = (("kind", value.get("name"), KINDS), ("fill", fill_name, FILLS))
     for what, name, registry in names:
         if isinstance(name, str):
-            told = f"the {what} {shown(name)}"
-            try:
-                yield told, registry.get(name)
-            except PluginError as error:
-                yield f"{told} ({error!s:.300})", None
+            yield _found(what, name, registry)
     parts = configuration.get("parts")
     for part in parts if isinstance(parts, list) else []:
         yield from _named(part, depth + 1)
+
+
+def _found(what: str, name: str, registry: Registry[Any]) -> tuple[str, type | None]:
+    told = f"the {what} {shown(name)}"
+    try:
+        return told, registry.get(name)
+    except PluginError as error:
+        return f"{told} ({error!s:.300})", None

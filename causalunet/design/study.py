@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from causalunet.calls import clear_calls, hold
@@ -17,31 +17,25 @@ from causalunet.design.limits import (
     LARGEST,
     MOST_INTERVENTIONS,
     MOST_SAMPLES,
-    MOST_STEPS,
     check_keys,
     check_list,
     check_text,
     integers,
-    is_integer,
-    is_number,
-    plain_number,
     several,
     shown,
 )
 from causalunet.design.record import Record, record_from_json
+from causalunet.design.samplers import DDPM, Sampler
 from causalunet.design.windows import Window, count_steps
 from causalunet.errors import PromptError, SpecError
 from causalunet.prompts import NO_PROMPT, NoPrompt
 
 __all__ = [
-    "DDPM",
     "Sample",
     "StudySpec",
     "check_fits",
     "listed",
     "listed_seeds",
-    "sampler_from_json",
-    "sampler_to_json",
 ]
 
 
@@ -53,41 +47,6 @@ def listed(prompts: Iterable[str]) -> tuple[str, ...]:
 def listed_seeds(seeds: Iterable[int] | None) -> tuple[int, ...] | None:
     """Seeds as a tuple, if any."""
     return None if seeds is None else several("The run", "seeds", seeds, str, MOST_SAMPLES)
-
-
-@clear_calls
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DDPM:
-    """Ancestral sampling with spaced steps, learned variance and classifier-free guidance.
-
-    Parameters
-    ----------
-    steps : int
-        Number of denoising steps T, spread over the training timesteps.
-    guidance_scale : float
-        Weight of the conditional over the unconditional prediction; 1 means no guidance and one row per call.
-
-    Notes
-    -----
-    Source: Nichol & Dhariwal 2021; guidance as in Nichol et al. 2022, section 2.3.
-    """
-
-    steps: int = 100
-    guidance_scale: float = 3.0
-
-    def __post_init__(self) -> None:
-        steps, scale = plain_number(self.steps), plain_number(self.guidance_scale)
-        if not is_integer(steps) or not 1 <= steps <= MOST_STEPS:
-            raise SpecError(f"DDPM got steps={shown(steps)}; it must be an integer in 1 ... {MOST_STEPS:,}.")
-        if not is_number(scale) or scale < 0:
-            raise SpecError(f"DDPM got guidance_scale={shown(scale)}; it must be a finite number of at least 0.")
-        object.__setattr__(self, "steps", steps)
-        object.__setattr__(self, "guidance_scale", float(scale) + 0.0)  # -0.0 == 0.0, so both have one spelling
-
-    @property
-    def rows_per_sample(self) -> int:
-        """Rows of a U-Net call per sample: two under guidance."""
-        return 1 if self.guidance_scale == 1.0 else 2
 
 
 @clear_calls
@@ -129,7 +88,7 @@ class StudySpec:
         second with seed 1, and so on.
     model : str
         Registered model name.
-    sampler : DDPM
+    sampler : Sampler
     record : Record
 
     Raises
@@ -143,7 +102,7 @@ class StudySpec:
     prompts: tuple[str, ...]
     seeds: tuple[int, ...] | None
     model: str
-    sampler: DDPM
+    sampler: Sampler
     record: Record
 
     def __init__(
@@ -154,7 +113,7 @@ class StudySpec:
         prompts: str | Iterable[str],
         seeds: Iterable[int] | None = None,
         model: str = "shapes",
-        sampler: DDPM = _SAMPLER,
+        sampler: Sampler = _SAMPLER,
         record: Record = _RECORD,
     ) -> None:
         hold(
@@ -169,9 +128,12 @@ class StudySpec:
         )
 
     def __post_init__(self) -> None:
-        for name, kind in (("sampler", DDPM), ("record", Record)):
+        for name, kind, such in (("sampler", Sampler, DDPM), ("record", Record, Record)):
             if not isinstance(getattr(self, name), kind):
-                raise SpecError(f"The study got {name}={shown(getattr(self, name))}; give a {kind.__name__}(...).")
+                raise SpecError(
+                    f"The study got {name}={shown(getattr(self, name))}; give a {kind.__name__.lower()}, such as "
+                    f"{such.__name__}(...)."
+                )
         for name in ("name", "model"):
             check_text("The study", name, getattr(self, name))
         object.__setattr__(self, "prompts", several("The study", "prompts", self.prompts, str, MOST_SAMPLES))
@@ -223,7 +185,7 @@ class StudySpec:
             "model": self.model,
             "prompts": [None if isinstance(prompt, NoPrompt) else prompt for prompt in self.prompts],
             "seeds": _listed(self.seeds),
-            "sampler": sampler_to_json(self.sampler),
+            "sampler": self.sampler.to_json(),
             "interventions": [intervention.to_json() for intervention in self.interventions],
             "record": {entry.name: _listed(getattr(self.record, entry.name)) for entry in fields(Record)},
         }
@@ -262,31 +224,10 @@ class StudySpec:
         readers: dict[str, Callable[[Any], Any]] = {
             "prompts": lambda prompts: [NO_PROMPT if prompt is None else prompt for prompt in prompts],
             "interventions": interventions,
-            "sampler": sampler_from_json,
+            "sampler": Sampler.from_json,
             "record": record_from_json,
         }
         return cls(**{name: readers[name](entry) if name in readers else entry for name, entry in value.items()})
-
-
-def sampler_to_json(sampler: DDPM) -> dict[str, Any]:
-    """Write a sampler as ``{"name": ..., "configuration": {...}}``."""
-    return {"name": "ddpm", "configuration": asdict(sampler)}
-
-
-def sampler_from_json(value: Any) -> DDPM:
-    """Read what `sampler_to_json` wrote.
-
-    Raises
-    ------
-    SpecError
-        The name is not known or the configuration does not fit.
-    """
-    check_keys("A sampler", value, ("name", "configuration"))
-    if value.get("name") != "ddpm":
-        raise SpecError(f"Sampler {shown(value.get('name'))} is not known; known: ddpm.")
-    configuration = value.get("configuration")
-    check_keys("The sampler cannot be read: its configuration", configuration, [entry.name for entry in fields(DDPM)])
-    return DDPM(**configuration)
 
 
 def _interventions_from_json(value: Any) -> tuple[Intervention, ...]:
@@ -306,7 +247,7 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _with_null(interventions: tuple[Intervention, ...], sampler: DDPM, record: Record) -> tuple[Intervention, ...]:
+def _with_null(interventions: tuple[Intervention, ...], sampler: Sampler, record: Record) -> tuple[Intervention, ...]:
     """Check interventions, and add a null one from the earliest step that they edit, as long as the longest of them.
 
     What runs before that step is shared with the baseline, so that nothing can differ there. Without interventions,
@@ -393,7 +334,7 @@ def _check_samples(prompts: tuple[str, ...], seeds: tuple[int, ...] | None) -> N
             )
 
 
-def _check_open_samples(prompts: tuple[str, ...], sampler: DDPM) -> None:
+def _check_open_samples(prompts: tuple[str, ...], sampler: Sampler) -> None:
     """Refuse guidance of samples that have no condition to be guided to."""
     if sampler.guidance_scale != 1.0 and any(isinstance(prompt, NoPrompt) for prompt in prompts):
         raise SpecError(
@@ -403,7 +344,7 @@ def _check_open_samples(prompts: tuple[str, ...], sampler: DDPM) -> None:
         )
 
 
-def check_fits(item: Intervention, sampler: DDPM) -> int:
+def check_fits(item: Intervention, sampler: Sampler) -> int:
     """Check that every edit can fire in a run, and the coordinates of a user's kind; count the steps edited.
 
     Raises
@@ -418,7 +359,7 @@ def check_fits(item: Intervention, sampler: DDPM) -> int:
     return count_steps({edit.window for edit in edits})
 
 
-def _check_edit(label: str, edit: Edit, sampler: DDPM) -> None:
+def _check_edit(label: str, edit: Edit, sampler: Sampler) -> None:
     steps = sampler.steps
     edit.window.check(steps)
     if edit.component == "unet" and edit.window.start == steps:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.interventions import Intervention, Null
-from causalunet.design.study import DDPM, StudySpec, listed, listed_seeds
+from causalunet.design.samplers import DDPM, Sampler
+from causalunet.design.study import StudySpec, listed, listed_seeds
 from causalunet.design.windows import Window
 from causalunet.execute.batches import micro_batch_size
 from causalunet.execute.images import KeptImages
@@ -32,7 +33,7 @@ def generate(
     seeds: Iterable[int] | None = None,
     *,
     model: str | DiffusionModel = "shapes",
-    sampler: DDPM | None = None,
+    sampler: Sampler | None = None,
     intervention: Intervention | None = None,
     traced: bool = True,
     memory: int = 1 << 30,
@@ -47,7 +48,7 @@ def generate(
     seeds : iterable of int, optional
         Paired with prompts as in `causalunet.Study`.
     model : str or DiffusionModel
-    sampler : DDPM, optional
+    sampler : Sampler, optional
         By default 100 steps at guidance 3.
     intervention : Intervention, optional
         By default none.

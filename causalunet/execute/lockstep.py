@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from causalunet.design.samplers import Estimate, Moment, State
 from causalunet.errors import FiringError
 from causalunet.execute.batches import MicroBatch, out_of_memory
 from causalunet.execute.visits import CallResult, UNetCaller
@@ -17,7 +18,7 @@ from causalunet.models.base import DiffusionModel
 from causalunet.models.checking import device_of, encoded
 from causalunet.noise import initial_noise, step_noise
 from causalunet.plan import Action, Call, Plan
-from causalunet.sampler import Prediction, estimate_x0, guide, posterior_step
+from causalunet.sampler import Prediction, estimate_x0, guide
 
 __all__ = ["Block", "Observer", "check_fired", "run_block"]
 
@@ -90,9 +91,9 @@ class _Walk:
     context: _Context
     fired: Counter[tuple[str, int]] = field(default_factory=Counter)
 
-    def predictions(self, step: int, action: Action, calls: Sequence[Call], states: dict[int, Tensor]) -> Prediction:
+    def predictions(self, step: int, action: Action, calls: Sequence[Call], states: dict[int, State]) -> Prediction:
         """U-Net predictions for all samples of all calls of one action, (call * sample, channel, y, x)."""
-        x = torch.cat([states[call.state] for call in calls])
+        x = torch.cat([states[call.state].x for call in calls])
         samples = torch.arange(len(self.block.seeds), device=x.device).repeat(len(calls))
         parts: list[Prediction] = []
         start = 0
@@ -144,7 +145,7 @@ def run_block(
     *,
     micro_batch: int | MicroBatch,
     observer: Observer,
-    states: Mapping[int, Tensor] | None = None,
+    states: Mapping[int, State] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Counter[tuple[str, int]]:
     """Carry all runs of a block of samples from noise to image.
@@ -160,8 +161,7 @@ def run_block(
         Samples per U-Net call; guidance doubles the rows. Halved when memory runs out.
     observer : Observer
     states : mapping, optional
-        Number to state, (sample, channel, y, x), of the states that the plan starts from; by default the initial noise
-        as state 0.
+        Number to `State` of those that the plan starts from; by default the initial noise as state 0.
     advance : callable, optional
         Told the number of samples after every U-Net call.
 
@@ -176,8 +176,9 @@ def run_block(
         context = _Context(_encode_once(model, block.prompts), encoded(model, [""]) if guided else ())
         size = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch(micro_batch)
         walk = _Walk(model, unet, plan, block, size, observer, advance, context)
-        given = states if states is not None else {0: torch.from_numpy(initial_noise(block.seeds, plan.image_shape))}
-        alive = {number: state.to(device) for number, state in given.items()}
+        if states is None:
+            states = {0: State(torch.from_numpy(initial_noise(block.seeds, plan.image_shape)))}
+        alive = {number: _on(device, state) for number, state in states.items()}
         for step, groups in plan.by_step.items():
             _step(walk, step, groups, alive)
             last_use = {call.state for calls in groups.values() for call in calls}
@@ -213,30 +214,34 @@ def check_fired(plan: Plan, fired: Counter[tuple[str, int]], samples: int) -> No
         )
 
 
-def _step(walk: _Walk, step: int, groups: dict[Action, list[Call]], states: dict[int, Tensor]) -> None:
+def _step(walk: _Walk, step: int, groups: dict[Action, list[Call]], states: dict[int, State]) -> None:
     """One step of every run that has a call there; drawn states are added to ``states``."""
-    plan, n = walk.plan, len(walk.block.seeds)
-    noise = None
+    plan, n, sampler = walk.plan, len(walk.block.seeds), walk.plan.spec.sampler
+    at, noise = plan.schedule.level(step), None
     for action, calls in groups.items():
         eps, fraction = walk.predictions(step, action, calls, states)
-        alpha_bar = plan.schedule.alpha_bar(step)
         for index, call in enumerate(calls):
             rows = slice(index * n, (index + 1) * n)
-            x = states[call.state]
-            x0 = estimate_x0(x, eps[rows], alpha_bar, clip=walk.model.clip)
-            walk.observer.predicted(call, x, x0, eps[rows])
+            state = states[call.state]
+            x0 = estimate_x0(state.x, eps[rows], at.alpha_bar, clip=walk.model.clip)
+            walk.observer.predicted(call, state.x, x0, eps[rows])
             if not call.forks:
                 continue
-            if noise is None:
-                noise = torch.from_numpy(step_noise(walk.block.seeds, step, plan.image_shape)).to(x.device)
+            if noise is None and sampler.draws:
+                noise = torch.from_numpy(step_noise(walk.block.seeds, step, plan.image_shape)).to(x0.device)
             for fork in call.forks:
-                going = plan.schedule.alpha_bar(fork.target)
-                drawn = posterior_step(x, x0, fraction[rows], noise, alpha_bar=alpha_bar, alpha_bar_next=going)
+                estimate = Estimate(x0, eps[rows], fraction[rows])
+                going = sampler.step(state, estimate, at, plan.schedule.level(fork.target), noise)
                 if fork.target:
-                    states[fork.state] = drawn
+                    states[fork.state] = going
                     continue
                 for run in fork.runs:
-                    walk.observer.finished(run, drawn)
+                    walk.observer.finished(run, going.x)
+
+
+def _on(device: torch.device, state: State) -> State:
+    past = (Moment(level, *(part.to(device) for part in parts)) for level, *parts in state.past)
+    return State(state.x.to(device), tuple(past))
 
 
 def _encode_once(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor, ...]:

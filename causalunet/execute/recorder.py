@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from causalunet.design.samplers import Moment, State
 from causalunet.errors import FiringError, ModelError
 from causalunet.execute.lockstep import Block
 from causalunet.execute.outcomes import baseline_values, outcome_values
@@ -77,12 +78,19 @@ class Recorder:
         self._images: dict[int, NDArray[np.float32]] = {}
         self.failed: dict[tuple[int, int], str] = {}
 
-    def states(self) -> dict[int, Tensor] | None:
+    def states(self) -> dict[int, State] | None:
         """States that the part starts from, by their number in its plan."""
         if not self._part.forked:
             return None
-        numbers = {call.state for call in self._plan.calls if call.state < 0}
-        return {number: torch.from_numpy(self.baseline["x_t"][:, self._position(-number)]) for number in numbers}
+        return {call.state: self._stored_state(-call.state) for call in self._plan.calls if call.state < 0}
+
+    def _stored_state(self, step: int) -> State:
+        """The baseline's, with as much of its past as the sampler looks back on."""
+        schedule, history = self._plan.schedule, self._plan.spec.sampler.history
+        x, x0, eps = (torch.from_numpy(self.baseline[name]) for name in ("x_t", "x0_hat", "eps"))
+        passed = range(step + 1, min(step + history, schedule.steps) + 1)
+        past = (Moment(schedule.level(at), *(part[:, self._position(at)] for part in (x, x0, eps))) for at in passed)
+        return State(x[:, self._position(step)], tuple(past))
 
     def wants(self, call: Call) -> tuple[str, ...]:
         """Components that are recorded of the baseline's calls, and of the other runs."""

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from causalunet.design.interventions import Composition, Intervention, Null
 from causalunet.design.limits import is_integer, plain_number
-from causalunet.design.study import DDPM, StudySpec
+from causalunet.design.samplers import Sampler
+from causalunet.design.study import StudySpec
 from causalunet.design.windows import Window
 from causalunet.errors import SpecError
 from causalunet.execute.generate import generate
@@ -34,7 +35,7 @@ _COUNTED = 2  # samples per call while kernels are counted; the count does not d
 def time_arms(
     arms: Mapping[str, Intervention | None],
     model: DiffusionModel,
-    sampler: DDPM,
+    sampler: Sampler,
     prompts: tuple[str, ...],
     seeds: tuple[int, ...] | None,
     *,
@@ -174,7 +175,7 @@ class _Kernels(TorchDispatchMode):
 def _plan(
     arm: Intervention | None,
     model: DiffusionModel,
-    sampler: DDPM,
+    sampler: Sampler,
     prompts: tuple[str, ...],
     seeds: tuple[int, ...] | None,
 ) -> Plan:

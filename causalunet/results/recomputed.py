@@ -15,6 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet import metrics
+from causalunet.design.limits import shown
+from causalunet.design.registered import unknown_sampler
+from causalunet.design.samplers import Sampler
+from causalunet.errors import SpecError
+from causalunet.registry import is_own
 from causalunet.results.coverage import Coverage
 from causalunet.results.export import regions
 from causalunet.results.findings import Finding
@@ -48,14 +53,36 @@ def recomputed(reader: Reader, coverage: Coverage, kinds: Sequence[str], *, deep
     cells = _drawn(coverage.cells, coverage.cells, None if deep else _CELLS, draw)
     preferred = coverage.baselines & cells.any(axis=0) if cells.any() else coverage.baselines
     samples = _drawn(coverage.baselines, preferred, None if deep else _BASELINES, draw)
-    found = trajectories(reader, samples)
+    found, unknown = _trajectories(reader, samples)
     check = _Cells(reader, coverage, kinds, found)
     check.look_at(cells)
     unchecked = () if _known_ssim(reader.stored) else ("SSIM, of another definition than this version's",)
     baselines = tuple(problem for one in found.values() for problem in one.problems)
-    yield Finding("baselines", _looked_at(samples, coverage.baselines, "from their seeds"), baselines)
+    yield Finding(
+        "baselines", _looked_at(samples, coverage.baselines, "from their seeds"), baselines, unchecked=unknown
+    )
     looked_at = _looked_at(cells, coverage.cells, "from their images")
     yield Finding("outcomes", looked_at, tuple(check.problems), unchecked=unchecked)
+
+
+def _trajectories(reader: Reader, samples: NDArray[np.bool_]) -> tuple[dict[int, Trajectory], tuple[str, ...]]:
+    """Follow baselines by the study's sampler, as far as it is known; also what is not known of it."""
+    written = reader.stored.attributes.get("study", {}).get("sampler")
+    if unknown := tuple(unknown_sampler(written)):
+        return trajectories(reader, samples, None), unknown
+    try:
+        sampler = Sampler.from_json(written)
+    except SpecError:  # which the check of the study tells
+        return trajectories(reader, samples, None), ()
+    if is_own(type(sampler)):
+        return trajectories(reader, samples, sampler), ()
+    try:
+        found, told = trajectories(reader, samples, sampler), "states that do not follow"
+    except Exception as error:  # whatever a class of somebody else's raises
+        found, told = {}, f"{type(error).__name__}: {error!s:.200}"
+    if found and not any(one.problems for one in found.values()):
+        return found, ()
+    return trajectories(reader, samples, None), (f"the sampler {shown(sampler.name)} as it is defined here ({told})",)
 
 
 def _drawn(

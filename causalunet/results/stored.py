@@ -19,7 +19,7 @@ from zarr.storage import StorePath
 
 from causalunet.design.interventions import Intervention
 from causalunet.design.limits import COMPONENT_NAME, MOST_BLOCKS, MOST_DEPTH, MOST_PARTS, is_integer, is_number, shown
-from causalunet.design.registered import plugins, unregistered
+from causalunet.design.registered import plugins, unknown_sampler, unregistered
 from causalunet.design.study import Sample
 from causalunet.errors import CausalUNetError, DamageError, PluginError, StoreError
 from causalunet.plan import GROUP
@@ -384,15 +384,16 @@ def stored_grid(stored: Stored, where: object) -> Grid:
     return Grid(interventions, samples, tuple(summary), tuple(components), places)
 
 
-def check_imported(documents: Iterable[Any], where: object) -> None:
-    """Check that every kind of intervention and every fill has a class in this process.
+def check_imported(documents: Iterable[Any], where: object, sampler: Any = None) -> None:
+    """Check that every kind of intervention, every fill and the sampler, if one is given, have a class in this process.
 
     Raises
     ------
     PluginError
         One has not.
     """
-    if names := sorted({name for document in documents for name in unregistered(document)}):
+    names = sorted({name for document in documents for name in unregistered(document)}) + unknown_sampler(sampler)
+    if names:
         raise PluginError(
             f"{where} was made with {', '.join(names[:5])}, which this process does not know: import the modules that "
             "define them first. The store itself is read without them."

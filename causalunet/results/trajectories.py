@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalunet.design.samplers import Estimate, Moment, Sampler, State
 from causalunet.noise import initial_noise, step_noise
 from causalunet.results.export import regions
 from causalunet.results.identity import IDENTITY
 from causalunet.results.stored import Reader
+from causalunet.schedule import Level
 
 __all__ = ["Trajectory", "trajectories"]
 
@@ -51,18 +53,20 @@ class Trajectory:
             self.problems.append(f"sample {self.sample}: {what}")
 
 
-def trajectories(reader: Reader, chosen: NDArray[np.bool_]) -> dict[int, Trajectory]:
+def trajectories(reader: Reader, chosen: NDArray[np.bool_], sampler: Sampler | None) -> dict[int, Trajectory]:
     """Look at stored baselines, a chunk at a time.
 
     The first state must be the noise of the seed. Every estimate of x_0 must follow from state and prediction, clipped
-    or not (as the store says, if it does); every next state from state, estimate and the seed's noise of the step,
-    whose share the network chose and which is positive; and, if it does for any sample, every image from its last
-    estimate.
+    or not (as the store says, if it does); every next state from state and estimate by the sampler, and from the seed's
+    noise of the step, if it draws any, whose share is positive; and, if it does for any sample, every image from its
+    last estimate.
 
     Parameters
     ----------
     reader : Reader
     chosen : ndarray of bool, (sample,)
+    sampler : Sampler, optional
+        Of the study; None where it is not known, and how states follow one another is not looked at.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def trajectories(reader: Reader, chosen: NDArray[np.bool_]) -> dict[int, Traject
     for (samples,) in regions(chosen.shape, chunks[:1]):
         some = [found[sample] for sample in range(samples.start, samples.stop) if sample in found]
         if some:
-            _follow(reader, some, samples, chunks[1], shares)
+            _follow(reader, some, samples, chunks[1], shares, sampler)
     if any(one.is_image for one in found.values()):
         for one in found.values():
             if not one.is_image:
@@ -100,11 +104,15 @@ def _known_ways(reader: Reader) -> set[bool]:
     return {clip} if isinstance(clip, bool) else {True, False}
 
 
-def _follow(reader: Reader, some: list[Trajectory], samples: slice, chunk: int, shares: list[float]) -> None:
+def _follow(
+    reader: Reader, some: list[Trajectory], samples: slice, chunk: int, shares: list[float], sampler: Sampler | None
+) -> None:
     places = [one.sample - samples.start for one in some]
     shape = reader.stored.arrays["baseline/x_t"].shape[2:]
     expected: NDArray[np.floating] = initial_noise([one.seed for one in some], shape)
-    noise: NDArray[np.float32] | None = None
+    past: tuple[Moment, ...] = ()
+    timesteps = [*reader.read("baseline/timestep").tolist(), -1]
+    noise: NDArray[np.floating] | None = None
     slack = np.full(len(some), _ROUNDING * np.abs(expected).max())
     steps = len(shares) - 1
     for (window,) in regions((steps,), (chunk,)):
@@ -112,10 +120,16 @@ def _follow(reader: Reader, some: list[Trajectory], samples: slice, chunk: int, 
         for position in range(window.start, window.stop):
             x, x0, eps = (read[name][:, position - window.start].astype(np.float64) for name in _NAMES)
             step = steps - position
-            _check_state(some, step, steps, x - expected, noise, slack)
+            if sampler is not None or step == steps:
+                _check_state(some, step, steps, x - expected, noise, slack)
             _check_estimate(some, step, x, x0, eps, shares[position])
-            expected, slack = _next_mean(x, x0, shares[position], shares[position + 1])
-            noise = step_noise([one.seed for one in some], step, shape)
+            if sampler is None:
+                continue
+            at, to = (Level(timesteps[place], shares[place]) for place in (position, position + 1))
+            expected = sampler.mean(State(x, past), Estimate(x0, eps, None), at, to)
+            past = (Moment(at, x, x0, eps), *past)[: sampler.history]
+            slack = _ROUNDING * (1 + _largest(expected) + _largest(x) + _largest(x0))
+            noise = step_noise([one.seed for one in some], step, shape) if sampler.draws else np.zeros(())
     _check_image(reader, some, samples, places, x0)
 
 
@@ -124,11 +138,11 @@ def _check_state(
     step: int,
     steps: int,
     rest: NDArray[np.float64],
-    noise: NDArray[np.float32] | None,
+    noise: NDArray[np.floating] | None,
     slack: NDArray[np.float64],
 ) -> None:
-    """The first state is the noise of the seed; a later one is the mean and a positive share of the seed's noise."""
-    off = np.abs(rest) if noise is None else -rest * np.sign(noise)
+    """The first state is the noise of the seed; a later one is the mean and a positive share of its noise, if any."""
+    off = np.abs(rest) if noise is None or not noise.ndim else -rest * np.sign(noise)
     for one, wrong in zip(some, off.reshape(len(some), -1).max(axis=1) > slack, strict=True):
         if wrong and noise is None:
             one.tell(f"x_t at step {steps} is not the noise of its seed, {one.seed}")
@@ -153,15 +167,10 @@ def _check_estimate(some: list[Trajectory], step: int, x: Any, x0: Any, eps: Any
             one.tell(f"x0_hat at step {step} does not follow from x_t and eps{how}")
 
 
-def _next_mean(
-    x: NDArray[np.float64], x0: NDArray[np.float64], share: float, going: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean of the next state, and how far rounding may carry it; equation 3 of Prasad et al. 2023."""
-    beta = 1 - share / going
-    of_x0 = beta * math.sqrt(going) / (1 - share)
-    of_x = (1 - going) * math.sqrt(1 - beta) / (1 - share)
-    largest = (np.abs(values).reshape(len(values), -1).max(axis=1) for values in (x0, x))
-    return of_x0 * x0 + of_x * x, _ROUNDING * (1 + sum(map(np.multiply, (of_x0, of_x), largest)))
+def _largest(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Of each sample."""
+    found: NDArray[np.float64] = np.abs(values).reshape(len(values), -1).max(axis=1)
+    return found
 
 
 def _check_image(reader: Reader, some: list[Trajectory], samples: slice, places: list[int], x0: Any) -> None:

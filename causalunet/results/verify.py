@@ -13,6 +13,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from causalunet.design.digests import digest_of
+from causalunet.design.registered import unknown_sampler
 from causalunet.design.study import StudySpec
 from causalunet.errors import CausalUNetError, DamageError
 from causalunet.identity import short
@@ -185,9 +186,10 @@ def _study(stored: Stored, read: ReadBack, where: object) -> Finding:
     written = stored.attributes.get("study")
     same = digest_of(written) == stored.attributes.get("digest")  # as it stands: later versions may write it otherwise
     problems = [*read.problems] if same else ["the stored study is not the one that its digest names", *read.problems]
-    if not read.problems and not read.unchecked:
+    unchecked = (*read.unchecked, *unknown_sampler(written.get("sampler") if isinstance(written, dict) else None))
+    if not read.problems and not unchecked:
         problems += _places(stored, where)
-    return Finding("study", "digest and grid", tuple(problems), unchecked=read.unchecked)
+    return Finding("study", "digest and grid", tuple(problems), unchecked=unchecked)
 
 
 def _identity(reader: Reader) -> Finding:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from causalunet.design.study import DDPM
+from causalunet.design.samplers import Sampler
 from causalunet.execute import generate
 from causalunet.models.text_to_image import TextToImage
 from causalunet.results.schema import COMPLETE
@@ -74,7 +74,7 @@ def evaluate_shapes(
     n: int = 200,
     seed: int = 0,
     only_held_out: bool = False,
-    sampler: DDPM | None = None,
+    sampler: Sampler | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Generate images of random prompts and read them.
@@ -89,7 +89,7 @@ def evaluate_shapes(
         Of the draw of prompts; the noise of prompt i has seed i.
     only_held_out : bool
         Only prompts that training never saw.
-    sampler : DDPM, optional
+    sampler : Sampler, optional
         By default 100 steps at guidance 3.
     advance : callable, optional
         Told the number of samples after every U-Net call.

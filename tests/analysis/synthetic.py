@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from causalunet import metrics
 from causalunet.design.anatomy import Anatomy, Component, u_edges
 from causalunet.design.interventions import Intervention
-from causalunet.design.study import DDPM, StudySpec
+from causalunet.design.samplers import DDPM
+from causalunet.design.study import StudySpec
 from causalunet.plan import make_plan
 from causalunet.results import open_results
 from causalunet.results.layout import Layout

@@ -340,7 +340,7 @@ def changed(**values: Any) -> dict[str, Any]:
         (None, "A study has the fields interventions, model, name, prompts, record, sampler, seeds"),
         (changed(prompt=3), "A study has the fields"),
         ({"name": "study"}, "cannot be read"),
-        (changed(sampler={"name": "ddim", "configuration": {}}), "Sampler 'ddim' is not known; known: ddpm"),
+        (changed(sampler={"name": "heun", "configuration": {}}), "Sampler 'heun' is not known; known: ddim, ddpm"),
         (changed(sampler={"name": "ddpm", "configuration": {"eta": 1}}), "cannot be read.*eta"),
         (changed(record={"step": 1}), "cannot be read.*step"),
         (changed(interventions=[{"name": "none"}]), "known kinds"),

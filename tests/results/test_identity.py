@@ -58,15 +58,12 @@ def test_what_changes_images_is_refused_by_name(kind: str, part: str, tiny_model
         assert grown.verify(quiet=True), grown.verify()
 
 
-def test_the_sampler_is_known_by_its_name(
-    tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sampler_is_known_by_its_name(tiny_model: TextToImage, tmp_path: Path) -> None:
     study = tiny_pair("clip", tiny_model).study
     study.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
-    written = {"name": "other", "configuration": {"steps": 3, "guidance_scale": 2.0, "eta": 0.5}}
-    monkeypatch.setattr("causalunet.identity.sampler_to_json", lambda sampler: written)
-    with pytest.raises(StoreError, match=r'another study: sampler\.name is "ddpm" there and "other" here\. Run into'):
-        study.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
+    other = replace(study, sampler=cu.DDIM(steps=study.sampler.steps, guidance_scale=study.sampler.guidance_scale))
+    with pytest.raises(StoreError, match=r'another study: sampler\.name is "ddpm" there and "ddim" here\. Run into'):
+        other.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
 
 
 def test_replacing_a_store_replaces_its_identity(tiny_model: TextToImage, tmp_path: Path) -> None:

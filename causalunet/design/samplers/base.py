@@ -1,0 +1,192 @@
+"""What every sampler is: a value that says how a state goes from one noise level to a lower one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple
+
+from causalunet.calls import clear_calls
+from causalunet.design.limits import MOST_STEPS, check_keys, is_integer, is_number, plain_number, shown
+from causalunet.errors import SpecError
+from causalunet.registry import Registry
+from causalunet.schedule import Level
+
+__all__ = ["SAMPLERS", "Estimate", "Moment", "Sampler", "State"]
+
+SAMPLERS: Registry[type[Sampler]] = Registry("sampler", "causalunet.samplers")
+
+
+class Estimate(NamedTuple):
+    """What a U-Net call says about x_t, guided.
+
+    Attributes
+    ----------
+    x0 : Tensor, (sample, channel, y, x)
+        Estimate of the image, clipped where the model's are.
+    eps : Tensor, (sample, channel, y, x)
+        Noise, as predicted: it does not know of clipping.
+    fraction : Tensor, (sample, channel, y, x)
+        Place of the log variance between its bounds, -1 ... 1, from models that predict one.
+    """
+
+    x0: Any
+    eps: Any
+    fraction: Any
+
+
+class Moment(NamedTuple):
+    """A step that a run has passed.
+
+    Attributes
+    ----------
+    level : Level
+    x, x0, eps : Tensor, (sample, channel, y, x)
+        State that went in, and what was estimated of it.
+    """
+
+    level: Level
+    x: Any
+    x0: Any
+    eps: Any
+
+
+class State(NamedTuple):
+    """Where a run stands between two steps. It is forked by being shared: nothing in it is ever written into.
+
+    Attributes
+    ----------
+    x : Tensor, (sample, channel, y, x)
+    past : tuple of Moment
+        The newest first; as many as the sampler asks for, fewer near the first step.
+    """
+
+    x: Any
+    past: tuple[Moment, ...] = ()
+
+
+@clear_calls
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """Base of every sampler. A subclass names itself, says `mean` and, if it draws noise, `spread`.
+
+    Their arithmetic is that of tensors with Python's operators and ``math``, so that NumPy's arrays do as well: results
+    are verified without torch.
+
+    Parameters
+    ----------
+    steps : int
+        Number of denoising steps T, spread over the training timesteps.
+    guidance_scale : float
+        Weight of the conditional over the unconditional prediction; 1 means no guidance and one row per call.
+
+    Attributes
+    ----------
+    name : str
+        Its name in JSON and in stored results.
+    history : int
+        How many earlier steps of a run it looks back on.
+    """
+
+    name: ClassVar[str] = ""
+    history: ClassVar[int] = 0
+
+    steps: int = 100
+    guidance_scale: float = 3.0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super(Sampler, cls).__init_subclass__(**kwargs)
+        if cls.name != Sampler.name:
+            SAMPLERS.register(cls.name, cls)
+
+    def __post_init__(self) -> None:
+        SAMPLERS.check_named(self, "name", self.name)
+        for entry in fields(self):
+            object.__setattr__(self, entry.name, plain_number(getattr(self, entry.name)))
+        kind, steps, scale = type(self).__name__, self.steps, self.guidance_scale
+        if not is_integer(steps) or not 1 <= steps <= MOST_STEPS:
+            raise SpecError(f"{kind} got steps={shown(steps)}; it must be an integer in 1 ... {MOST_STEPS:,}.")
+        if not is_number(scale) or scale < 0:
+            raise SpecError(f"{kind} got guidance_scale={shown(scale)}; it must be a finite number of at least 0.")
+        object.__setattr__(self, "guidance_scale", float(scale) + 0.0)  # -0.0 == 0.0, so both have one spelling
+
+    @property
+    def rows_per_sample(self) -> int:
+        """Rows of a U-Net call per sample: two under guidance."""
+        return 1 if self.guidance_scale == 1.0 else 2
+
+    @property
+    def draws(self) -> bool:
+        """Whether its steps draw noise."""
+        return False
+
+    def mean(self, state: State, estimate: Estimate, at: Level, to: Level) -> Any:
+        """Where a step goes, but for the noise that it draws.
+
+        A window that skips steps makes ``to`` lie further down: such a run is one on the schedule without those steps.
+
+        Parameters
+        ----------
+        state : State
+        estimate : Estimate
+            Of ``state.x``.
+        at, to : Level
+            From where to where. At the image ``to.alpha_bar`` is 1, and the image is ``estimate.x0``.
+
+        Returns
+        -------
+        Tensor, (sample, channel, y, x)
+        """
+        raise NotImplementedError(self.name)
+
+    def spread(self, state: State, estimate: Estimate, at: Level, to: Level) -> Any:
+        """What standard normal noise is multiplied by before it is added to `mean`.
+
+        Asked for where the sampler `draws`, and never on the step to the image.
+
+        Returns
+        -------
+        Tensor, (sample, channel, y, x), or float
+            Above 0.
+        """
+        raise NotImplementedError(self.name)
+
+    def step(self, state: State, estimate: Estimate, at: Level, to: Level, noise: Any) -> State:
+        """Take one step.
+
+        Parameters
+        ----------
+        state, estimate, at, to
+            As for `mean`.
+        noise : Tensor, (sample, channel, y, x), or None
+            Standard normal; None where the sampler draws none.
+
+        Returns
+        -------
+        State
+        """
+        x = self.mean(state, estimate, at, to)
+        if self.draws and to.alpha_bar < 1:
+            x = x + self.spread(state, estimate, at, to) * noise
+        passed = Moment(at, state.x, estimate.x0, estimate.eps)
+        return State(x, (passed, *state.past)[: self.history])
+
+    def to_json(self) -> dict[str, Any]:
+        """Write as ``{"name": ..., "configuration": {...}}``."""
+        return {"name": self.name, "configuration": {entry.name: getattr(self, entry.name) for entry in fields(self)}}
+
+    @staticmethod
+    def from_json(value: Any) -> Sampler:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        SpecError
+            The name is not known or the configuration does not fit.
+        """
+        check_keys("A sampler", value, ("name", "configuration"))
+        kind = SAMPLERS.get(value.get("name"))
+        if kind is None:
+            raise SpecError(f"Sampler {shown(value.get('name'))} is not known; known: {', '.join(SAMPLERS)}.")
+        configuration = value.get("configuration")
+        check_keys("The sampler cannot be read: its configuration", configuration, [x.name for x in fields(kind)])
+        return kind(**configuration)

@@ -14,6 +14,7 @@ from causalunet.schedule import Level
 __all__ = ["SAMPLERS", "Estimate", "Moment", "Sampler", "State"]
 
 SAMPLERS: Registry[type[Sampler]] = Registry("sampler", "causalunet.samplers")
+"""Every sampler that this process knows, by name."""
 
 
 class Estimate(NamedTuple):

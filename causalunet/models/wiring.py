@@ -87,7 +87,8 @@ def read_wiring(
     ------
     ModelError
         A skip connection cannot be told from what else the block is given, or is not what the encoder block put out; a
-        component is given what one without an edge to it put out; a component does more than put out a tensor.
+        component is given what one without an edge to it put out; nothing depends on what a component puts out; a
+        component does more than put out a tensor.
     """
     between = _Between(unet, anatomy, arguments, outputs, owner)
     usual = between.call({})
@@ -242,6 +243,15 @@ def _changed(before: Given, after: Given) -> dict[int | str, list[int]]:
 
 
 def _check_edges(anatomy: Anatomy, source: str, reached: Collection[str], owner: str) -> None:
+    used_by = anatomy.consumers(source)
+    # Of the output not before training, when its last layer is zero.
+    if used_by and "out" not in used_by and not reached:
+        raise ModelError(
+            f"{owner}: nothing depends on what {source} puts out, and the anatomy says that it goes to "
+            f"{' and '.join(used_by)}. An edit there would change nothing: the value is dropped, overwritten in place, "
+            f"or taken from elsewhere. Let forward go on with what the module returned, or leave {source} out of the "
+            "anatomy."
+        )
     for target in reached:
         if target not in anatomy.consumers(source):
             raise ModelError(

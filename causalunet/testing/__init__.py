@@ -6,6 +6,7 @@ tests of a package of your own, and whenever a model, a fill or a kind of interv
 
 from causalunet.testing.fills import check_fill
 from causalunet.testing.interventions import check_intervention
+from causalunet.testing.models import check_model
 from causalunet.testing.report import Conformance
 
-__all__ = ["Conformance", "check_fill", "check_intervention"]
+__all__ = ["Conformance", "check_fill", "check_intervention", "check_model"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,3 +113,22 @@ def adapter(*, skips: bool = True, middle: bool = True, words: int = 0, **fields
     """Adapt a network with weights that are the same every time."""
     unet = network(skips=skips, middle=middle, words=words)
     return Adapter(unet, anatomy_of(unet), **{"fingerprint": fingerprint(unet), **fields})
+
+
+class Around(nn.Module):
+    """The network with another forward; components keep their modules, one level down."""
+
+    def __init__(self, inner: nn.Module, forward: Callable[..., Any]) -> None:
+        super().__init__()
+        self.inner, self._forward = inner, forward
+
+    def forward(self, x: Tensor, timesteps: Tensor, *context: Tensor) -> Any:
+        return self._forward(self.inner, x, timesteps, *context)
+
+
+def around(forward: Callable[..., Any], **options: Any) -> Any:
+    """Adapt a plain U with another forward, which is given the network and the arguments."""
+    inner = network(skips=True, middle=True)
+    anatomy = anatomy_of(inner)
+    components = tuple(replace(c, module=f"inner.{c.module}") for c in anatomy.components)
+    return Adapter(Around(inner, forward), replace(anatomy, components=components), fingerprint="x", **options)

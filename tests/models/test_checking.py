@@ -21,7 +21,7 @@ from causalunet.models import from_unet
 from causalunet.models.checkpoints import fingerprint
 from causalunet.schedule import cosine_alpha_bar
 from tests.models import stand_ins
-from tests.models.adapters import SIZE, Adapter, adapter, anatomy_of, network
+from tests.models.adapters import SIZE, Adapter, adapter, anatomy_of, around, network
 
 WORDS = 5
 STUDY = cu.Study(
@@ -39,24 +39,6 @@ def rows(prompts: Sequence[str], width: int = WORDS) -> Tensor:
 
 def worded(**fields: Any) -> Any:
     return adapter(words=WORDS, **{"encode": lambda prompts: (rows(prompts),), **fields})
-
-
-class Around(nn.Module):
-    """The network with another forward; components keep their modules, one level down."""
-
-    def __init__(self, inner: nn.Module, forward: Callable[..., Any]) -> None:
-        super().__init__()
-        self.inner, self._forward = inner, forward
-
-    def forward(self, x: Tensor, timesteps: Tensor, *context: Tensor) -> Any:
-        return self._forward(self.inner, x, timesteps, *context)
-
-
-def around(forward: Callable[..., Any], **options: Any) -> Any:
-    inner = network(skips=True, middle=True)
-    anatomy = anatomy_of(inner)
-    components = tuple(replace(c, module=f"inner.{c.module}") for c in anatomy.components)
-    return Adapter(Around(inner, forward), replace(anatomy, components=components), fingerprint="x", **options)
 
 
 def with_components(change: Callable[[Any], Any]) -> Any:
@@ -132,6 +114,11 @@ CASES: dict[str, tuple[Callable[[], Any], cu.Study, str]] = {
         lambda: worded(encode=lambda p: (rows(p, 4),)),
         STUDY,
         r"call .* ended in RuntimeError: mat1",
+    ),
+    "a condition on another device": (
+        lambda: worded(encode=lambda prompts: (rows(prompts).to("meta"),)),
+        STUDY,
+        r"call .* ended in .*encode\(\) gives tensors on meta, and the weights are on cpu: move them",
     ),
     "no such module": (lambda: with_components(forgetful), UNGUIDED, r"down\.0 .*module 'down\.7', .* does not have"),
     "components out of order": (

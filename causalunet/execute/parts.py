@@ -14,7 +14,7 @@ from causalunet.results.layout import Layout, Recording
 from causalunet.results.schema import COMPLETE, FAILED, MISSING
 from causalunet.results.writer import StudyWriter
 
-__all__ = ["Part", "Progress"]
+__all__ = ["Part", "Progress", "lacks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,23 @@ class Part:
         return len(self.interventions) * (self.samples.stop - self.samples.start) if self.outcomes else 0
 
 
+def lacks(writer: StudyWriter, part: Part) -> bool:
+    """Whether a part can be run and would not run again what is complete, as of a writer's session.
+
+    Only the statuses of its own cells are read: a study has many parts, and this is asked of each.
+    """
+    baseline = writer.read("baseline/status", (part.samples,))
+    if part.forked and (baseline != COMPLETE).any():
+        return False
+    if not part.forked and (baseline == COMPLETE).any():
+        return False
+    if not part.outcomes or not part.interventions:
+        return True
+    rows = slice(min(part.interventions), max(part.interventions) + 1)
+    cells = writer.read("outcomes/status", (rows, part.samples))[np.subtract(part.interventions, rows.start)]
+    return bool((cells != COMPLETE).all())
+
+
 class Progress:
     """What of a study is stored, as of a writer's session.
 
@@ -68,6 +85,8 @@ class Progress:
         Count what failed as missing.
     tried : ndarray of bool, (run, sample), optional
         What failed in vain already and does not count as missing; the last row is the baseline's.
+    samples : slice, optional
+        Positions that are asked about; nothing is read of others. By default all.
     """
 
     def __init__(
@@ -77,17 +96,19 @@ class Progress:
         *,
         retry_failed: bool = False,
         tried: NDArray[np.bool_] | None = None,
+        samples: slice | None = None,
     ) -> None:
+        self._at = samples or slice(0, len(layout.grid.samples))
         self._layout, self._group = layout, layout.plan.group
         self._all_runs = layout.plan.spec.record.of == "all"
-        self.baseline = writer.read("baseline/status")
-        self.cells = writer.read("outcomes/status")
+        self.baseline = writer.read("baseline/status", (self._at,))
+        self.cells = writer.read("outcomes/status", (slice(None), self._at))
         status = np.concatenate([self.cells, self.baseline[None]])
-        again = (status == FAILED) & retry_failed & (True if tried is None else ~tried)
+        again = (status == FAILED) & retry_failed & (True if tried is None else ~tried[:, self._at])
         self._open = (status == MISSING) | again
         self._recordings = layout.recordings
-        self._baseline_recorded = self._recorded(writer, "baseline_status", self.baseline.shape)
-        self._recorded_cells = self._recorded(writer, "status", self.cells.shape)
+        self._baseline_recorded = self._recorded(writer, "baseline_status", (self._at,), self.baseline.shape)
+        self._recorded_cells = self._recorded(writer, "status", (slice(None), self._at), self.cells.shape)
 
     def missing(self, samples: slice, runs: Iterable[int] | None = None) -> list[Part]:
         """Parts that complete some samples.
@@ -95,7 +116,7 @@ class Progress:
         Parameters
         ----------
         samples : slice
-            Positions in the store.
+            Positions in the store, of those that were read.
         runs : iterable of int, optional
             Interventions that are wanted, beside the baseline; by default all, with everything that is recorded.
         """
@@ -109,21 +130,13 @@ class Progress:
         of_runs = ~self._recorded_cells & stored & (self.cells == COMPLETE) & chosen[:, None] & self._all_runs
         columns = np.concatenate([baseline[None], cells, recorded, of_runs.reshape(-1, len(baseline))])
         parts: list[Part] = []
-        for stretch in _alike(columns[:, samples], samples.start):
-            at = stretch.start
+        first = self._at.start
+        for stretch in _alike(columns[:, samples.start - first : samples.stop - first], samples.start):
+            at = stretch.start - first
             parts += self._first_time(stretch, bool(baseline[at]), np.flatnonzero(cells[:, at]))
             if runs is None:
                 parts += self._recorded_later(stretch, recorded[:, at], of_runs[:, :, at])
         return parts
-
-    def lacks(self, part: Part) -> bool:
-        """Whether a part can be run and would not run again what is complete."""
-        baseline, cells = self.baseline[part.samples], self.cells[list(part.interventions), part.samples]
-        if part.forked and (baseline != COMPLETE).any():
-            return False
-        if not part.forked and (baseline == COMPLETE).any():
-            return False
-        return not part.outcomes or bool((cells != COMPLETE).all())
 
     def _first_time(self, samples: slice, baseline: bool, pending: NDArray[np.intp]) -> Iterator[Part]:
         recordings = self._recordings if self._all_runs else ()
@@ -153,15 +166,18 @@ class Progress:
             yield Part(samples, tuple(runs), False, of_baseline, of_runs_of_group)
             of_baseline = ()
 
-    def _recorded(self, writer: StudyWriter, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    def _recorded(
+        self, writer: StudyWriter, name: str, index: tuple[slice, ...], shape: tuple[int, ...]
+    ) -> NDArray[np.bool_]:
         """Whether each recording is stored, (recording, ...); what the store has no place for counts as stored."""
         done = np.ones((len(self._recordings), *shape), bool)
         summary = f"activation_summary/{name}"
-        summarised = writer.read(summary) == COMPLETE if self._layout.grid.summary and writer.has(summary) else None
+        has_summary = self._layout.grid.summary and writer.has(summary)
+        summarised = writer.read(summary, index) == COMPLETE if has_summary else None
         for row, recording in enumerate(self._recordings):
             whole = f"activations/{recording.component}/{name}"
             if recording.whole and writer.has(whole):
-                done[row] = writer.read(whole) == COMPLETE
+                done[row] = writer.read(whole, index) == COMPLETE
             elif not recording.whole and summarised is not None:
                 done[row] = summarised[..., self._layout.grid.summary.index(recording.component)]
         return done

@@ -21,7 +21,7 @@ from causalunet.execute.batches import MicroBatch, micro_batch_size
 from causalunet.execute.lockstep import Block, check_fired, run_block
 from causalunet.execute.opening import block_name, open_writer, record_source, versions
 from causalunet.execute.pace import Pace, portions
-from causalunet.execute.parts import Part, Progress
+from causalunet.execute.parts import Part, Progress, lacks
 from causalunet.execute.recorder import Recorder
 from causalunet.execute.trace import TracedUNet
 from causalunet.models.base import DiffusionModel
@@ -208,8 +208,8 @@ class Runner:
                 stacklevel=2,
             )
 
-    def _progress(self) -> Progress:
-        return Progress(self.writer, self.layout, retry_failed=self._retry, tried=self._tried)
+    def _progress(self, samples: slice | None = None) -> Progress:
+        return Progress(self.writer, self.layout, retry_failed=self._retry, tried=self._tried, samples=samples)
 
     def _order(self, blocks: int) -> Iterator[slice]:
         size, samples = self.layout.block * blocks, len(self.layout.grid.samples)
@@ -232,7 +232,7 @@ class Runner:
                 self.writer.refresh()
                 self._check_layout()
                 try:
-                    if self._run_all(self._progress().missing(samples, runs)):
+                    if self._run_all(self._progress(samples).missing(samples, runs)):
                         return True
                 except WriteConflictError:
                     self._conflicts, conflicts = self._conflicts + 1, conflicts + 1
@@ -246,7 +246,7 @@ class Runner:
             if self._pace.due(part.cells):
                 self._commit()
             self._check_layout()
-            if self._progress().lacks(part):
+            if lacks(self.writer, part):
                 self._run(part)
             else:
                 whole = False

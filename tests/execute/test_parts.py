@@ -18,6 +18,7 @@ from causalunet.models.text_to_image import TextToImage
 from causalunet.plan import BASELINE, Plan
 from causalunet.results.layout import Layout
 from causalunet.results.schema import COMPLETE, FAILED, MISSING
+from causalunet.results.writer import StudyWriter
 from tests.results.opened import assert_same
 
 STUDY = cu.Study(
@@ -111,8 +112,8 @@ class Statuses:
     def __init__(self, baseline: list[int], cells: list[list[int]]) -> None:
         self.stored = {"baseline/status": np.array(baseline), "outcomes/status": np.array(cells)}
 
-    def read(self, path: str) -> np.ndarray:
-        return self.stored[path]
+    def read(self, path: str, index: tuple[Any, ...]) -> np.ndarray:
+        return (self.stored[path])[index]
 
     def has(self, path: str) -> bool:
         return path in self.stored
@@ -152,3 +153,33 @@ def test_parts_are_what_is_missing(missing: Callable[..., list[Part]]) -> None:
     no_baseline = [[one, bad, one, one]] * 3
     assert missing([one, bad, one, one], no_baseline) == []
     assert missing([one, bad, one, one], no_baseline, retry=True) == [Part(slice(1, 2), (BASELINE, 0, 1, 2))]
+
+
+def test_statuses_are_read_in_proportion_to_what_is_run(
+    tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not all of them for each part, which took 28 s at 160 samples."""
+    read, values = StudyWriter.read, list[int]()
+
+    def counted(writer: StudyWriter, path: str, index: tuple[Any, ...] = ()) -> Any:
+        found = read(writer, path, index)
+        if path.endswith("/status"):
+            values.append(found.size)
+        return found
+
+    monkeypatch.setattr(StudyWriter, "read", counted)
+    monkeypatch.setattr("causalunet.execute.runner.Pace", partial(Pace, 0.0))
+    monkeypatch.setattr("causalunet.execute.opening.samples_per_block", lambda *_: 1)
+    totals = []
+    for samples in (4, 12):
+        study = cu.Study(
+            name="s",
+            prompts=["a red circle"],
+            seeds=range(samples),
+            sampler=cu.DDPM(steps=2, guidance_scale=1),
+            interventions=[cu.SkipSteps(cu.Window(1, 1)), cu.AblateBlock(bottom=1, window=cu.Window(2, 1))],
+        )
+        values.clear()
+        study.run(tmp_path / f"{samples}.zarr", model=tiny_model, progress=False)
+        totals.append(sum(values) / samples)
+    assert totals[1] < 1.3 * totals[0], totals

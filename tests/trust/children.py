@@ -142,15 +142,17 @@ def _watch(say: Callable[..., None], ready: Callable[[], None]) -> None:
         ready()
 
     def running(runner: Runner, part: Part) -> None:
-        current[:] = [(run, sample) for run in part.runs for sample in range(part.samples.start, part.samples.stop)]
-        say("begin", current)
+        cells = [(run, sample) for run in part.runs for sample in range(part.samples.start, part.samples.stop)]
+        say("begin", cells)
         run(runner, part)
-        current.clear()
+        current.extend(cells)
 
     def committing(writer: StudyWriter, message: str, added: Any) -> None:
-        say("commit", current)
+        cells = list(current)
+        current.clear()  # all that was run since the last commit, whether this one is taken or refused
+        say("commit", cells)
         commit(writer, message, added)
-        say("committed", current)
+        say("committed", cells)
 
     Runner.__init__, Runner._run, StudyWriter.commit = begun, running, committing  # type: ignore[method-assign]
 

@@ -33,11 +33,19 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+@pytest.mark.parametrize("group", [2, 128])
 @pytest.mark.parametrize("samples", [1, 2, 7])
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
 def test_the_mean_call_is_as_planned_and_is_what_is_timed(
-    run_study: Callable[..., xr.DataTree], tiny_model: TextToImage, rows: list[int], samples: int, guidance_scale: float
+    run_study: Callable[..., xr.DataTree],
+    tiny_model: TextToImage,
+    rows: list[int],
+    samples: int,
+    guidance_scale: float,
+    group: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("causalunet.plan.GROUP", group)
     budget = 1 << 22
     study = cu.Study(
         name="test",

@@ -258,6 +258,14 @@ def test_interventions_that_share_most_calls_stay_together(tiny_model: TextToIma
     assert slow.group == 64 > len(slow.spec.interventions), "a finer cut would make the first calls of all again"
 
 
+def test_a_fast_device_has_larger_parts(quick_plans: dict[str, Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    plan = quick_plans["prompted"]
+    on_cpu, on_gpu = (paced(plan, torch.device(name)) for name in ("cpu", "cuda"))
+    assert (on_cpu.group, on_gpu.group) == (16, 128)
+    assert samples_per_block(on_gpu, 1 << 30, 32) == 2, "64 cells"
+
+
 def test_long_studies_are_committed_a_thousand_times(tiny_model: TextToImage) -> None:
     many = replace(STUDY, seeds=range(100_000)).plan(tiny_model, calibrate=False)
     assert many.part_cells == 1000

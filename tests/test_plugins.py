@@ -27,6 +27,7 @@ from causalunet.models.base import MODELS
 from causalunet.models.text_to_image import TextToImage
 from causalunet.noise import step_noise
 from causalunet.schedule import Schedule
+from causalunet.testing import check_fill, check_intervention
 
 PLUGINS = Path(__file__).parent / "plugins"
 FLIP = {"name": "guests.flip", "configuration": {}}
@@ -91,6 +92,11 @@ def test_a_study_of_a_guest_runs_and_is_opened_by_a_process_that_has_not_importe
         assert ran.returncode == status, ran.stdout + ran.stderr
     assert "guests.flip" in ran.stdout, "without the package they are named"
     np.testing.assert_array_equal(cu.open_results(tmp_path / "s.zarr").outcomes.status, 1)
+
+
+def test_guests_pass_the_kit_that_is_there_for_them(tiny_model: TextToImage) -> None:
+    assert check_fill(Fill.from_json(FLIP))
+    assert check_intervention(Intervention.from_json(FLIP_SKIP), anatomy=tiny_model.anatomy, steps=4)
 
 
 def two_m(model: TextToImage, *, absent: tuple[int, ...]) -> Any:

@@ -98,7 +98,12 @@ def read_wiring(
         name = component.name
         other = _other_numbers(outputs[name], number)
         call = between.call({name: other})
-        reached = [target for target in usual.given if _changed(usual.given[target], call.given.get(target, {}))]
+        asked, reached = (
+            [target for target in before if _changed(before[target], after.get(target, {}))]
+            for before, after in zip(usual, call, strict=True)
+        )
+        # What a hook of the user's takes away from the next block is still given by the U-Net.
+        _check_used(anatomy, name, {*asked, *reached}, owner)
         _check_edges(anatomy, name, reached, owner)
         for edge in anatomy.skips.values():
             if edge.source == name:
@@ -242,16 +247,19 @@ def _changed(before: Given, after: Given) -> dict[int | str, list[int]]:
     return dict(sorted(changed.items(), key=lambda item: str(item[0])))
 
 
-def _check_edges(anatomy: Anatomy, source: str, reached: Collection[str], owner: str) -> None:
+def _check_used(anatomy: Anatomy, source: str, used: Collection[str], owner: str) -> None:
     used_by = anatomy.consumers(source)
     # Of the output not before training, when its last layer is zero.
-    if used_by and "out" not in used_by and not reached:
+    if used_by and "out" not in used_by and not used:
         raise ModelError(
             f"{owner}: nothing depends on what {source} puts out, and the anatomy says that it goes to "
             f"{' and '.join(used_by)}. An edit there would change nothing: the value is dropped, overwritten in place, "
             f"or taken from elsewhere. Let forward go on with what the module returned, or leave {source} out of the "
             "anatomy."
         )
+
+
+def _check_edges(anatomy: Anatomy, source: str, reached: Collection[str], owner: str) -> None:
     for target in reached:
         if target not in anatomy.consumers(source):
             raise ModelError(

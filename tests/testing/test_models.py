@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import causalunet as cu
 from causalunet.design.anatomy import Anatomy
 from causalunet.errors import ComponentError, ConformanceError, ModelError, SpecError
+from causalunet.models import from_unet
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.wiring import read_wiring
+from causalunet.schedule import linear_alpha_bar
 from causalunet.testing import Conformance, check_model
-from tests.models.adapters import SIZE, Adapter, adapter, anatomy_of, around, network
+from tests.models import stand_ins
+from tests.models.adapters import SIZE, Adapter, Network, adapter, anatomy_of, around, network
 
 WORDS = 5
 PROMPTS = ["one", "two words", "three words here"]
@@ -193,6 +197,26 @@ def test_models_of_the_package_pass(tiny_model: TextToImage) -> None:
     assert "passes 18 checks" in repr(report)
 
 
+@pytest.mark.parametrize(
+    ("unet", "options", "prompts"),
+    [
+        (lambda: stand_ins.UNetModel(num_classes=3), {"classes": ("cat", "dog", "fish")}, ["dog", "2"]),
+        (lambda: stand_ins.UNetModel(num_classes=3), {"classes": ("cat", "dog"), "null_class": 2}, ["dog", "cat"]),
+        (lambda: stand_ins.UNetModel(out_channels=3), {"variance": "small"}, ["first"]),
+    ],
+    ids=["classes", "a class for none", "noise only"],
+)
+def test_objects_that_are_handed_in_pass(unet: Any, options: dict[str, Any], prompts: list[str]) -> None:
+    handed_in = stand_ins.randomised(unet())
+    model = from_unet(handed_in, name="handed in", image_size=16, alpha_bar=linear_alpha_bar(), **options)
+    assert check_model(model, prompts, places=["mid", "up.0", "skip.1"])
+
+
+@pytest.mark.slow
+def test_the_embedded_model_passes() -> None:
+    assert check_model(cu.load_model("shapes"), ["a red circle", "a striped blue cross, dark background"])
+
+
 def test_evaluation_mode_is_enough() -> None:
     assert check_model(normed(training=False), PROMPTS, places="mid")
 
@@ -261,14 +285,28 @@ def test_a_model_is_left_as_it_was() -> None:
 
 
 def test_what_nothing_depends_on_is_told_where_joints_are_read() -> None:
-    """But for the last block, whose output nothing depends on before training."""
+    """But for the last block, whose output nothing depends on before training, and for what hooks of the user's do."""
     unet = network(skips=False, middle=True)
     anatomy = anatomy_of(unet)
     outputs = {name: torch.randn(1, *part.shape) for name, part in anatomy.by_name.items()}
     arguments = (torch.randn(1, 3, SIZE, SIZE), torch.ones(1))
     torch.nn.init.zeros_(unet.out.weight)
     assert read_wiring(unet, anatomy, arguments, outputs, "It") == {}
-    unet.mid.register_forward_hook(lambda module, given, output: torch.zeros_like(output))  # type: ignore[union-attr]
     unet.up[0].register_forward_pre_hook(lambda module, given: (torch.zeros_like(given[0]), given[1]))
+    assert read_wiring(unet, anatomy, arguments, outputs, "It") == {}
+    unet.forward = lambda x, timesteps: Network.forward(Dropping(unet), x, timesteps)  # type: ignore[method-assign]
     with pytest.raises(ModelError, match=r"It: nothing depends on what mid puts out, .*goes to up\.0"):
         read_wiring(unet, anatomy, arguments, outputs, "It")
+
+
+class Dropping:
+    """A network whose bottleneck runs for nothing."""
+
+    def __init__(self, unet: Any) -> None:
+        self.unet = unet
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unet, name)
+
+    def mid(self, h: Tensor, time: Tensor) -> Tensor:
+        return torch.zeros_like(self.unet.mid(h, time))

@@ -407,8 +407,8 @@ def _grow_tree(
                 waiting[target].extend(runs)
                 next_state += 1
             looked_at = step in replay and state == -step and not action.fills
-            later = sorted(run for run, (first, _) in starts.items() if first < step)
-            yield Call(step, action, state, tuple(forks), (BASELINE, *later) if looked_at else ())
+            later = (run for run, (first, _) in starts.items() if first < step) if looked_at else ()
+            yield Call(step, action, state, tuple(forks), (BASELINE, *sorted(later)) if looked_at else ())
 
 
 def _duration(seconds: float) -> str:

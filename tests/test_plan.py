@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -347,3 +348,24 @@ def test_a_sound_study_is_planned_after_one_rehearsal(monkeypatch: pytest.Monkey
     made = study.plan(UntouchedModel(), calibrate=False)
     assert asked == ["study"]
     assert re.search(r"U-Net calls +106 shared, 300", str(made))
+
+
+def test_planning_takes_work_in_proportion_to_the_calls() -> None:
+    """Counted, not timed: functions and generators entered per call of the plan."""
+
+    def entered(runs: int) -> float:
+        study = spec(*(Edit("mid", Window(100, 50), Scale(2.0 + run)) for run in range(runs)), steps=100)
+        count = 0
+
+        def note(_frame: Any, event: str, _argument: Any) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        sys.setprofile(note)
+        try:
+            made = make_plan(study, ANATOMY, Schedule.spaced(cosine_alpha_bar(), 100), IMAGE_SHAPE)
+        finally:
+            sys.setprofile(None)
+        return count / len(made.calls)
+
+    assert entered(80) < 1.5 * entered(10)

@@ -27,7 +27,7 @@ from causalunet.models.base import MODELS
 from causalunet.models.text_to_image import TextToImage
 from causalunet.noise import step_noise
 from causalunet.schedule import Schedule
-from causalunet.testing import check_fill, check_intervention
+from causalunet.testing import check_fill, check_intervention, check_sampler
 
 PLUGINS = Path(__file__).parent / "plugins"
 FLIP = {"name": "guests.flip", "configuration": {}}
@@ -97,6 +97,7 @@ def test_a_study_of_a_guest_runs_and_is_opened_by_a_process_that_has_not_importe
 def test_guests_pass_the_kit_that_is_there_for_them(tiny_model: TextToImage) -> None:
     assert check_fill(Fill.from_json(FLIP))
     assert check_intervention(Intervention.from_json(FLIP_SKIP), anatomy=tiny_model.anatomy, steps=4)
+    assert check_sampler(Sampler.from_json({"name": "guests.dpmpp_2m", "configuration": {"steps": 8}}))
 
 
 def two_m(model: TextToImage, *, absent: tuple[int, ...]) -> Any:

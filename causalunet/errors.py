@@ -49,7 +49,7 @@ class ModelError(CausalUNetError, ValueError):
 
 
 class ConformanceError(CausalUNetError, ValueError):
-    """A check of `causalunet.testing` failed: what somebody brings is not what studies need.
+    """A check of ``causalunet.testing`` failed: what somebody brings is not what studies need.
 
     Attributes
     ----------

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from causalunet.bound import BoundStudy
 from causalunet.design.anatomy import Anatomy, severed_places
 from causalunet.design.fills import Fill
 from causalunet.design.interventions import Branch, Edit
@@ -104,11 +105,7 @@ class Plan:
 
     Parameters
     ----------
-    spec : StudySpec
-    anatomy : Anatomy
-    schedule : Schedule
-    image_shape : tuple of int
-        (channel, y, x).
+    bound : BoundStudy
     calls : tuple of Call
         In the order of the steps, T first.
     seconds_per_flop : float, optional
@@ -119,15 +116,32 @@ class Plan:
         Most cells and operations of what is committed together, if it can be cut so far.
     """
 
-    spec: StudySpec
-    anatomy: Anatomy
-    schedule: Schedule
-    image_shape: tuple[int, int, int]
+    bound: BoundStudy
     calls: tuple[Call, ...]
     seconds_per_flop: float | None = None
     group: int = GROUP
     part_cells: int = 1 << 30
     part_flops: float = math.inf
+
+    @property
+    def spec(self) -> StudySpec:
+        """The study, with null interventions put on places that the model has."""
+        return self.bound.spec
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Of the model's U-Net."""
+        return self.bound.anatomy
+
+    @property
+    def schedule(self) -> Schedule:
+        """Of the study's sampler on that model."""
+        return self.bound.schedule
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channel, y, x) of x_t."""
+        return self.bound.image_shape
 
     @cached_property
     def by_step(self) -> dict[int, dict[Action, list[Call]]]:
@@ -212,16 +226,7 @@ class Plan:
 
     def part(self, runs: Iterable[int] | None = None, *, forked: bool = False, replay: Iterable[int] = ()) -> Plan:
         """The plan of some of its runs; arguments as for `make_plan`."""
-        made = make_plan(
-            self.spec,
-            self.anatomy,
-            self.schedule,
-            self.image_shape,
-            runs=runs,
-            forked=forked,
-            replay=replay,
-            group=self.group,
-        )
+        made = make_plan(self.bound, runs=runs, forked=forked, replay=replay, group=self.group)
         return replace(made, part_cells=self.part_cells, part_flops=self.part_flops)
 
     def __str__(self) -> str:
@@ -280,10 +285,7 @@ class Plan:
 
 
 def make_plan(
-    spec: StudySpec,
-    anatomy: Anatomy,
-    schedule: Schedule,
-    image_shape: tuple[int, int, int],
+    bound: BoundStudy,
     *,
     runs: Iterable[int] | None = None,
     forked: bool = False,
@@ -294,13 +296,7 @@ def make_plan(
 
     Parameters
     ----------
-    spec : StudySpec
-    anatomy : Anatomy
-        Of the study's model.
-    schedule : Schedule
-        Of the study's sampler on that model.
-    image_shape : tuple of int
-        (channel, y, x).
+    bound : BoundStudy
     runs : iterable of int, optional
         Indices of the interventions to run, and ``BASELINE``, -1; by default all of them.
     forked : bool
@@ -309,7 +305,7 @@ def make_plan(
     replay : iterable of int
         Steps at which the baseline's call is made again, from states numbered likewise.
     group : int, optional
-        Interventions that go through a block of samples together; `GROUP` unless that is said.
+        Interventions that go through a block of samples together; ``GROUP`` unless that is said.
 
     Returns
     -------
@@ -321,7 +317,8 @@ def make_plan(
     ComponentError, SpecError
         An intervention or record names what the model does not have, or an edit could never fire.
     """
-    spec = _probing(spec, anatomy)
+    bound = _probing(bound)
+    spec, anatomy, schedule = bound.spec, bound.anatomy, bound.schedule
     chosen = range(BASELINE, len(spec.interventions)) if runs is None else sorted(set(runs))
     edits = {run: () if run == BASELINE else spec.interventions[run].edits() for run in chosen}
     for run in chosen:
@@ -337,13 +334,14 @@ def make_plan(
     starts = {run: (step, -step) if forked else (schedule.steps, 0) for run, step in leaves.items()}
     group = GROUP if group is None else group
     calls = _grow_tree(programs, schedule.steps, starts, {} if forked else leaves, frozenset(replay), group)
-    return Plan(spec, anatomy, schedule, image_shape, tuple(calls), group=group)
+    return Plan(bound, tuple(calls), group=group)
 
 
-def _probing(spec: StudySpec, anatomy: Anatomy) -> StudySpec:
-    items = tuple(anatomy.placed(item) for item in spec.interventions)
+def _probing(bound: BoundStudy) -> BoundStudy:
+    spec = bound.spec
+    items = tuple(bound.anatomy.placed(item) for item in spec.interventions)
     same = all(one is other for one, other in zip(items, spec.interventions, strict=True))
-    return spec if same else replace(spec, interventions=items)
+    return bound if same else replace(bound, spec=replace(spec, interventions=items))
 
 
 _Program = dict[int, tuple[Action, int]]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalunet.bound import bind
 from causalunet.calls import clear_calls
 from causalunet.design.interventions import Intervention, check_edits
 from causalunet.design.limits import check_keys, check_plain, check_text, is_integer, read_json, shown
@@ -25,7 +26,6 @@ from causalunet.errors import ModelError, SpecError
 from causalunet.identity import FINGERPRINT, differences
 from causalunet.paths import given_path
 from causalunet.plan import BASELINE, make_plan
-from causalunet.schedule import Schedule
 from causalunet.study import chosen_model, load_registered
 
 if TYPE_CHECKING:
@@ -169,9 +169,8 @@ class Shortcut:
             ``unet_calls`` and ``flops`` per sample, ``calls_share`` and ``flops_share`` of the uncut run's.
         """
         loaded = self.load(model)
-        spec = StudySpec(name=self.name, prompts=("-",), sampler=self.sampler, interventions=(self.intervention,))
-        schedule = Schedule.spaced(loaded.alpha_bar, self.sampler.steps)
-        plan = make_plan(spec, loaded.anatomy, schedule, loaded.image_shape)
+        study = StudySpec(name=self.name, prompts=("-",), sampler=self.sampler, interventions=(self.intervention,))
+        plan = make_plan(bind(study, loaded))
         calls, flops = plan.calls_by_run, plan.flops_by_run
         return {
             "unet_calls": calls[0],

@@ -15,11 +15,10 @@ from causalunet.design.families import Axis, families
 from causalunet.design.study import StudySpec
 from causalunet.errors import MissingExtraError
 from causalunet.metrics import check_size
-from causalunet.plan import Plan, make_plan
+from causalunet.plan import Plan
 from causalunet.provenance import calling_source
 from causalunet.results.location import Location
 from causalunet.results.store import Results, open_results
-from causalunet.schedule import Schedule
 
 if TYPE_CHECKING:
     from causalunet.models.base import DiffusionModel
@@ -85,13 +84,10 @@ class Study(StudySpec):
         """
         model = self._chosen(model)
         from causalunet.execute.pace import paced
-        from causalunet.models.checking import check_samples, device_of, rehearse
+        from causalunet.execute.planning import plan_study
 
         check_size(model.image_shape)
-        check_samples(model, self)
-        schedule = Schedule.spaced(model.alpha_bar, self.sampler.steps)
-        plan = paced(make_plan(self, model.anatomy, schedule, model.image_shape), device_of(model.unet))
-        rehearse(model, self)
+        plan = paced(plan_study(self, model))
         if not calibrate:
             return plan
         from causalunet.execute import calibrate as measure

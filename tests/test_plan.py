@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import causalunet as cu
+from causalunet.bound import BoundStudy
 from causalunet.design import (
     DDPM,
     AblateBlock,
@@ -51,7 +52,7 @@ def spec(*interventions: Intervention, steps: int = STEPS, **values: Any) -> Stu
 
 def plan(*interventions: Intervention, steps: int = STEPS, **values: Any) -> Plan:
     study = spec(*interventions, steps=steps, **values)
-    return make_plan(study, ANATOMY, Schedule.spaced(cosine_alpha_bar(), steps), IMAGE_SHAPE)
+    return make_plan(BoundStudy(study, ANATOMY, Schedule.spaced(cosine_alpha_bar(), steps), IMAGE_SHAPE))
 
 
 @cache
@@ -209,7 +210,7 @@ def test_the_same_edit_in_other_words_is_the_same_call() -> None:
 def test_one_run_alone_has_the_calls_that_it_has_among_others(run: int) -> None:
     interventions = (AblateBlock(bottom=2, window=Window(3, 1)), SkipSteps(Window(2, 1)))
     everything = plan(*interventions, steps=4)
-    alone = make_plan(everything.spec, ANATOMY, everything.schedule, IMAGE_SHAPE, runs=(run,))
+    alone = make_plan(everything.bound, runs=(run,))
     passed = [(call.step, call.action) for call in everything.calls if run in call.runs]
     assert [(call.step, call.action) for call in alone.calls] == passed
     assert {call.runs for call in alone.calls} == {(run,)}
@@ -227,7 +228,7 @@ def test_one_run_alone_has_the_calls_that_it_has_among_others(run: int) -> None:
 def test_forked_runs_start_where_they_first_differ_from_the_baseline(chosen: list[Intervention]) -> None:
     everything = plan(*chosen, steps=6)
     runs = range(len(chosen))
-    forked = make_plan(everything.spec, ANATOMY, everything.schedule, IMAGE_SHAPE, runs=runs, forked=True)
+    forked = make_plan(everything.bound, runs=runs, forked=True)
     for run in runs:
         whole = [(call.step, call.action) for call in everything.calls if run in call.runs]
         own = [(call.step, call.action, call.state) for call in forked.calls if run in call.runs]
@@ -343,7 +344,7 @@ def test_a_sound_study_is_planned_after_one_rehearsal(monkeypatch: pytest.Monkey
     """Nothing else runs the model before a plan is shown."""
     asked: list[str] = []
     monkeypatch.setattr(UntouchedModel, "unet", torch.nn.Identity())  # it is asked where it is, and cannot run
-    monkeypatch.setattr("causalunet.models.checking.rehearse", lambda _model, spec: asked.append(spec.name))
+    monkeypatch.setattr("causalunet.execute.planning.rehearse", lambda _model, spec: asked.append(spec.name))
     study = cu.Study(name="study", prompts=["a circle"], interventions=[AblateBlock(1, Window(3, 1))])
     made = study.plan(UntouchedModel(), calibrate=False)
     assert asked == ["study"]
@@ -365,7 +366,7 @@ def test_planning_takes_work_in_proportion_to_the_calls() -> None:
         before = sys.gettrace()
         sys.settrace(note)
         try:
-            made = make_plan(study, ANATOMY, Schedule.spaced(cosine_alpha_bar(), 100), IMAGE_SHAPE)
+            made = make_plan(BoundStudy(study, ANATOMY, Schedule.spaced(cosine_alpha_bar(), 100), IMAGE_SHAPE))
         finally:
             sys.settrace(before)
         return count / len(made.calls)

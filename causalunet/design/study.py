@@ -36,6 +36,7 @@ __all__ = [
     "check_fits",
     "listed",
     "listed_seeds",
+    "one_run",
 ]
 
 
@@ -47,6 +48,21 @@ def listed(prompts: Iterable[str]) -> tuple[str, ...]:
 def listed_seeds(seeds: Iterable[int] | None) -> tuple[int, ...] | None:
     """Seeds as a tuple, if any."""
     return None if seeds is None else several("The run", "seeds", seeds, str, MOST_SAMPLES)
+
+
+def one_run(
+    prompts: Iterable[str], seeds: Iterable[int] | None, sampler: Sampler, intervention: Intervention | None
+) -> StudySpec:
+    """Make the study of a single run, with an intervention or without: nothing is compared, so no null is added."""
+    window = Window(1, 1)
+    study = StudySpec(
+        name="run",
+        prompts=listed(prompts),
+        seeds=listed_seeds(seeds),
+        sampler=sampler,
+        interventions=[intervention or Null(window=window)],
+    )
+    return study.with_stored(study.interventions[:1])
 
 
 @clear_calls

@@ -8,20 +8,17 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet.design.interventions import Intervention, Null
+from causalunet.design.interventions import Intervention
 from causalunet.design.samplers import DDPM, Sampler
-from causalunet.design.study import StudySpec, listed, listed_seeds
-from causalunet.design.windows import Window
 from causalunet.execute.batches import micro_batch_size
 from causalunet.execute.images import KeptImages
 from causalunet.execute.installed import InstalledUNet
 from causalunet.execute.lockstep import Block, run_block
+from causalunet.execute.planning import plan_run
 from causalunet.execute.trace import TracedUNet
 from causalunet.execute.visits import UNetCaller
 from causalunet.models.base import DiffusionModel, load_model
-from causalunet.models.checking import check_model, check_samples, rehearse
-from causalunet.plan import BASELINE, make_plan
-from causalunet.schedule import Schedule
+from causalunet.models.checking import check_model
 
 __all__ = ["generate"]
 
@@ -72,20 +69,9 @@ def generate(
     loaded = load_model(model) if isinstance(model, str) else model
     check_model(loaded)
     sampler = sampler or DDPM()
-    spec = StudySpec(
-        name="generate",
-        prompts=listed(prompts),
-        seeds=listed_seeds(seeds),
-        sampler=sampler,
-        interventions=(intervention or Null(window=Window(1, 1)),),
-    )
-    check_samples(loaded, spec)
-    schedule = Schedule.spaced(loaded.alpha_bar, sampler.steps)
-    run = BASELINE if intervention is None else 0
-    plan = make_plan(spec, loaded.anatomy, schedule, loaded.image_shape, runs=(run,))
-    rehearse(loaded, spec)
+    plan, run = plan_run(loaded, sampler, prompts, seeds, intervention)
     micro_batch = micro_batch_size(loaded.anatomy, memory, sampler.rows_per_sample)
-    samples, images = spec.samples, []
+    samples, images = plan.spec.samples, []
     with _caller(loaded, traced=traced) as unet:
         for start in range(0, len(samples), _BLOCK):
             part = samples[start : start + _BLOCK]

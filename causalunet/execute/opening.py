@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from causalunet.design.study import StudySpec
 from causalunet.errors import StoreError, WriteConflictError
 from causalunet.execute.batches import samples_per_block
-from causalunet.identity import FINGERPRINT, differences, identity_of, short, telling_prompts
+from causalunet.identity import FINGERPRINT, differences, short
 from causalunet.metrics import SSIM_DEFINITION
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import GROUP, Plan
@@ -146,11 +145,11 @@ def _extended(
     spec = joined.aligned(plan.spec)
     group = int(writer.attributes.get("group", GROUP))  # earlier versions stored no other
     same = spec == plan.spec and group == plan.group
-    aligned = plan if same else replace(plan, spec=spec, group=group).part()
+    aligned = plan if same else replace(plan, bound=replace(plan.bound, spec=spec), group=group).part()
     layout = Layout(aligned, factors, int(writer.attributes["block"]), joined)
     if joined != grid:
         attributes = {**_of_study(aligned), "study": plan.spec.to_json(), "digest": plan.spec.digest}
-        attributes[IDENTITY] = {**writer.attributes.get(IDENTITY, {}), **_identity(spec, model)}
+        attributes[IDENTITY] = {**writer.attributes.get(IDENTITY, {}), **_parts(aligned)}
         _change(writer, len(grid.samples), layout, attributes, f"grown by {_growth(grid, joined)}")
     return layout
 
@@ -235,9 +234,9 @@ def _of_study(plan: Plan) -> dict[str, Any]:
 def _made_by(plan: Plan, model: DiffusionModel, source: dict[str, Any] | None) -> dict[str, Any]:
     """Attributes of a store that is laid out."""
     return {
-        FINGERPRINT: model.fingerprint,
-        IDENTITY: _identity(plan.spec, model),
-        "model_flops": model.anatomy.flops,
+        FINGERPRINT: plan.bound.identity[FINGERPRINT],
+        IDENTITY: _parts(plan),
+        "model_flops": plan.anatomy.flops,
         "factors": {name: list(values) for name, values in model.factors.items()},
         "ssim": SSIM_DEFINITION,
         "versions": versions(),
@@ -247,7 +246,6 @@ def _made_by(plan: Plan, model: DiffusionModel, source: dict[str, Any] | None) -
     }
 
 
-def _identity(spec: StudySpec, model: DiffusionModel) -> dict[str, Any]:
+def _parts(plan: Plan) -> dict[str, Any]:
     """Parts of the identity but for the fingerprint, which is kept beside them."""
-    prompts = telling_prompts(spec.prompts, guided=spec.sampler.rows_per_sample > 1)
-    return {name: part for name, part in identity_of(model, spec.sampler, prompts).items() if name != FINGERPRINT}
+    return {name: part for name, part in plan.bound.identity.items() if name != FINGERPRINT}

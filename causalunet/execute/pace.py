@@ -24,7 +24,7 @@ _CORE, _MOST_CORES = 50e9, 4  # operations a second of a core in small batches; 
 _ACCELERATOR = 10e12
 
 
-def paced(plan: Plan, device: torch.device) -> Plan:
+def paced(plan: Plan) -> Plan:
     """The plan of a study in parts that take about `SECONDS` and have at most `CELLS` cells.
 
     How long a part takes is reckoned from its operations and not from a clock, so that a study is cut alike whenever
@@ -36,12 +36,10 @@ def paced(plan: Plan, device: torch.device) -> Plan:
     ----------
     plan : Plan
         Of the whole study.
-    device : torch.device
-        Where the U-Net runs.
     """
     interventions = max(1, len(plan.spec.interventions))
     cells = max(CELLS, interventions * plan.samples // _COMMITS)
-    flops = max(SECONDS * _speed(device), plan.flops / _COMMITS)
+    flops = max(SECONDS * _speed(torch.device(plan.bound.device)), plan.flops / _COMMITS)
     chosen, group = plan, plan.group
     while group > 1 and (min(group, interventions) > cells or _flops(plan, group) > flops):
         group //= 2

@@ -12,18 +12,16 @@ import torch
 import xarray as xr
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from causalunet.design.interventions import Composition, Intervention, Null
+from causalunet.design.interventions import Composition, Intervention
 from causalunet.design.limits import is_integer, plain_number
 from causalunet.design.samplers import Sampler
-from causalunet.design.study import StudySpec
-from causalunet.design.windows import Window
 from causalunet.errors import SpecError
 from causalunet.execute.generate import generate
 from causalunet.execute.installed import InstalledUNet
+from causalunet.execute.planning import plan_run
 from causalunet.models.base import DiffusionModel
-from causalunet.models.checking import check_samples, device_of, encoded, rehearse
-from causalunet.plan import BASELINE, Action, Plan, make_plan
-from causalunet.schedule import Schedule
+from causalunet.models.checking import device_of, encoded
+from causalunet.plan import Action, Plan
 
 __all__ = ["count_kernels", "shortcut_arms", "time_arms"]
 
@@ -60,7 +58,7 @@ def time_arms(
     repeats = plain_number(repeats)
     if not is_integer(repeats) or repeats < 1:
         raise SpecError(f"repeats={repeats!r} asked; give an integer of at least 1.")
-    plans = {name: _plan(arm, model, sampler, prompts, seeds) for name, arm in arms.items()}
+    plans = {name: plan_run(model, sampler, prompts, seeds, arm)[0] for name, arm in arms.items()}
     names, samples = list(arms), next(iter(plans.values())).samples
     kernels = np.array(_kernels(plans, model, min(samples, _COUNTED)))
     flops = np.array([_of_run(plan.flops_by_run) for plan in plans.values()])
@@ -170,27 +168,6 @@ class _Kernels(TorchDispatchMode):
         if not func.is_view and not name.startswith(_NOT_KERNELS):
             self.count += 1
         return func(*args, **(kwargs or {}))
-
-
-def _plan(
-    arm: Intervention | None,
-    model: DiffusionModel,
-    sampler: Sampler,
-    prompts: tuple[str, ...],
-    seeds: tuple[int, ...] | None,
-) -> Plan:
-    spec = StudySpec(
-        name="time",
-        prompts=prompts,
-        seeds=seeds,
-        sampler=sampler,
-        interventions=(arm or Null(window=Window(1, 1)),),
-    )
-    check_samples(model, spec)
-    schedule = Schedule.spaced(model.alpha_bar, sampler.steps)
-    plan = make_plan(spec, model.anatomy, schedule, model.image_shape, runs=(BASELINE if arm is None else 0,))
-    rehearse(model, spec)
-    return plan
 
 
 def _of_run(numbers: Mapping[int, int]) -> int:

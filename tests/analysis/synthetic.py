@@ -12,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from causalunet import metrics
+from causalunet.bound import BoundStudy
 from causalunet.design.anatomy import Anatomy, Component, u_edges
 from causalunet.design.interventions import Intervention
 from causalunet.design.samplers import DDPM
@@ -79,7 +80,7 @@ def write_results(
         interventions=tuple(interventions),
         sampler=DDPM(steps=steps),
     )
-    plan = make_plan(spec, small_anatomy(), Schedule.spaced(cosine_alpha_bar(), steps), IMAGE)
+    plan = make_plan(BoundStudy(spec, small_anatomy(), Schedule.spaced(cosine_alpha_bar(), steps), IMAGE))
     layout = Layout(plan, FACTORS if factors else {}, block)
     writer = StudyWriter.create(Location.parse(path), layout, {"study": spec.to_json(), "digest": spec.digest})
     images = np.stack([disturbed(drawn, item, steps, rng) for item in spec.interventions])[:, list(order)]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from causalunet.bound import BoundStudy
 from causalunet.design import DDPM, AblateBlock, StudySpec, Window
 from causalunet.plan import make_plan
 from causalunet.results.layout import Layout
@@ -73,7 +74,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = StudySpec(
         name="large", prompts=["a circle"], seeds=range(SAMPLES), interventions=items, sampler=DDPM(steps=STEPS)
     )
-    plan = make_plan(spec, u_anatomy(), Schedule.spaced(cosine_alpha_bar(), STEPS), IMAGE)
+    plan = make_plan(BoundStudy(spec, u_anatomy(), Schedule.spaced(cosine_alpha_bar(), STEPS), IMAGE))
     layout = Layout(plan, {}, BLOCK)
     writer = StudyWriter.create(
         Location.parse(path), layout, {"study": spec.to_json(), "digest": spec.digest, "factors": {}}

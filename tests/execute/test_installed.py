@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import causalunet as cu
+from causalunet.bound import BoundStudy
 from causalunet.errors import PromptError, SpecError
 from causalunet.execute import TracedUNet
 from causalunet.execute.generate import generate
@@ -74,7 +75,7 @@ def action_of(model: TextToImage, intervention: cu.design.Intervention) -> Actio
 
     study = cu.Study(name="s", prompts=PROMPTS, interventions=(intervention,), sampler=cu.DDPM(steps=STEPS))
     schedule = Schedule.spaced(model.alpha_bar, STEPS)
-    plan = make_plan(study, model.anatomy, schedule, model.image_shape, runs=(0,))
+    plan = make_plan(BoundStudy(study, model.anatomy, schedule, model.image_shape), runs=(0,))
     return next(call.action for call in plan.calls if call.action.fills)
 
 

@@ -11,6 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 import causalunet as cu
+from causalunet.bound import BoundStudy
 from causalunet.design import Intervention, StudySpec
 from causalunet.execute import Block, generate, lockstep, run_block
 from causalunet.execute.batches import micro_batch_size, samples_per_block
@@ -64,7 +65,7 @@ def plan_of(model: TextToImage, *interventions: Intervention, schedule: Schedule
     schedule = schedule or Schedule.spaced(model.alpha_bar, STEPS)
     sampler = cu.DDPM(steps=schedule.steps)
     spec = StudySpec(name="test", interventions=interventions, prompts=PROMPTS, sampler=sampler)
-    return make_plan(spec, model.anatomy, schedule, model.image_shape)
+    return make_plan(BoundStudy(spec, model.anatomy, schedule, model.image_shape))
 
 
 def collect(model: TextToImage, plan: Plan, micro_batch: int) -> Collector:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,7 +31,14 @@ from causalunet.results.writer import StudyWriter
 from tests.results.opened import assert_same
 
 ROOT = Path(__file__).parents[2]
-CPU = torch.device("cpu")
+
+
+def model_on(device: str) -> SimpleNamespace:
+    """As much of a model as says where it computes."""
+    weight = SimpleNamespace(device=torch.device(device))
+    return SimpleNamespace(unet=SimpleNamespace(parameters=lambda: [weight], buffers=list))
+
+
 STUDY = cu.Study(
     name="paced",
     prompts=["a red circle"],
@@ -200,7 +208,7 @@ def quick_plans() -> dict[str, Plan]:
     spec.loader.exec_module(script)
     model = cu.load_model("shapes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pace, "paced", lambda plan, _: plan)
+        patch.setattr(pace, "paced", lambda plan: plan)
         return {name: study.plan(model, calibrate=False) for name, study in script.quick(None).items()}
 
 
@@ -217,7 +225,7 @@ def parts_of(plan: Plan) -> Iterator[Part]:
 def test_the_quick_study_takes_no_call_more(quick_plans: dict[str, Plan], name: str, threads: int) -> None:
     before = quick_plans[name]
     assert before.unet_calls == {"open": 4424, "prompted": 2212}[name]
-    after = paced(before, CPU)
+    after = paced(before)
     run = 0
     for part in parts_of(after):
         plan = after.part(part.runs, forked=part.forked)
@@ -233,7 +241,7 @@ def test_samples_are_parted_before_interventions(quick_plans: dict[str, Plan], m
     for core in (1e15, 60e9, 50e9, 20e9, 1e8):
         monkeypatch.setattr(pace, "_CORE", core)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-        cut = paced(plan, CPU)
+        cut = paced(plan)
         seen.append((samples_per_block(cut, 1 << 30, 64), min(cut.group, 31)))
         assert cut.unet_calls <= pace._MORE_CALLS * plan.unet_calls
     assert seen[0] == (2, 31), "64 cells"
@@ -250,18 +258,18 @@ def test_interventions_that_share_most_calls_stay_together(tiny_model: TextToIma
     )
     plan = lengths.plan(tiny_model, calibrate=False)
     assert plan.group == 128, "a tiny model is fast"
-    slow = paced(replace(plan, part_flops=0.0), CPU)
+    slow = paced(replace(plan, part_flops=0.0))
     assert slow.group == 128
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pace, "_CORE", 1.0)
-        slow = paced(plan, CPU)
+        slow = paced(plan)
     assert slow.group == 64 > len(slow.spec.interventions), "a finer cut would make the first calls of all again"
 
 
 def test_a_fast_device_has_larger_parts(quick_plans: dict[str, Plan], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     plan = quick_plans["prompted"]
-    on_cpu, on_gpu = (paced(plan, torch.device(name)) for name in ("cpu", "cuda"))
+    on_cpu, on_gpu = (paced(replace(plan, bound=replace(plan.bound, model=model_on(name)))) for name in ("cpu", "cuda"))
     assert (on_cpu.group, on_gpu.group) == (16, 128)
     assert samples_per_block(on_gpu, 1 << 30, 32) == 2, "64 cells"
 

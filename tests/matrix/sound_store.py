@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import causalunet as cu
 from causalunet import metrics
+from causalunet.bound import BoundStudy
 from causalunet.dims import INTERVENTION
 from causalunet.noise import initial_noise, step_noise
 from causalunet.plan import make_plan
@@ -58,7 +59,7 @@ def _study() -> cu.Study:
 
 
 def _layout() -> Layout:
-    plan = make_plan(_study(), small_anatomy(), Schedule.spaced(cosine_alpha_bar(), STEPS), IMAGE)
+    plan = make_plan(BoundStudy(_study(), small_anatomy(), Schedule.spaced(cosine_alpha_bar(), STEPS), IMAGE))
     return Layout(plan, FACTORS, BLOCK)
 
 

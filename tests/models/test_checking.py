@@ -302,7 +302,7 @@ def dropping(*, training: bool) -> Any:
 def test_dropout_left_on_is_told(check_twice: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the run by two equal calls, and after it by its own numbers."""
     if not check_twice:
-        monkeypatch.setattr("causalunet.models.checking.rehearse", lambda *_: None)
+        monkeypatch.setattr("causalunet.execute.planning.rehearse", lambda *_: None)
     with pytest.warns(CausalUNetWarning) as told:
         UNGUIDED.run(tmp_path / "s.zarr", model=dropping(training=True), progress=False)
     texts = [str(entry.message) for entry in told]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from zarr.codecs import Crc32cCodec
 
+from causalunet.bound import BoundStudy
 from causalunet.design import DDPM, AblateBlock, AblateSkip, Intervention, Record, StudySpec, Window, cut_relax_cut
 from causalunet.dims import DIMS
 from causalunet.plan import Plan, make_plan
@@ -42,7 +43,7 @@ def plan(record: Record) -> Plan:
         interventions=[AblateBlock(2, Window(6, 2)), AblateSkip(1, cut_relax_cut(5, cut=1, relax=2), label="mine")],
         record=record,
     )
-    return make_plan(spec, u_anatomy(), Schedule.spaced(cosine_alpha_bar(), 6), (3, 8, 4))
+    return make_plan(BoundStudy(spec, u_anatomy(), Schedule.spaced(cosine_alpha_bar(), 6), (3, 8, 4)))
 
 
 class Created:
@@ -178,7 +179,7 @@ def test_chunks_stay_small() -> None:
     items = [AblateBlock(bottom, Window(start, 1)) for bottom in range(1, 5) for start in range(1000, 500, -1)]
     spec = StudySpec(name="large", prompts=["a circle"], seeds=range(64), interventions=items, sampler=DDPM(steps=1000))
     schedule = Schedule.spaced(cosine_alpha_bar(), 1000)
-    large = Plan(replace(spec, record=RECORDS["all"]), u_anatomy(), schedule, (3, 64, 64), ())
+    large = Plan(BoundStudy(replace(spec, record=RECORDS["all"]), u_anatomy(), schedule, (3, 64, 64)), ())
     for array in Layout(large, {}, 4).arrays():
         if array.dtype != "str":
             assert math.prod(array.chunks) * np.dtype(array.dtype).itemsize <= 2_000_000, array

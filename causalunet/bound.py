@@ -1,0 +1,68 @@
+"""A study on a model: the one value that planning and running depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from causalunet.design.anatomy import Anatomy
+from causalunet.design.study import StudySpec
+from causalunet.identity import identity_of, telling_prompts
+from causalunet.schedule import Schedule
+
+__all__ = ["BoundStudy", "bind"]
+
+
+@dataclass(frozen=True)
+class BoundStudy:
+    """A study, and what it depends on of the model that it is to run on; made by `bind`.
+
+    Attributes
+    ----------
+    spec : StudySpec
+    anatomy : Anatomy
+        Of the model's U-Net.
+    schedule : Schedule
+        Of the study's sampler on the model's noise schedule.
+    image_shape : tuple of int
+        (channel, y, x) of x_t.
+    model : DiffusionModel, optional
+        Plans are laid out without it.
+    """
+
+    spec: StudySpec
+    anatomy: Anatomy
+    schedule: Schedule
+    image_shape: tuple[int, int, int]
+    model: Any = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def device(self) -> str:
+        """Where the U-Net computes, such as "cpu" and "cuda:0"; the CPU if it has neither parameters nor buffers."""
+        values = () if self.model is None else (*self.model.unet.parameters(), *self.model.unet.buffers())
+        return str(values[0].device) if values else "cpu"
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What makes the images, part by part, see `causalunet.identity.identity_of`; what a store is compared by."""
+        sampler = self.spec.sampler
+        prompts = telling_prompts(self.spec.prompts, guided=sampler.rows_per_sample > 1)
+        return identity_of(self.model, sampler, prompts)
+
+
+def bind(spec: StudySpec, model: Any) -> BoundStudy:
+    """Bring a study and a model together; nothing of the model is run.
+
+    Parameters
+    ----------
+    spec : StudySpec
+    model : DiffusionModel
+
+    Raises
+    ------
+    SpecError, ModelError
+        There are more steps than timesteps, or the noise schedule does not fall.
+    """
+    schedule = Schedule.spaced(model.alpha_bar, spec.sampler.steps)
+    return BoundStudy(spec, model.anatomy, schedule, model.image_shape, model)

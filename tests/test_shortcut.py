@@ -89,8 +89,8 @@ def test_fields_that_do_not_fit(tmp_path: Path) -> None:
         shortcut(identity={5: "x"})
     with pytest.raises(SpecError, match="no field 'colour'"):
         Shortcut.from_json({**shortcut().to_json(), "colour": "red"})
-    with pytest.raises(SpecError, match="Sampler 'ddim' is not known"):
-        Shortcut.from_json({**shortcut().to_json(), "sampler": {"name": "ddim", "configuration": {}}})
+    with pytest.raises(SpecError, match="Sampler 'heun' is not known"):
+        Shortcut.from_json({**shortcut().to_json(), "sampler": {"name": "heun", "configuration": {}}})
 
 
 @pytest.mark.parametrize(

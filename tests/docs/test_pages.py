@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from causalunet.design.fills import FILLS
 from causalunet.design.interventions import KINDS
+from causalunet.design.samplers import SAMPLERS
 from causalunet.models.base import MODELS
 from causalunet.registry import Registry
+from causalunet.results.engine import begin
 from tests.docs.blocks import find, run
 
 ROOT = Path(__file__).parents[2]
@@ -83,11 +87,13 @@ def test_every_block_runs_as_typed(
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, STUDY.stem, raising=False)
-    registries: tuple[Registry[Any], ...] = (FILLS, KINDS, MODELS)
+    registries: tuple[Registry[Any], ...] = (FILLS, KINDS, MODELS, SAMPLERS)
     for registry in registries:
         known = {name: one for name, one in registry._entries.items() if not of_tests(one)}
         monkeypatch.setattr(registry, "_entries", known)  # pages add kinds of their own, and may name them as tests do
-    run(page)
+    begin()  # or a page that leaves the engine's logs on would leave them on for every test after it
+    with mock.patch.dict(os.environ):  # pages set variables, which processes started by later tests would have
+        run(page)
 
 
 @pytest.mark.parametrize("script", GALLERY, ids=relative)

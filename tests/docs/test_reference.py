@@ -35,7 +35,7 @@ def test_the_reference_lists_nothing_else() -> None:
     modules = [import_module(f"causalunet{name}") for name in ("", ".analysis", ".design", ".models", ".report")]
     modules += [
         import_module(f"causalunet{name}")
-        for name in (".results", ".script", ".plan", ".prompts", ".testing", ".design.samplers")
+        for name in (".bound", ".results", ".script", ".plan", ".prompts", ".testing", ".design.samplers")
     ]
     assert [name for name in sorted(LISTED) if not any(hasattr(module, name) for module in modules)] == []
 

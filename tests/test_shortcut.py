@@ -17,6 +17,7 @@ import causalunet as cu
 from causalunet.errors import CausalUNetError, ModelError, SpecError
 from causalunet.execute import timing
 from causalunet.execute.installed import InstalledUNet
+from causalunet.execute.planning import plan_run
 from causalunet.models.text_to_image import TextToImage
 from causalunet.shortcut import Shortcut, time_interventions, time_shortcut
 from tests.design.examples import distinct_interventions
@@ -159,7 +160,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, tiny_model: TextToImage) -> Clock:
     made, real = Clock(), timing.generate
 
     def counted(prompts: Any, seeds: Any, *, intervention: Any, **named: Any) -> Any:
-        arm = timing._plan(intervention, tiny_model, named["sampler"], tuple(prompts), seeds)
+        arm, _ = plan_run(tiny_model, named["sampler"], prompts, seeds, intervention)
         made.now += arm.flops / 1e9
         return real(prompts, seeds, intervention=intervention, **named)
 

@@ -16,7 +16,7 @@ import causalunet as cu
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
 PROGRAM = """
-import multiprocessing, sys
+import multiprocessing, os, sys
 import causalunet as cu
 
 path, when, what = sys.argv[1:]
@@ -30,7 +30,8 @@ def work(_):
         return f"{type(error).__name__}: {error}"
 
 with multiprocessing.get_context("fork").Pool(2) as pool:
-    print(*pool.map_async(work, range(2)).get(timeout=60), sep="\\n")
+    print(*pool.map_async(work, range(2)).get(timeout=60), sep="\\n", flush=True)
+os._exit(0)  # the engine may abort while the interpreter is torn down
 """
 
 

@@ -38,12 +38,6 @@ class BoundStudy:
     model: Any = field(default=None, repr=False, compare=False)
 
     @cached_property
-    def device(self) -> str:
-        """Where the U-Net computes, such as "cpu" and "cuda:0"; the CPU if it has neither parameters nor buffers."""
-        values = () if self.model is None else (*self.model.unet.parameters(), *self.model.unet.buffers())
-        return str(values[0].device) if values else "cpu"
-
-    @cached_property
     def identity(self) -> dict[str, Any]:
         """What makes the images, part by part, see ``causalunet.identity.identity_of``; what a store is compared by."""
         sampler = self.spec.sampler

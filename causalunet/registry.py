@@ -67,9 +67,9 @@ class Registry(Generic[_T]):
                 f"The {self.what} {shortly(name)} is {_place(other)}; results name it so, and cannot tell another from "
                 f"it. Give {_place(entry)} a name of its own."
             )
-        announced = _announced(self.group).get(name)
-        package = _of(entry, "__module__").partition(".")[0]
-        if announced is not None and package != _package(announced):
+        # Not asked of this package's own: it would search every installed package at the import.
+        announced = None if is_own(entry) else _announced(self.group).get(name)
+        if announced is not None and _top(entry) != _package(announced):
             raise self._error(
                 f"The {self.what} {shortly(name)} is announced by the package {_package(announced)}. Give "
                 f"{_place(entry)} a name of its own."
@@ -176,7 +176,11 @@ def _announced(group: str) -> dict[str, EntryPoint]:
 
 def is_own(entry: object) -> bool:
     """Whether a class or function is this package's own."""
-    return _of(entry, "__module__").partition(".")[0] == _OWN
+    return _top(entry) == _OWN
+
+
+def _top(entry: object) -> str:
+    return _of(entry, "__module__").partition(".")[0]
 
 
 def _package(announced: EntryPoint) -> str:

@@ -54,6 +54,14 @@ def test_names_are_listed_without_an_import() -> None:
     assert not [name for name in sys.modules if name.partition(".")[0] == "guests"]
 
 
+def test_nothing_is_searched_for_when_the_package_is_imported() -> None:
+    code = (
+        "import causalunet.models, causalunet.design, causalunet.registry as registry\n"
+        "assert registry._announced.cache_info().currsize == 0"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(cu.__file__).parents[1])
+
+
 def test_what_is_asked_for_is_imported() -> None:
     fill = Fill.from_json(FLIP)
     assert (type(fill).__module__, fill.to_json()) == ("guests.flip", FLIP)

@@ -38,7 +38,8 @@ def unknown_sampler(value: Any) -> list[str]:
     name = value.get("name") if isinstance(value, dict) else None
     if not isinstance(name, str):
         return []
-    return [told for told, cls in [_found("sampler", name, SAMPLERS)] if cls is None]
+    told, cls = _found("sampler", name, SAMPLERS)
+    return [told] if cls is None else []
 
 
 def plugins(value: Any) -> Iterator[str]:

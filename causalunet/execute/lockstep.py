@@ -229,8 +229,8 @@ def _step(walk: _Walk, step: int, groups: dict[Action, list[Call]], states: dict
                 continue
             if noise is None and sampler.draws:
                 noise = torch.from_numpy(step_noise(walk.block.seeds, step, plan.image_shape)).to(x0.device)
+            estimate = Estimate(x0, eps[rows], fraction[rows])
             for fork in call.forks:
-                estimate = Estimate(x0, eps[rows], fraction[rows])
                 going = sampler.step(state, estimate, at, plan.schedule.level(fork.target), noise)
                 if fork.target:
                     states[fork.state] = going

@@ -302,15 +302,13 @@ class Runner:
             return
         cells = sum(done.part.cells for done in self._done)
         samples = {sample for done in self._done for sample in range(done.part.samples.start, done.part.samples.stop)}
-        calls, whole = (
-            sum(done.unet_calls for done in self._done),
-            [done for done in self._done if not done.part.forked],
-        )
+        calls = sum(done.unet_calls for done in self._done)
+        whole = [done.part.samples for done in self._done if not done.part.forked]
         self.writer.commit(
             f"{cells} cells of {len(samples)} samples",
             {
                 "cells": cells,
-                "baselines": sum(done.part.samples.stop - done.part.samples.start for done in whole),
+                "baselines": sum(part.stop - part.start for part in whole),
                 "failed": sum(done.failed_cells for done in self._done),
                 "unet_calls": calls,
                 "seconds": round(sum(done.seconds for done in self._done), 3),

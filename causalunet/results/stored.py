@@ -32,7 +32,6 @@ from causalunet.results.schema import FORMAT, FORMAT_VERSION, VARIABLES
 __all__ = [
     "Reader",
     "Stored",
-    "check_arrays",
     "check_attributes",
     "check_imported",
     "check_specs",
@@ -242,11 +241,6 @@ def dims_of(array: zarr.Array[Any] | zarr.AsyncArray[Any]) -> tuple[str, ...]:
     """Names of an array's dimensions."""
     names: Any = getattr(array.metadata, "dimension_names", None)
     return tuple(names or ())
-
-
-def check_arrays(root: zarr.Group, where: object) -> None:
-    """Check names, codecs and sizes of every array; see `read_stored`."""
-    read_stored(root.store, where)
 
 
 def check_attributes(attributes: Any, where: object) -> None:

@@ -129,7 +129,7 @@ def _follow(
             expected = sampler.mean(State(x, past), Estimate(x0, eps, None), at, to)
             past = (Moment(at, x, x0, eps), *past)[: sampler.history]
             slack = _ROUNDING * (1 + _largest(expected) + _largest(x) + _largest(x0))
-            noise = step_noise([one.seed for one in some], step, shape) if sampler.draws else np.zeros(())
+            noise = step_noise([one.seed for one in some], step, shape) if sampler.draws else None
     _check_image(reader, some, samples, places, x0)
 
 
@@ -142,9 +142,9 @@ def _check_state(
     slack: NDArray[np.float64],
 ) -> None:
     """The first state is the noise of the seed; a later one is the mean and a positive share of its noise, if any."""
-    off = np.abs(rest) if noise is None or not noise.ndim else -rest * np.sign(noise)
+    off = np.abs(rest) if noise is None else -rest * np.sign(noise)
     for one, wrong in zip(some, off.reshape(len(some), -1).max(axis=1) > slack, strict=True):
-        if wrong and noise is None:
+        if wrong and step == steps:
             one.tell(f"x_t at step {steps} is not the noise of its seed, {one.seed}")
         elif wrong:
             one.tell(f"x_t at step {step} does not follow from step {step + 1} with the noise of its seed, {one.seed}")

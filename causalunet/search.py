@@ -62,14 +62,16 @@ def search_plan(
         )
     criterion.passes(np.ones(plan.samples))  # too few samples for it are told here, before anything runs
     searches = [_Search(family, criterion) for family in found]
-    from causalunet.execute.branches import Branches
-    from causalunet.execute.run import told_what_is_safe
-    from causalunet.execute.runner import Runner
+    from causalunet.execute.fill.on_demand import RunsOnDemand
+    from causalunet.execute.fill.run_plan import told_what_is_safe
+    from causalunet.execute.fill.store_filler import StoreFiller
 
     with show_progress("U-Net calls", None, shown=progress) as shown:
-        runner = Runner(plan, model, path, memory=memory, overwrite=overwrite, retry_failed=retry_failed, source=source)
+        runner = StoreFiller(
+            plan, model, path, memory=memory, overwrite=overwrite, retry_failed=retry_failed, source=source
+        )
         runner.advance, runner.say = shown.advance, shown.say
-        branches = Branches(runner, plan, model, memory)
+        branches = RunsOnDemand(runner, plan, model, memory)
         with told_what_is_safe(runner):
             branches.baseline()
             while asking := [search for search in searches if search.asked is not None]:

@@ -143,7 +143,7 @@ class Shortcut:
             What the model cannot do is told before anything runs.
         """
         loaded = self.load(model)
-        from causalunet.execute.generate import generate
+        from causalunet.execute.walk.generate import generate
 
         return generate(
             listed(prompts),
@@ -329,7 +329,7 @@ def time_shortcut(
     if not isinstance(shortcut, Shortcut):
         raise SpecError(f"{shown(shortcut)} is no Shortcut; time_interventions times interventions by themselves.")
     loaded = shortcut.load(model)
-    from causalunet.execute.timing import shortcut_arms, time_arms
+    from causalunet.execute.measure.timing import shortcut_arms, time_arms
 
     timed = time_arms(
         shortcut_arms(shortcut.intervention),
@@ -381,7 +381,7 @@ def time_interventions(
     if not isinstance(interventions, Mapping):
         raise SpecError(f"{shown(interventions)} cannot be timed; give interventions by name, {{name: intervention}}.")
     loaded = load_registered(model) if isinstance(model, str) else chosen_model(model, "")
-    from causalunet.execute.timing import time_arms
+    from causalunet.execute.measure.timing import time_arms
 
     return time_arms(
         {"uncut": None, **interventions},

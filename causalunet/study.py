@@ -17,7 +17,7 @@ from causalunet.errors import MissingExtraError
 from causalunet.metrics import check_size
 from causalunet.plan import Plan
 from causalunet.provenance import calling_source
-from causalunet.results.location import Location
+from causalunet.results.engine.location import Location
 from causalunet.results.store import Results, open_results
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Study(StudySpec):
             What the model cannot do is told here, before anything runs.
         """
         model = self._chosen(model)
-        from causalunet.execute.pace import paced
+        from causalunet.execute.fill.pace import paced
         from causalunet.execute.planning import plan_study
 
         check_size(model.image_shape)
@@ -157,7 +157,7 @@ class Study(StudySpec):
         place = Location.parse(path)  # a relative path means the working directory of now, also after the run
         model = self._chosen(model)
         plan = self.plan(model, calibrate=False)
-        from causalunet.execute.run import run_plan
+        from causalunet.execute.fill.run_plan import run_plan
 
         run_plan(
             plan,

@@ -90,7 +90,7 @@ def maps_large_blocks() -> bool | None:
 def use(folder: Path) -> None:
     """Plan, run, search, open, verify, export, report and train, a little of each."""
     import causalunet as cu
-    from causalunet.training.reader import ReaderTrainingConfig, train_reader
+    from causalunet.training.factor_reader import ReaderTrainingConfig, train_reader
     from tests.trust import small
 
     model = small.model()

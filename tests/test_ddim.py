@@ -21,8 +21,8 @@ from causalunet.design.samplers import DDIM, DDPM, Estimate, Sampler, State
 from causalunet.errors import SpecError
 from causalunet.models.text_to_image import TextToImage
 from causalunet.noise import step_noise
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
 from causalunet.sampler import estimate_x0
 from causalunet.schedule import Level, Schedule, cosine_alpha_bar
 from tests.test_sampler import SCALE, guided, noises_of
@@ -161,7 +161,7 @@ def test_a_seed_draws_nothing_after_the_first_state(
         drawn.append(step)
         return step_noise(seeds, step, shape)
 
-    monkeypatch.setattr("causalunet.execute.lockstep.step_noise", counted)
+    monkeypatch.setattr("causalunet.execute.walk.lockstep.step_noise", counted)
     study = cu.Study(
         name="ddim",
         prompts=PROMPTS,

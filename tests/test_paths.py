@@ -10,7 +10,7 @@ import pytest
 import causalunet as cu
 from causalunet.errors import CausalUNetError, SpecError, StoreError
 from causalunet.paths import given_path
-from causalunet.results.location import Location
+from causalunet.results.engine.location import Location
 
 SHORTCUT = cu.Shortcut(name="short", intervention=cu.SkipSteps(cu.Window(2, 2)))
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 import causalunet as cu
 from causalunet.errors import CausalUNetWarning, StoreError
-from causalunet.execute.recorder import Recorder
+from causalunet.execute.fill.recorder import Recorder
 from causalunet.models.base import MODELS
 from causalunet.models.text_to_image import TextToImage
 from causalunet.script import Folder, run_script

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import causalunet as cu
 from causalunet.errors import CausalUNetError, ModelError, SpecError
-from causalunet.execute import timing
-from causalunet.execute.installed import InstalledUNet
+from causalunet.execute.call.installed import InstalledUNet
+from causalunet.execute.measure import timing
 from causalunet.execute.planning import plan_run
 from causalunet.models.text_to_image import TextToImage
 from causalunet.shortcut import Shortcut, time_interventions, time_shortcut

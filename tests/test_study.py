@@ -14,7 +14,7 @@ import torch
 
 import causalunet as cu
 from causalunet.errors import CausalUNetError, ModelError, SpecError, StoreError
-from causalunet.execute.generate import generate
+from causalunet.execute.walk.generate import generate
 from causalunet.models import text_to_image
 from causalunet.models.base import MODELS
 from causalunet.models.checkpoints import fingerprint

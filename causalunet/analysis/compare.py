@@ -14,7 +14,7 @@ from causalunet.analysis.intervals import bootstrap_mean, wilson_share
 from causalunet.analysis.paired import effect_size, effect_size_interval, sign_flip
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
-from causalunet.results.index import StepIndex
+from causalunet.results.meaning.index import StepIndex
 
 __all__ = ["compare"]
 

@@ -12,7 +12,7 @@ from causalunet.analysis.intervals import bootstrap_mean
 from causalunet.analysis.selection import check_variable, complete_samples, intervention_columns, select_interventions
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
-from causalunet.results.index import StepIndex
+from causalunet.results.meaning.index import StepIndex
 
 __all__ = ["BOUND", "BOUNDS", "curve", "first_reached", "mean_curve"]
 

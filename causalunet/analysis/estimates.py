@@ -12,7 +12,7 @@ from causalunet import metrics
 from causalunet.analysis.selection import complete_baselines
 from causalunet.dims import CHANNEL, SAMPLE, STEP, X, Y
 from causalunet.errors import StoreError
-from causalunet.results.index import StepIndex
+from causalunet.results.meaning.index import StepIndex
 
 __all__ = ["estimate_quality", "first_staying", "to_image"]
 

@@ -15,8 +15,8 @@ from causalunet.analysis.selection import complete_baselines, outcomes
 from causalunet.analysis.sweeps import named_selections
 from causalunet.dims import SAMPLE
 from causalunet.errors import SpecError, StoreError
-from causalunet.results.index import StepIndex
-from causalunet.results.schema import FACTOR
+from causalunet.results.meaning.index import StepIndex
+from causalunet.results.meaning.schema import FACTOR
 
 __all__ = ["MIN_PROBABILITY", "UNREADABLE", "factor_changes", "factor_effects", "unrelated_share"]
 

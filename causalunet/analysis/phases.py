@@ -33,7 +33,7 @@ from causalunet.analysis.curves import BOUND, BOUNDS, curve
 from causalunet.analysis.resampling import canonical_order, check_resampling, resampling_weights
 from causalunet.dims import SAMPLE
 from causalunet.errors import SpecError
-from causalunet.results.index import StepIndex
+from causalunet.results.meaning.index import StepIndex
 
 __all__ = ["Model", "breaks_of", "partitions", "phases", "segment_costs"]
 

@@ -14,7 +14,7 @@ from causalunet.design.limits import shown
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError, StoreError
 from causalunet.results import InterventionIndex
-from causalunet.results.schema import COMPLETE, FAILED, MISSING
+from causalunet.results.meaning.schema import COMPLETE, FAILED, MISSING
 
 __all__ = [
     "check_variable",

@@ -10,7 +10,7 @@ import xarray as xr
 
 from causalunet.analysis.curves import BOUND, BOUNDS, mean_curve
 from causalunet.analysis.sweeps import named_selections
-from causalunet.results.index import StepIndex
+from causalunet.results.meaning.index import StepIndex
 
 __all__ = ["summary_table"]
 

@@ -12,10 +12,10 @@ import xarray as xr
 from causalunet.cli.exits import Exit
 from causalunet.cli.printing import aligned, complain, folded, moment, one_line, quoted, size, tell
 from causalunet.errors import CausalUNetError, StoreError
-from causalunet.results.location import Location
-from causalunet.results.repository import Commit
-from causalunet.results.schema import VARIABLES, variable_at
-from causalunet.results.standing import Standing
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Commit
+from causalunet.results.meaning.completion import Standing
+from causalunet.results.meaning.schema import VARIABLES, variable_at
 from causalunet.results.store import open_results
 
 __all__ = ["ls", "stores_below"]

@@ -99,6 +99,6 @@ def _records(model: str, directory: Path, iterations: int | None) -> Iterator[di
 
         yield from train_shapes(ShapesTrainingConfig(**changed), directory)
     else:
-        from causalunet.training.reader import ReaderTrainingConfig, train_reader
+        from causalunet.training.factor_reader import ReaderTrainingConfig, train_reader
 
         yield from train_reader(ReaderTrainingConfig(**changed), directory)

@@ -13,11 +13,11 @@ from causalunet.errors import CausalUNetError, DamageError, ModelError, StoreErr
 from causalunet.identity import differences
 from causalunet.paths import given_path
 from causalunet.provenance import describe
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
-from causalunet.results.standing import Standing
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
+from causalunet.results.guard.checked_store import check_imported
+from causalunet.results.meaning.completion import Standing
 from causalunet.results.store import Results, open_results
-from causalunet.results.stored import check_imported
 from causalunet.study import Study, load_registered
 
 if TYPE_CHECKING:

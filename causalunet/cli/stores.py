@@ -10,8 +10,8 @@ from causalunet.cli.printing import ago, aligned, complain, count, moment, one_l
 from causalunet.console import make_console, print_table
 from causalunet.errors import CausalUNetError, StoreError
 from causalunet.paths import given_path
-from causalunet.results.location import Location, check_outside
-from causalunet.results.standing import Standing, Tally
+from causalunet.results.engine.location import Location, check_outside
+from causalunet.results.meaning.completion import Standing, Tally
 from causalunet.results.store import open_results
 
 __all__ = ["export", "report", "status", "verify"]

@@ -9,8 +9,8 @@ import torch
 from causalunet.calls import clear_calls
 from causalunet.design.anatomy import Anatomy
 from causalunet.models.glide import GLIDE_CONFIG
+from causalunet.models.openai_anatomy import read_anatomy
 from causalunet.models.openai_layout import TextUNet, UNetConfig
-from causalunet.models.reading import read_anatomy
 from causalunet.models.shapes import SHAPES_CONFIG
 
 __all__ = ["Architecture", "architectures"]

@@ -17,7 +17,7 @@ from causalunet.errors import ModelError
 from causalunet.models.checking import device_of
 from causalunet.models.checkpoints import fingerprint
 from causalunet.models.labels import Prepare
-from causalunet.models.reading import read_called
+from causalunet.models.openai_anatomy import read_called
 from causalunet.models.wrapped_unets import TextConditionedUNet, WrappedUNet
 
 if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties

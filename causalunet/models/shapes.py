@@ -10,8 +10,8 @@ import torch
 from causalunet.models.base import register
 from causalunet.models.checkpoints import load_weights, read_weights
 from causalunet.models.devices import usable_device
+from causalunet.models.factor_reader import load_reader
 from causalunet.models.openai_layout import TextUNet, UNetConfig
-from causalunet.models.reader import load_reader
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.text_transformer import TextConfig
 from causalunet.models.vocabulary import CONTEXT, WORDS, tokenize

@@ -14,9 +14,9 @@ from torch import Tensor
 from causalunet.design.anatomy import Anatomy
 from causalunet.errors import ModelError
 from causalunet.models.checkpoints import fingerprint
+from causalunet.models.factor_reader import FactorReader
+from causalunet.models.openai_anatomy import read_anatomy
 from causalunet.models.openai_layout import TextUNet
-from causalunet.models.reader import FactorReader
-from causalunet.models.reading import read_anatomy
 from causalunet.scenes import FACTORS
 
 if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from causalunet.analysis.factors import MIN_PROBABILITY, factor_changes, unrelated_share
 from causalunet.report.style import GREY, legend_above, look, new_figure, step_axis, style
 from causalunet.report.trend import along, draw_curve, named_curves
-from causalunet.results.schema import FACTOR
+from causalunet.results.meaning.schema import FACTOR
 
 __all__ = ["plot_factors"]
 

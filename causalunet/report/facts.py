@@ -17,7 +17,7 @@ from causalunet.analysis.summary import summary_table
 from causalunet.analysis.sweeps import sweeps
 from causalunet.dims import CHANNEL, INTERVENTION, SAMPLE, STEP, X, Y
 from causalunet.report.tables import cell
-from causalunet.results.schema import COMPLETE, FAILED
+from causalunet.results.meaning.schema import COMPLETE, FAILED
 
 __all__ = [
     "TableOf",

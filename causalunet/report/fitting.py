@@ -35,7 +35,7 @@ from causalunet.report.samples import plot_samples
 from causalunet.report.schedule import plot_schedule
 from causalunet.report.series import series_along
 from causalunet.report.trend import plot_trend
-from causalunet.results.schema import COMPLETE
+from causalunet.results.meaning.schema import COMPLETE
 
 __all__ = ["fitting_figures"]
 

@@ -12,20 +12,20 @@ from zarr.abc.store import Store
 from causalunet.dims import INTERVENTION
 from causalunet.errors import StoreError
 from causalunet.paths import given_path
-from causalunet.results.exported import ExportedStore
-from causalunet.results.faults import faults_told
-from causalunet.results.folder import check_folder
-from causalunet.results.identity import stored_identity
-from causalunet.results.index import InterventionIndex, StepIndex
-from causalunet.results.lazy import datasets_of
-from causalunet.results.location import Location
-from causalunet.results.repository import Commit, Repository
-from causalunet.results.stored import Reader, read_stored
+from causalunet.results.engine.exported import ExportedStore
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Commit, Repository
+from causalunet.results.guard.checked_store import Reader, read_stored
+from causalunet.results.guard.storage_errors import faults_told
+from causalunet.results.guard.stray_files import check_folder
+from causalunet.results.meaning.identity import stored_identity
+from causalunet.results.meaning.index import InterventionIndex, StepIndex
+from causalunet.results.meaning.lazy import datasets_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from causalunet.results.findings import Verification
+    from causalunet.results.guard.findings import Verification
 
 __all__ = ["Results", "open_results"]
 
@@ -87,7 +87,7 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         Verification
             True if all was checked and is well; ``exit_code`` is for scripts.
         """
-        from causalunet.results.verify import verify_store
+        from causalunet.results.guard.verify import verify_store
 
         verification = verify_store(self.source.store, self.source.location, export=not self.source.commit, deep=deep)
         if not quiet:
@@ -107,7 +107,7 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         StoreError
             The folder exists, or a chunk is damaged; then nothing is left at the path.
         """
-        from causalunet.results.export import export_store
+        from causalunet.results.engine.export import export_store
 
         return export_store(self.source.store, self.source.location, given_path(path, StoreError))
 
@@ -135,7 +135,7 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         >>> table = results.to_frame("ssim", "psnr")
         >>> means = table.pivot_table(index="start", columns="kind", values="ssim")
         """
-        from causalunet.results.frame import outcomes_frame
+        from causalunet.results.meaning.frame import outcomes_frame
 
         return outcomes_frame(self["outcomes"].to_dataset(), variables)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from causalunet.design.limits import shown
 from causalunet.errors import ComponentError, SpecError
-from causalunet.execute.precision import OutputTypes
+from causalunet.execute.call.precision import OutputTypes
 from causalunet.models.alone import alone
 from causalunet.models.base import DiffusionModel
 from causalunet.models.checking import check_model as check_protocol

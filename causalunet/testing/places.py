@@ -11,7 +11,7 @@ from torch import Tensor
 
 from causalunet.design.fills import Fill, Identity, Zero
 from causalunet.design.interventions import Branch
-from causalunet.execute.trace import TracedUNet
+from causalunet.execute.call.trace import TracedUNet
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import Action, PlacedFill
 from causalunet.testing.rows import Half, Rows, difference, rounding

@@ -11,7 +11,7 @@ from rich.console import Console
 from causalunet.console import print_table
 from causalunet.design.limits import plain, shown
 from causalunet.errors import CausalUNetError, ConformanceError
-from causalunet.results.findings import Finding, findings_table
+from causalunet.results.guard.findings import Finding, findings_table
 
 __all__ = ["Checks", "Conformance"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from causalunet.design.samplers import Sampler
 from causalunet.execute import generate
 from causalunet.models.text_to_image import TextToImage
-from causalunet.results.schema import COMPLETE
+from causalunet.results.meaning.schema import COMPLETE
 from causalunet.scenes import FACTORS, Scene, draw_scenes
 
 __all__ = ["Evaluation", "evaluate_shapes"]

@@ -9,7 +9,12 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 
-from causalunet.results.schema import FORMAT, FORMAT_VERSION, VARIABLES, Variable
+from causalunet.results.meaning.schema import (
+    FORMAT,
+    FORMAT_VERSION,
+    VARIABLES,
+    Variable,
+)
 
 _COLUMNS = ("variable", "along", "type", "unit", "meaning")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from causalunet.results.schema import COMPLETE, FAILED, MISSING
+from causalunet.results.meaning.schema import COMPLETE, FAILED, MISSING
 
 _REASON = "the U-Net's prediction at step 4 is not finite"
 

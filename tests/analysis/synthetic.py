@@ -19,11 +19,11 @@ from causalunet.design.samplers import DDPM
 from causalunet.design.study import StudySpec
 from causalunet.plan import make_plan
 from causalunet.results import open_results
-from causalunet.results.layout import Layout
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
-from causalunet.results.schema import COMPLETE
-from causalunet.results.writer import StudyWriter
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
+from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.meaning.layout import Layout
+from causalunet.results.meaning.schema import COMPLETE
 from causalunet.scenes import FACTORS, draw_scenes, render
 from causalunet.schedule import Schedule, cosine_alpha_bar
 

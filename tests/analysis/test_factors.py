@@ -13,7 +13,7 @@ from causalunet.analysis.factors import factor_changes, factor_effects
 from causalunet.analysis.sweeps import sweeps
 from causalunet.design import AblateBlock, SkipSteps, sweep
 from causalunet.errors import SpecError, StoreError
-from causalunet.results.schema import COMPLETE, FAILED, MISSING
+from causalunet.results.meaning.schema import COMPLETE, FAILED, MISSING
 from tests.analysis.altered import altered
 from tests.analysis.synthetic import write_results
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import causalunet as cu
 from causalunet.design import Zero
 from causalunet.execute import TracedUNet
-from causalunet.execute.timing import count_kernels
+from causalunet.execute.measure.timing import count_kernels
 from causalunet.models.glide import Glide
 from causalunet.plan import Action, PlacedFill
 from causalunet.prompts import imagenet

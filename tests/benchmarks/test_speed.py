@@ -89,7 +89,7 @@ _FORWARD = """
 import time, torch
 from causalunet.models import load_shapes
 if {keep}:
-    from causalunet.execute.allocator import keep_freed_memory
+    from causalunet.execute.call.allocator import keep_freed_memory
     assert keep_freed_memory()
 model, rows = load_shapes(), 64
 context = tuple(part.expand(rows, *part.shape[1:]) for part in model.encode(["a solid red circle"]))

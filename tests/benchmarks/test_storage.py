@@ -16,10 +16,10 @@ import pytest
 from causalunet.bound import BoundStudy
 from causalunet.design import DDPM, AblateBlock, StudySpec, Window
 from causalunet.plan import make_plan
-from causalunet.results.layout import Layout
-from causalunet.results.location import Location
-from causalunet.results.schema import COMPLETE
-from causalunet.results.writer import StudyWriter
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.meaning.layout import Layout
+from causalunet.results.meaning.schema import COMPLETE
 from causalunet.schedule import Schedule, cosine_alpha_bar
 from tests.design.examples import u_anatomy
 

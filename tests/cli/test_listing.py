@@ -12,7 +12,7 @@ import zarr
 
 import causalunet as cu
 from causalunet.cli.listing import stores_below
-from causalunet.results.schema import VARIABLES
+from causalunet.results.meaning.schema import VARIABLES
 from tests.cli.conftest import Command
 
 

@@ -19,12 +19,12 @@ import pytest
 import zarr
 
 import causalunet as cu
-from causalunet.execute.recorder import Recorder
+from causalunet.execute.fill.recorder import Recorder
 from causalunet.models.base import MODELS
 from causalunet.models.text_to_image import TextToImage
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
-from causalunet.results.standing import Standing
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
+from causalunet.results.meaning.completion import Standing
 from tests.cli.conftest import Command
 from tests.results.identities import tiny_pair
 

@@ -19,8 +19,8 @@ import zarr
 import causalunet as cu
 from causalunet.cli import main
 from causalunet.cli.stores import _default_page
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
 from tests.cli.conftest import Command
 
 ROOT = Path(__file__).parents[2]
@@ -215,7 +215,7 @@ def test_an_error_of_the_system_names_the_file(store: Path, command: Command, mo
     def broken(*arguments: object) -> None:
         raise PermissionError(13, "Permission denied", "page.html")
 
-    monkeypatch.setattr("causalunet.results.standing.read_stored", broken)
+    monkeypatch.setattr("causalunet.results.meaning.completion.read_stored", broken)
     assert command("status", store) == (2, "", "causalunet: Permission denied: page.html\n")
 
 
@@ -225,7 +225,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(
     def broken(*arguments: object) -> None:
         raise KeyError("nobody\nknew")
 
-    monkeypatch.setattr("causalunet.results.standing.read_stored", broken)
+    monkeypatch.setattr("causalunet.results.meaning.completion.read_stored", broken)
     assert main(["status", str(store)]) == 2
     told = capsys.readouterr().err
     assert re.fullmatch(r"causalunet: unexpected KeyError in test_stores\.py, line \d+: .* report it .*\n", told)

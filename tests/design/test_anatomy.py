@@ -14,8 +14,8 @@ from causalunet.design.anatomy import severed_places, u_edges
 from causalunet.design.interventions import Composition
 from causalunet.errors import ComponentError, SpecError
 from causalunet.models.glide import GLIDE_CONFIG
+from causalunet.models.openai_anatomy import read_anatomy
 from causalunet.models.openai_layout import TextUNet
-from causalunet.models.reading import read_anatomy
 from causalunet.models.shapes import SHAPES_CONFIG
 from causalunet.models.text_to_image import TextToImage
 from tests.design.examples import BLOCKS, dead_by_search, interventions, u_anatomy

@@ -17,7 +17,7 @@ from causalunet.design.interventions import KINDS
 from causalunet.design.samplers import SAMPLERS
 from causalunet.models.base import MODELS
 from causalunet.registry import Registry
-from causalunet.results.engine import begin
+from causalunet.results.engine.backend import begin
 from tests.docs.blocks import find, run
 
 ROOT = Path(__file__).parents[2]

@@ -10,10 +10,10 @@ import torch
 import xarray as xr
 
 import causalunet as cu
-from causalunet.execute.batches import mean_batch_size, micro_batch_size, samples_per_block
-from causalunet.execute.calibration import calibrate
-from causalunet.execute.trace import TracedUNet
-from causalunet.execute.visits import CallResult
+from causalunet.execute.call.trace import TracedUNet
+from causalunet.execute.call.visits import CallResult
+from causalunet.execute.measure.calibration import calibrate
+from causalunet.execute.walk.batches import mean_batch_size, micro_batch_size, samples_per_block
 from causalunet.models.text_to_image import TextToImage
 
 INTERVENTIONS = [*cu.sweep(cu.AblateBlock, bottom=2, start=(6, 5, 3), length=2), cu.SkipSteps(cu.Window(2, 1))]

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 import causalunet as cu
 from causalunet.errors import CausalUNetWarning, MemoryExhaustedError, StorageError, StoreError
-from causalunet.execute.batches import MicroBatch, out_of_memory
-from causalunet.execute.runner import Runner
-from causalunet.execute.trace import TracedUNet
-from causalunet.execute.visits import CallResult
+from causalunet.execute.call.trace import TracedUNet
+from causalunet.execute.call.visits import CallResult
+from causalunet.execute.fill.store_filler import StoreFiller
+from causalunet.execute.walk.batches import MicroBatch, out_of_memory
 from causalunet.models.text_to_image import TextToImage
-from causalunet.results.background import BackgroundWriter
+from causalunet.results.engine.background_writer import BackgroundWriter
 from tests.results.opened import assert_same
 
 CUT, JUMP = cu.AblateBlock(2, cu.Window(4, 2)), cu.SkipSteps(cu.Window(2, 1))
@@ -149,7 +149,7 @@ def test_a_study_that_another_process_changed_is_not_gone_on_with(
     plan = STUDY.plan(tiny_model, calibrate=False)
     larger = replace(STUDY, interventions=[*STUDY.interventions, cu.SkipSteps(cu.Window(3, 1))])
     for name, changed in (("grown.zarr", larger), ("replaced.zarr", replace(STUDY, name="other"))):
-        early = Runner(plan, tiny_model, tmp_path / name, memory=1 << 30)
+        early = StoreFiller(plan, tiny_model, tmp_path / name, memory=1 << 30)
         before = run(name, study=changed, overwrite=True)
         with pytest.raises(StoreError, match="Another process has extended or replaced the study"):
             early.fill()

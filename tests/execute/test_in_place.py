@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from causalunet.execute.installed import InstalledUNet
-from causalunet.execute.trace import TracedUNet
+from causalunet.execute.call.installed import InstalledUNet
+from causalunet.execute.call.trace import TracedUNet
 from causalunet.plan import Action
 from tests.models.adapters import Network, anatomy_of
 

@@ -14,8 +14,8 @@ import causalunet as cu
 from causalunet.bound import BoundStudy
 from causalunet.errors import PromptError, SpecError
 from causalunet.execute import TracedUNet
-from causalunet.execute.generate import generate
-from causalunet.execute.installed import InstalledUNet
+from causalunet.execute.call.installed import InstalledUNet
+from causalunet.execute.walk.generate import generate
 from causalunet.models.text_to_image import TextToImage
 from causalunet.plan import Action
 from tests.execute.reference import Change, sample

@@ -19,9 +19,9 @@ import causalunet as cu
 from causalunet.design import Edit, Fill, Intervention
 from causalunet.design.anatomy import Anatomy
 from causalunet.errors import FiringError
-from causalunet.execute.lockstep import run_block
-from causalunet.execute.trace import TracedUNet
-from causalunet.execute.visits import CallResult
+from causalunet.execute.call.trace import TracedUNet
+from causalunet.execute.call.visits import CallResult
+from causalunet.execute.walk.lockstep import run_block
 from causalunet.models.text_to_image import TextToImage
 from causalunet.plan import Action, Call, Fork, PlacedFill, Plan
 from tests.execute.reference import Change, blocks, changed, watched
@@ -228,7 +228,9 @@ def test_an_edit_that_does_not_fire_stops_the_run(
 def test_an_edit_that_does_not_fire_stops_the_study(
     run_study: Callable[..., xr.DataTree], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("causalunet.execute.runner.run_block", lambda *_args, **_kwargs: Counter({("mid", 2): 1}))
+    monkeypatch.setattr(
+        "causalunet.execute.fill.store_filler.run_block", lambda *_args, **_kwargs: Counter({("mid", 2): 1})
+    )
     with pytest.raises(FiringError, match=r"'mid', 2\): \(1, 2\).*'skip.0', 2\): \(0, 2\)"):
         run_study(cu.Null(window=cu.Window(2, 1)), steps=2)
 
@@ -251,7 +253,7 @@ def test_a_skipped_step_at_which_the_unet_ran_stops_the_study(
     def careless(model: Any, unet: Any, plan: Plan, *arguments: Any, **options: Any) -> Any:
         return run_block(model, unet, called_all_the_same(plan), *arguments, **options)
 
-    monkeypatch.setattr("causalunet.execute.runner.run_block", careless)
+    monkeypatch.setattr("causalunet.execute.fill.store_filler.run_block", careless)
     with pytest.raises(FiringError, match=r"skip_steps.*'unet', 3\): \(0, 1\)"):
         run_study(cu.SkipSteps(cu.Window(3, 2)), steps=4)
 

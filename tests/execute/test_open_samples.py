@@ -15,7 +15,7 @@ import xarray as xr
 
 import causalunet as cu
 from causalunet.errors import PromptError, SpecError
-from causalunet.execute.generate import generate
+from causalunet.execute.walk.generate import generate
 from causalunet.models.text_to_image import TextToImage
 from causalunet.prompts import NoPrompt
 from causalunet.report.pictures import captions

@@ -15,8 +15,8 @@ import causalunet as cu
 from causalunet.design import Fill
 from causalunet.design.fills import FILLS
 from causalunet.errors import SpecError
-from causalunet.execute.installed import InstalledUNet
-from causalunet.execute.trace import TracedUNet
+from causalunet.execute.call.installed import InstalledUNet
+from causalunet.execute.call.trace import TracedUNet
 from causalunet.models.text_to_image import TextToImage
 from causalunet.plan import Action, PlacedFill
 

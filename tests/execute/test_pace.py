@@ -18,16 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import causalunet as cu
-from causalunet.execute import pace
-from causalunet.execute.batches import samples_per_block
-from causalunet.execute.lockstep import run_block
-from causalunet.execute.pace import CELLS, Pace, paced, portions
-from causalunet.execute.parts import Part
+from causalunet.execute.fill import pace
+from causalunet.execute.fill.pace import CELLS, Pace, paced, portions
+from causalunet.execute.fill.parts import Part
+from causalunet.execute.walk.batches import samples_per_block
+from causalunet.execute.walk.lockstep import run_block
 from causalunet.models.text_to_image import TextToImage
 from causalunet.plan import BASELINE, Plan
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
-from causalunet.results.writer import StudyWriter
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
+from causalunet.results.engine.writer import StudyWriter
 from tests.results.opened import assert_same
 
 ROOT = Path(__file__).parents[2]
@@ -73,8 +73,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         times["now"] += times["part"]
         return run_block(*arguments, **options)
 
-    monkeypatch.setattr("causalunet.execute.runner.run_block", timed)
-    monkeypatch.setattr("causalunet.execute.runner.Pace", partial(Pace, clock=lambda: times["now"]))
+    monkeypatch.setattr("causalunet.execute.fill.store_filler.run_block", timed)
+    monkeypatch.setattr("causalunet.execute.fill.store_filler.Pace", partial(Pace, clock=lambda: times["now"]))
     return times
 
 
@@ -176,7 +176,7 @@ def test_stores_of_earlier_versions_are_gone_on_with_in_small_parts(
 ) -> None:
     study = replace(STUDY, seeds=range(20))
     with monkeypatch.context() as patch:
-        patch.setattr("causalunet.execute.opening.samples_per_block", lambda *_: 20)
+        patch.setattr("causalunet.execute.fill.open_store.samples_per_block", lambda *_: 20)
         clock["interrupt"] = 0
         with pytest.raises(KeyboardInterrupt):
             run(study=study)

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import causalunet as cu
-from causalunet.execute.lockstep import run_block
-from causalunet.execute.pace import Pace
-from causalunet.execute.parts import Part, Progress
+from causalunet.execute.fill.pace import Pace
+from causalunet.execute.fill.parts import Part, Progress
+from causalunet.execute.walk.lockstep import run_block
 from causalunet.models.text_to_image import TextToImage
 from causalunet.plan import BASELINE, Plan
-from causalunet.results.layout import Layout
-from causalunet.results.schema import COMPLETE, FAILED, MISSING
-from causalunet.results.writer import StudyWriter
+from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.meaning.layout import Layout
+from causalunet.results.meaning.schema import COMPLETE, FAILED, MISSING
 from tests.results.opened import assert_same
 
 STUDY = cu.Study(
@@ -37,7 +37,7 @@ STUDY = cu.Study(
 @pytest.fixture
 def groups_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("causalunet.plan.GROUP", 3)
-    monkeypatch.setattr("causalunet.execute.runner.Pace", partial(Pace, 0.0))
+    monkeypatch.setattr("causalunet.execute.fill.store_filler.Pace", partial(Pace, 0.0))
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Plan]]:
         run.append(arguments[2])
         return run_block(*arguments, **options)
 
-    monkeypatch.setattr("causalunet.execute.runner.run_block", noted)
+    monkeypatch.setattr("causalunet.execute.fill.store_filler.run_block", noted)
     return run
 
 
@@ -95,7 +95,7 @@ def test_a_run_goes_on_after_its_last_group(
         return run_block(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("causalunet.execute.runner.run_block", interrupted)
+        patch.setattr("causalunet.execute.fill.store_filler.run_block", interrupted)
         with pytest.raises(KeyboardInterrupt):
             STUDY.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
     seen = cu.open_results(tmp_path / "s.zarr")
@@ -168,8 +168,8 @@ def test_statuses_are_read_in_proportion_to_what_is_run(
         return found
 
     monkeypatch.setattr(StudyWriter, "read", counted)
-    monkeypatch.setattr("causalunet.execute.runner.Pace", partial(Pace, 0.0))
-    monkeypatch.setattr("causalunet.execute.opening.samples_per_block", lambda *_: 1)
+    monkeypatch.setattr("causalunet.execute.fill.store_filler.Pace", partial(Pace, 0.0))
+    monkeypatch.setattr("causalunet.execute.fill.open_store.samples_per_block", lambda *_: 1)
     totals = []
     for samples in (4, 12):
         study = cu.Study(

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 import causalunet as cu
-from causalunet.execute.generate import generate
-from causalunet.execute.installed import InstalledUNet
+from causalunet.execute.call.installed import InstalledUNet
+from causalunet.execute.walk.generate import generate
 from causalunet.models.alone import alone
 from causalunet.models.text_to_image import TextToImage
 from tests.execute.test_installed import action_of

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import causalunet as cu
 from causalunet.errors import CausalUNetError, CausalUNetWarning, ModelError
-from causalunet.execute.generate import generate
+from causalunet.execute.walk.generate import generate
 from causalunet.models import from_unet
 from causalunet.models.checkpoints import fingerprint
 from causalunet.schedule import cosine_alpha_bar

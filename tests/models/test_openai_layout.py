@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from causalunet.models import reading
+from causalunet.models import openai_anatomy as reading
 from causalunet.models.glide import GLIDE_CONFIG
+from causalunet.models.openai_anatomy import read_anatomy
 from causalunet.models.openai_layout import AttentionBlock, TextUNet, UNetConfig, timestep_embedding
-from causalunet.models.reading import read_anatomy
 from causalunet.models.shapes import SHAPES_CONFIG
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.text_transformer import SelfAttention, TextConfig

@@ -20,7 +20,7 @@ import causalunet as cu
 from causalunet.design import Intervention
 from causalunet.errors import ModelError, PromptError
 from causalunet.execute import TracedUNet
-from causalunet.execute.generate import generate
+from causalunet.execute.walk.generate import generate
 from causalunet.models import DiffusionModel, from_unet
 from causalunet.models.handed_in import HandedIn
 from causalunet.noise import initial_noise, step_noise

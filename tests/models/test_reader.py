@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from causalunet.errors import CheckpointError, SpecError
-from causalunet.models.reader import FactorReader, load_reader
+from causalunet.models.factor_reader import FactorReader, load_reader
 from causalunet.scenes import FACTORS, Scene, draw_scenes, render
-from causalunet.training.reader import evaluate_reader
+from causalunet.training.factor_reader import evaluate_reader
 
 NAMES = list(FACTORS)
 

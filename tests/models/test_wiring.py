@@ -17,9 +17,9 @@ from torch import Tensor, nn
 import causalunet as cu
 from causalunet.design.anatomy import Edge
 from causalunet.errors import ModelError
-from causalunet.execute.generate import generate
-from causalunet.execute.installed import InstalledUNet
-from causalunet.execute.trace import TracedUNet
+from causalunet.execute.call.installed import InstalledUNet
+from causalunet.execute.call.trace import TracedUNet
+from causalunet.execute.walk.generate import generate
 from causalunet.models.wiring import SkipPlace, skip_places
 from causalunet.plan import Action, PlacedFill
 from tests.models.adapters import SIZE, Adapter, network

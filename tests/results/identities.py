@@ -16,8 +16,8 @@ import causalunet as cu
 from causalunet.models import DiffusionModel, from_unet
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.vocabulary import tokenize
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
 from causalunet.schedule import cosine_alpha_bar, linear_alpha_bar
 from tests.models import stand_ins
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
 
 
 def root_of(path: Path, at: str | None = None) -> zarr.Group:

@@ -18,7 +18,7 @@ import zarr
 
 import causalunet as cu
 from causalunet.errors import CausalUNetWarning
-from causalunet.execute import audit
+from causalunet.execute.measure import audit
 from causalunet.models.text_to_image import TextToImage
 from causalunet.provenance import describe
 from tests.analysis.synthetic import edited
@@ -65,7 +65,7 @@ def test_a_hook_that_stays_behind_shows_as_drift(
         finally:
             handle.remove()
 
-    monkeypatch.setattr("causalunet.execute.runner.drift", left_behind)
+    monkeypatch.setattr("causalunet.execute.fill.store_filler.drift", left_behind)
     with pytest.warns(CausalUNetWarning, match="drift 0.1"):
         results = study.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
     assert results.audit.drift.values[0] > 0.05

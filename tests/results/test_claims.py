@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
-from causalunet.results import claims
-from causalunet.results.claims import claims_held
+from causalunet.results.engine.backend import claims
+from causalunet.results.engine.claims import claims_held
 
 HOLD = (
     "import sys\nfrom filelock import FileLock\nwith FileLock(sys.argv[1]):\n    print('held', flush=True)\n    input()"

@@ -11,8 +11,8 @@ import pytest
 import zarr
 
 from causalunet.errors import DamageError, StorageError
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
 
 HEADER = 39
 

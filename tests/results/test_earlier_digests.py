@@ -26,7 +26,7 @@ def earlier(tiny_model: TextToImage, tmp_path_factory: pytest.TempPathFactory) -
         patch.setattr("causalunet.design.interventions._in_the_run", lambda part: 0)
         patch.setattr("causalunet.design.windows.joined", tuple)
         patch.setattr("causalunet.design.study._check_distinct", lambda items: None)
-        patch.setattr("causalunet.results.lazy.renewed_digests", lambda texts: {})
+        patch.setattr("causalunet.results.meaning.lazy.renewed_digests", lambda texts: {})
         patch.setattr(cu.Composition, "digest", cu.design.Intervention.digest)
         touching = cu.AblateSkip(1, cu.Windows((cu.Window(5, 1), cu.Window(4, 1))), label="touching")
         items = [

@@ -19,10 +19,10 @@ import causalunet as cu
 from causalunet.cli import main
 from causalunet.errors import DamageError, StoreError
 from causalunet.models.text_to_image import TextToImage
-from causalunet.results import engine
-from causalunet.results.faults import faults_told
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
+from causalunet.results.engine.backend import backend as engine
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
+from causalunet.results.guard.storage_errors import faults_told
 
 STUDY = cu.Study(
     name="engines",
@@ -163,7 +163,7 @@ def test_the_way_to_open_it_fits_the_interpreter(
     python: tuple[int, ...], way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     newer(tmp_path / "s.zarr")
-    monkeypatch.setattr("causalunet.results.faults.sys.version_info", python)
+    monkeypatch.setattr("causalunet.results.guard.storage_errors.sys.version_info", python)
     with pytest.raises(StoreError, match=way):
         cu.open_results(tmp_path / "s.zarr")
 

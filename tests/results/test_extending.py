@@ -13,12 +13,12 @@ import xarray as xr
 
 import causalunet as cu
 from causalunet.errors import StoreError
-from causalunet.execute.lockstep import run_block
+from causalunet.execute.walk.lockstep import run_block
 from causalunet.models.text_to_image import TextToImage
 from causalunet.plan import BASELINE, Plan
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
-from causalunet.results.writer import StudyWriter
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
+from causalunet.results.engine.writer import StudyWriter
 
 ROUNDING = 1e-5
 SMALL = cu.Study(
@@ -57,7 +57,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Plan, int]]]:
         run.append((arguments[2], len(arguments[3].seeds)))
         return run_block(*arguments, **options)
 
-    monkeypatch.setattr("causalunet.execute.runner.run_block", noted)
+    monkeypatch.setattr("causalunet.execute.fill.store_filler.run_block", noted)
     return run
 
 

@@ -21,11 +21,11 @@ from causalunet.design.fills import FILLS
 from causalunet.design.interventions import KINDS
 from causalunet.errors import CausalUNetError, DamageError, ModelError, PluginError, StorageError
 from causalunet.models.text_to_image import TextToImage
-from causalunet.results.faults import faults_told
-from causalunet.results.layout import Layout
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
-from causalunet.results.stored import read_stored, stored_grid
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
+from causalunet.results.guard.checked_store import read_stored, stored_grid
+from causalunet.results.guard.storage_errors import faults_told
+from causalunet.results.meaning.layout import Layout
 from causalunet.schedule import Schedule, cosine_alpha_bar
 from tests.results.test_places import STUDY
 
@@ -83,7 +83,7 @@ def test_a_store_that_is_being_made_is_neither_damaged_nor_gone(
     def make(_: object) -> None:
         raise error
 
-    monkeypatch.setattr("causalunet.results.repository.make", make)
+    monkeypatch.setattr("causalunet.results.engine.repository.make", make)
     told = told_by(lambda: STUDY.run(tmp_path / "s.zarr", model=tiny_model, progress=False))
     assert isinstance(told, StorageError)
     assert "Failed creating" in str(told)

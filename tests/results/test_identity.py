@@ -13,7 +13,7 @@ import pytest
 
 import causalunet as cu
 from causalunet.errors import ModelError, StoreError
-from causalunet.execute.generate import generate
+from causalunet.execute.walk.generate import generate
 from causalunet.models.text_to_image import TextToImage
 from causalunet.schedule import linear_alpha_bar
 from causalunet.shortcut import time_shortcut
@@ -32,7 +32,9 @@ def test_a_cosine_store_does_not_grow_by_a_linear_schedule_without_clipping(
     pair = tiny_pair("noise_schedule", tiny_model)
     pair.study.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
     other = replace(tiny_model, alpha_bar=linear_alpha_bar(), clip=False)
-    monkeypatch.setattr("causalunet.execute.runner.run_block", lambda *given, **named: pytest.fail("it was run"))
+    monkeypatch.setattr(
+        "causalunet.execute.fill.store_filler.run_block", lambda *given, **named: pytest.fail("it was run")
+    )
     with pytest.raises(StoreError) as error:
         pair.grown.run(tmp_path / "s.zarr", model=other, progress=False)
     told = str(error.value)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from causalunet.results import InterventionIndex
-from causalunet.results.index import StepIndex
+from causalunet.results.meaning.index import StepIndex
 
 KINDS = ("ablate_block", "ablate_skip", "null")
 NAMES = ("kind", "bottom", "start")

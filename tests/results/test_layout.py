@@ -17,10 +17,10 @@ from causalunet.bound import BoundStudy
 from causalunet.design import DDPM, AblateBlock, AblateSkip, Intervention, Record, StudySpec, Window, cut_relax_cut
 from causalunet.dims import DIMS
 from causalunet.plan import Plan, make_plan
-from causalunet.results.layout import Layout
-from causalunet.results.location import Location
-from causalunet.results.schema import FACTOR, VARIABLES
-from causalunet.results.writer import StudyWriter
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.meaning.layout import Layout
+from causalunet.results.meaning.schema import FACTOR, VARIABLES
 from causalunet.schedule import Schedule, cosine_alpha_bar
 from tests.design.examples import u_anatomy
 from tests.results.opened import arrays_of, root_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from causalunet.errors import StoreError
-from causalunet.results.location import Location
+from causalunet.results.engine.location import Location
 
 
 @pytest.mark.parametrize(

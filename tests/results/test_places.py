@@ -13,9 +13,9 @@ import causalunet as cu
 from causalunet.cli import main
 from causalunet.errors import DamageError, StorageError, StoreError
 from causalunet.models.text_to_image import TextToImage
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
-from causalunet.results.writer import StudyWriter
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
+from causalunet.results.engine.writer import StudyWriter
 
 STUDY = cu.Study(
     name="places",

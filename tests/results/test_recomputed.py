@@ -21,8 +21,8 @@ import causalunet as cu
 from causalunet import metrics
 from causalunet.cli import main
 from causalunet.models.text_to_image import TextToImage
-from causalunet.results import recomputed
-from causalunet.results.findings import Verification
+from causalunet.results.guard import recomputed
+from causalunet.results.guard.findings import Verification
 from tests.analysis.synthetic import edited
 
 Change = Callable[[zarr.Group], None]

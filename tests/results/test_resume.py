@@ -12,8 +12,8 @@ import pytest
 
 import causalunet as cu
 from causalunet.errors import StoreError
-from causalunet.execute.recorder import Recorder
-from causalunet.execute.trace import TracedUNet
+from causalunet.execute.call.trace import TracedUNet
+from causalunet.execute.fill.recorder import Recorder
 from causalunet.models.text_to_image import TextToImage
 from tests.results.opened import assert_same, chunk_files
 

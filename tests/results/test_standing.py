@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import causalunet as cu
-from causalunet.results.schema import COMPLETE, FAILED, MISSING
-from causalunet.results.standing import Standing, Tally
+from causalunet.results.meaning.completion import Standing, Tally
+from causalunet.results.meaning.schema import COMPLETE, FAILED, MISSING
 
 
 @given(st.lists(st.sampled_from([MISSING, COMPLETE, FAILED])))

@@ -16,7 +16,7 @@ import causalunet as cu
 from causalunet.design.selectors import SELECTORS
 from causalunet.errors import StoreError
 from causalunet.models.text_to_image import TextToImage
-from causalunet.results.index import InterventionIndex, StepIndex
+from causalunet.results.meaning.index import InterventionIndex, StepIndex
 from tests.results.opened import arrays_of, chunk_files, flip_one_byte
 from tests.without_torch import run_without_torch
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from causalunet.errors import StoreError
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
 
 NEVER_LISTED = ("ä", "März", "日本", *(f"a{sign}b" for sign in '#%*?[]{}~|<>"^\\`'), "a\u200bb")
 

@@ -205,7 +205,7 @@ def test_what_the_package_makes_right_passes(name: str) -> None:
 
 def test_a_cut_skip_connection_leaves_every_shape_as_it_is() -> None:
     """The block is given channels(path) + channels(skip connection), and the U-Net puts out what it should."""
-    from causalunet.execute.trace import TracedUNet
+    from causalunet.execute.call.trace import TracedUNet
     from causalunet.plan import Action, PlacedFill
 
     model = RIGHT["skip connection first"]()

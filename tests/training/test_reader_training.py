@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from causalunet.models.reader import FactorReader
+from causalunet.models.factor_reader import FactorReader
 from causalunet.scenes import draw_scenes, render
-from causalunet.training.reader import ReaderTrainingConfig, augment, train_reader
+from causalunet.training.factor_reader import ReaderTrainingConfig, augment, train_reader
 
 TINY = ReaderTrainingConfig(iterations=7, batch_size=8, warmup=2, decay=3)
 

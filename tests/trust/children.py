@@ -130,18 +130,18 @@ def run_logged(store: str, log: str, environment: dict[str, str], together: int)
 
 def _watch(say: Callable[..., None], ready: Callable[[], None]) -> None:
     """Log each part before it runs, and each commit before and after."""
-    from causalunet.execute.parts import Part
-    from causalunet.execute.runner import Runner
-    from causalunet.results.writer import StudyWriter
+    from causalunet.execute.fill.parts import Part
+    from causalunet.execute.fill.store_filler import StoreFiller
+    from causalunet.results.engine.writer import StudyWriter
 
-    run, commit, begin = Runner._run, StudyWriter.commit, Runner.__init__
+    run, commit, begin = StoreFiller._run, StudyWriter.commit, StoreFiller.__init__
     current: list[Cell] = []
 
-    def begun(runner: Runner, *arguments: Any, **options: Any) -> None:
+    def begun(runner: StoreFiller, *arguments: Any, **options: Any) -> None:
         begin(runner, *arguments, **options)
         ready()
 
-    def running(runner: Runner, part: Part) -> None:
+    def running(runner: StoreFiller, part: Part) -> None:
         cells = [(run, sample) for run in part.runs for sample in range(part.samples.start, part.samples.stop)]
         say("begin", cells)
         run(runner, part)
@@ -154,7 +154,7 @@ def _watch(say: Callable[..., None], ready: Callable[[], None]) -> None:
         commit(writer, message, added)
         say("committed", cells)
 
-    Runner.__init__, Runner._run, StudyWriter.commit = begun, running, committing  # type: ignore[method-assign]
+    StoreFiller.__init__, StoreFiller._run, StudyWriter.commit = begun, running, committing  # type: ignore[method-assign]
 
 
 def stop(children: list[Child]) -> None:

@@ -17,7 +17,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 import causalunet as cu
-from causalunet.results.schema import variable_at
+from causalunet.results.meaning.schema import variable_at
 
 
 def chunk_files(path: Path) -> dict[str, list[Path]]:

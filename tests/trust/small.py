@@ -11,8 +11,8 @@ import torch
 
 import causalunet as cu
 from causalunet import plan
-from causalunet.execute import runner
-from causalunet.execute.pace import Pace
+from causalunet.execute.fill import store_filler as runner
+from causalunet.execute.fill.pace import Pace
 from causalunet.models.openai_layout import TextUNet
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.vocabulary import tokenize

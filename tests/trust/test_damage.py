@@ -14,7 +14,7 @@ import icechunk
 import pytest
 
 import causalunet as cu
-from causalunet.results.schema import variable_at
+from causalunet.results.meaning.schema import variable_at
 from tests.trust.damage import Reader, all_damaged, chunk_files, cut, damaged, flip
 from tests.trust.truth import Truth, Values, read, same
 

@@ -13,8 +13,8 @@ import pytest
 
 import causalunet as cu
 from causalunet.errors import StorageError
+from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.store import store_exists
-from causalunet.results.writer import StudyWriter
 from tests.trust import small
 from tests.trust.disks import Disk, small_disk
 from tests.trust.truth import Truth

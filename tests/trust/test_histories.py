@@ -22,8 +22,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import causalunet as cu
 from causalunet.errors import StoreError
-from causalunet.results.schema import COMPLETE
-from causalunet.results.writer import StudyWriter
+from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.meaning.schema import COMPLETE
 from tests.trust import small
 from tests.trust.children import context
 

@@ -17,10 +17,10 @@ import pytest
 
 import causalunet as cu
 from causalunet.errors import StorageError
-from causalunet.execute.trace import TracedUNet
-from causalunet.results.background import BackgroundWriter
+from causalunet.execute.call.trace import TracedUNet
+from causalunet.results.engine.background_writer import BackgroundWriter
+from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.store import store_exists
-from causalunet.results.writer import StudyWriter
 from tests.trust import small
 from tests.trust.truth import Truth
 

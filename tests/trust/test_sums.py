@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from causalunet.errors import DamageError
-from causalunet.results.sums import SUMS, Sums
+from causalunet.results.engine.checksums import SUMS, Sums
 
 names = st.from_regex(r"\A(snapshots|manifests)/[0-9A-Z]{20}\Z")
 contents = st.dictionaries(names, st.binary(min_size=1, max_size=50), min_size=1, max_size=5)

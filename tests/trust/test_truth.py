@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from causalunet.plan import BASELINE
-from causalunet.results.schema import variable_at
+from causalunet.results.meaning.schema import variable_at
 from tests.trust.truth import CLOCK, Truth, Values
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import causalunet as cu
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.plan import BASELINE
-from causalunet.results.schema import COMPLETE, variable_at
+from causalunet.results.meaning.schema import COMPLETE, variable_at
 from tests.trust.children import Cell
 
 CLOCK = {"audit/seconds"}

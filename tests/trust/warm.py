@@ -6,7 +6,7 @@ import pytest  # noqa: F401  the main module of the tests, which children import
 import torch
 import torch._dynamo  # nnsight and meta tensors import it when first used
 
-import causalunet.execute.runner  # noqa: F401
+import causalunet.execute.fill.store_filler  # noqa: F401
 from tests.trust import small
 
 torch.set_num_threads(1)

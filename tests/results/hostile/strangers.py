@@ -17,10 +17,10 @@ from zarr.core.sync import sync
 
 import causalunet as cu
 from causalunet.errors import DamageError
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
-from causalunet.results.stored import read_stored, stored_grid
-from causalunet.results.writer import StudyWriter
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
+from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.guard.checked_store import read_stored, stored_grid
 
 Document = dict[str, Any]
 

@@ -21,10 +21,10 @@ from zarr.core.sync import sync
 
 import causalunet as cu
 from causalunet.errors import DamageError, StoreError
-from causalunet.results import folder
-from causalunet.results.folder import unpacked_bytes
-from causalunet.results.location import Location
-from causalunet.results.repository import Repository
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
+from causalunet.results.guard import stray_files as folder
+from causalunet.results.guard.stray_files import unpacked_bytes
 from tests.results.hostile.strangers import both, peak
 
 

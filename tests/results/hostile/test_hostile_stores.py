@@ -14,7 +14,7 @@ import pytest
 
 import causalunet as cu
 from causalunet.errors import DamageError, PluginError, StoreError
-from causalunet.results.stored import check_specs
+from causalunet.results.guard.checked_store import check_specs
 from tests.analysis.synthetic import edited
 from tests.results.hostile.strangers import (
     SSIM,

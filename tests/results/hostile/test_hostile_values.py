@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import causalunet as cu
 from causalunet.errors import DamageError
-from causalunet.results import lazy
+from causalunet.results.meaning import lazy
 from tests.results.hostile.strangers import (
     SSIM,
     assert_refused,

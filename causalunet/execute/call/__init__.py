@@ -1,0 +1,1 @@
+"""One U-Net call under an action: traced through nnsight, or with cuts installed in its modules."""

@@ -1,0 +1,147 @@
+"""A U-Net with its cuts installed in the modules themselves: no tracing in the loop, for shortcuts in use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from causalunet.design.anatomy import Anatomy
+from causalunet.errors import SpecError
+from causalunet.execute.call.allocator import keep_freed_memory
+from causalunet.execute.call.precision import OutputTypes
+from causalunet.execute.call.visits import CallResult, Visit, check_call, fill_edge, filled, lay_out_visits, stand_in
+from causalunet.models.alone import alone
+from causalunet.models.checking import device_of
+from causalunet.models.modules import replace_forward
+from causalunet.plan import Action
+
+__all__ = ["InstalledUNet"]
+
+
+class InstalledUNet:
+    """A U-Net whose modules are changed when the action changes, and called plainly in between.
+
+    Called like `TracedUNet`, with the same outputs. A context manager: the modules are as they were afterwards, and
+    other threads wait for the U-Net until then.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+    anatomy : Anatomy
+        Of that U-Net.
+    """
+
+    def __init__(self, unet: nn.Module, anatomy: Anatomy) -> None:
+        if device_of(unet).type == "cpu":
+            keep_freed_memory()
+        self._unet, self._anatomy = unet, anatomy
+        self._threads = ExitStack()
+        self._modules = {component.name: unet.get_submodule(component.module) for component in anatomy.components}
+        self._types = OutputTypes(unet, anatomy)
+        self._installed = Action()
+        self._undo: list[Callable[[], None]] = []
+        self._like: Tensor | None = None
+        self._cond_rows = 0
+        self._fired: Counter[str] = Counter()
+
+    def __call__(
+        self, action: Action, arguments: tuple[Tensor, ...], cond_rows: int, record: tuple[str, ...] = ()
+    ) -> CallResult:
+        """Run the U-Net once.
+
+        Parameters
+        ----------
+        action : Action
+            Edits and dead components; installed if the last call had others.
+        arguments : tuple of Tensor
+            Of the U-Net's forward; the first has one row per image, conditional rows first.
+        cond_rows : int
+            Number of conditional rows.
+        record : tuple of str
+            Must be empty.
+
+        Raises
+        ------
+        SpecError
+            Something is to be recorded, which only a traced U-Net does.
+        FiringError
+            An edit did not fire exactly once.
+        """
+        if record:
+            raise SpecError(
+                f"A U-Net with installed cuts records nothing; {', '.join(record)} asked. Trace it instead."
+            )
+        if action != self._installed:
+            self.remove()
+            if action.dead:
+                self._types.read(arguments)
+            for visit in lay_out_visits(self._unet, self._anatomy, action, (), arguments):
+                self._install(visit)
+            self._installed = action
+        self._like, self._cond_rows, self._fired = arguments[0], cond_rows, Counter()
+        try:
+            output = self._unet(*arguments)
+        finally:
+            self._like = None
+        check_call(action, self._fired)
+        return CallResult(output.clone(), {}, self._fired)
+
+    def remove(self) -> None:
+        """Leave every module as it was."""
+        while self._undo:
+            self._undo.pop()()
+        self._installed = Action()
+
+    def __enter__(self) -> Self:
+        self._threads.enter_context(alone(self._unet))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._threads:
+            self.remove()
+
+    def _install(self, visit: Visit) -> None:
+        module = self._modules[visit.component.name]
+        if visit.skip_value:
+            self._undo.append(replace_forward(module, lambda *arguments, **named: self._stand_in(visit)))
+            return
+        if visit.edge_fills:
+            handle = module.register_forward_pre_hook(
+                lambda _, given, named: self._edge(visit, given, named), with_kwargs=True
+            )
+            self._undo.append(handle.remove)
+        if visit.output_fills:
+            after = module.register_forward_hook(lambda _, given, output: self._output(visit, output))
+            self._undo.append(after.remove)
+
+    def _stand_in(self, visit: Visit) -> Tensor:
+        like = self._now()
+        self._fired.update([visit.component.name] if visit.output_fills else [])
+        return stand_in(visit, like, self._types.of(visit.component.name), self._cond_rows)
+
+    def _edge(
+        self, visit: Visit, given: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        self._now()
+        self._fired[visit.edge] += 1
+        return fill_edge(visit, given, named, self._cond_rows)
+
+    def _output(self, visit: Visit, output: Tensor) -> Tensor:
+        self._now()
+        self._fired[visit.component.name] += 1
+        return filled(output, visit.output_fills, self._cond_rows)
+
+    def _now(self) -> Tensor:
+        """The input of the call under way."""
+        if self._like is None:
+            raise SpecError(
+                "The U-Net was called past its InstalledUNet while cuts are installed; call remove() first."
+            )
+        return self._like

@@ -1,0 +1,114 @@
+"""One U-Net call under an action, as one nnsight trace, with proof that every edit fired."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from causalunet.design.anatomy import Anatomy
+from causalunet.execute.call.allocator import keep_freed_memory
+from causalunet.execute.call.precision import OutputTypes
+from causalunet.execute.call.visits import CallResult, Visit, check_call, fill_edge, filled, lay_out_visits, stand_in
+from causalunet.models.alone import alone
+from causalunet.models.checking import device_of
+from causalunet.plan import Action
+from causalunet.process_effects import backtrace_kept
+
+with backtrace_kept():
+    import nnsight
+    from nnsight import NNsight
+
+__all__ = ["TracedUNet"]
+
+
+@dataclass
+class _Journal:
+    activations: dict[str, Tensor] = field(default_factory=dict)
+    fired: Counter[str] = field(default_factory=Counter)
+
+
+class TracedUNet:
+    """A U-Net wrapped by nnsight, called under actions.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+    anatomy : Anatomy
+        Of that U-Net.
+    """
+
+    def __init__(self, unet: nn.Module, anatomy: Anatomy) -> None:
+        if device_of(unet).type == "cpu":
+            keep_freed_memory()
+        self._unet = unet
+        with alone(unet):
+            self._model = NNsight(unet)
+        self._anatomy = anatomy
+        self._plans: dict[tuple[Action, tuple[str, ...]], tuple[Visit, ...]] = {}
+        self._types = OutputTypes(unet, anatomy)
+        self._envoys = {component.name: self._envoy(component.module) for component in anatomy.components}
+
+    def __call__(
+        self, action: Action, arguments: tuple[Tensor, ...], cond_rows: int, record: tuple[str, ...] = ()
+    ) -> CallResult:
+        """Run the U-Net once.
+
+        Parameters
+        ----------
+        action : Action
+            Edits and dead components.
+        arguments : tuple of Tensor
+            Of the U-Net's forward; the first has one row per image, conditional rows first.
+        cond_rows : int
+            Number of conditional rows.
+        record : tuple of str
+            Components whose output is wanted; dead ones give none.
+
+        Raises
+        ------
+        FiringError
+            An edit did not fire exactly once.
+        """
+        visits = self._visits(action, record, arguments)
+        journal = _Journal()
+        with alone(self._unet):
+            if action.dead:
+                self._types.read(arguments)
+            with self._model.trace(*arguments):
+                for visit in visits:
+                    self._visit(visit, cond_rows, arguments[0], journal)
+                output = nnsight.save(self._model.output)
+        check_call(action, journal.fired)
+        return CallResult(output.clone(), journal.activations, journal.fired)
+
+    def _visits(self, action: Action, record: tuple[str, ...], arguments: tuple[Tensor, ...]) -> tuple[Visit, ...]:
+        if (action, record) not in self._plans:
+            self._plans[action, record] = lay_out_visits(self._unet, self._anatomy, action, record, arguments)
+        return self._plans[action, record]
+
+    def _visit(self, visit: Visit, cond_rows: int, like: Tensor, journal: _Journal) -> None:
+        """Edit and read one component while the U-Net runs."""
+        component, envoy = visit.component, self._envoys[visit.component.name]
+        if visit.skip_value:
+            envoy.skip(stand_in(visit, like, self._types.of(component.name), cond_rows))
+            journal.fired.update([component.name] if visit.output_fills else [])
+            return
+        if visit.edge_fills:
+            given, named = envoy.inputs
+            envoy.inputs = fill_edge(visit, given, named, cond_rows)
+            journal.fired[visit.edge] += 1
+        if visit.output_fills:
+            envoy.output = filled(envoy.output, visit.output_fills, cond_rows)
+            journal.fired[component.name] += 1
+        if visit.record:
+            # A copy: what comes after may change the tensor in place.
+            journal.activations[component.name] = envoy.output.clone()
+
+    def _envoy(self, path: str) -> Any:
+        node: Any = self._model
+        for part in path.split("."):
+            node = node[int(part)] if part.isdigit() else getattr(node, part)
+        return node

@@ -1,0 +1,251 @@
+"""Opening the store of a plan for writing: made, gone on with, extended, or refused with the difference shown."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from causalunet.errors import StoreError, WriteConflictError
+from causalunet.execute.walk.batches import samples_per_block
+from causalunet.identity import FINGERPRINT, differences, short
+from causalunet.metrics import SSIM_DEFINITION
+from causalunet.models.base import DiffusionModel
+from causalunet.plan import GROUP, Plan
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
+from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.guard.checked_store import Reader, check_attributes, read_stored, stored_grid
+from causalunet.results.meaning.grid import Grid
+from causalunet.results.meaning.identity import IDENTITY, stored_identity
+from causalunet.results.meaning.layout import Layout
+from causalunet.results.meaning.schema import FAILED, MISSING
+
+__all__ = ["block_name", "open_writer", "record_source", "versions"]
+
+_MOST_NAMED = 3
+_TRIES = 3
+
+
+def open_writer(
+    plan: Plan,
+    model: DiffusionModel,
+    path: str | Path | Location,
+    *,
+    micro_batch: int,
+    memory: int,
+    overwrite: bool,
+    source: dict[str, Any] | None = None,
+) -> tuple[StudyWriter, Layout]:
+    """Make the store of a plan, go on with the one at the path, or extend it.
+
+    Parameters
+    ----------
+    plan : Plan
+    model : DiffusionModel
+    path : path or str
+        Folder or address.
+    micro_batch, memory : int
+        As for `samples_per_block`.
+    overwrite : bool
+        Replace another study; its results stay in the store's history.
+    source : dict, optional
+        The study's file, see `causalunet.provenance`.
+
+    Raises
+    ------
+    StoreError
+        The store holds another study, something else lies there, or another process is at work on what would change.
+    """
+    location = Location.parse(path)
+    fresh = Layout(plan, dict(model.factors), samples_per_block(plan, memory, micro_batch))
+    for _ in range(_TRIES):
+        with suppress(WriteConflictError):  # another process lays out the same object store
+            return _open(location, model, fresh, overwrite=overwrite, source=source)
+    return _open(location, model, fresh, overwrite=overwrite, source=source)
+
+
+def _open(
+    location: Location, model: DiffusionModel, fresh: Layout, *, overwrite: bool, source: dict[str, Any] | None
+) -> tuple[StudyWriter, Layout]:
+    plan, asked = fresh.plan, fresh.grid
+    if not Repository.exists(location):
+        writer = StudyWriter.create(location, fresh, _made_by(plan, model, source))
+    else:
+        writer = StudyWriter(Repository.open(location))
+        _check_ours(writer)  # before anything is written into what may be another's
+    with writer.repository.exclusive():
+        writer.refresh()
+        attributes = _check_ours(writer)
+        grid = asked
+        different, made_otherwise = list[str](), list[str]()
+        if attributes:
+            reader = Reader(read_stored(writer.root.store, location), location)
+            grid = stored_grid(reader.stored, location)
+            made_otherwise = differences(stored_identity(reader), model, plan.spec.sampler)
+            different = _differences(plan, model, attributes, made_otherwise, asked.lacking(grid))
+        if not attributes or (different and overwrite):
+            made_by = _made_by(plan, model, source)
+            _change(writer, len(grid.samples), fresh, made_by, "a study laid out", afresh=bool(attributes))
+            return writer, fresh
+        if different:
+            other = any(not one.startswith("sampler.") for one in made_otherwise)
+            raise StoreError(
+                f"{location} holds another study: {'; '.join(different)}. Run into another path, or replace it with "
+                f"overwrite=True{'; to go on with it, give the model that it was made with' if other else ''}."
+            )
+        return writer, _extended(writer, plan, model, fresh.factors, grid, asked)
+
+
+def _check_ours(writer: StudyWriter) -> dict[str, Any]:
+    """Attributes of a store of this package; none of one whose creation was cut off."""
+    attributes, where = writer.attributes, writer.repository.location
+    if attributes:
+        check_attributes(attributes, where)
+    elif list(writer.root):
+        raise StoreError(f"{where} is a zarr store, but not one of causalunet's results.")
+    return attributes
+
+
+def versions() -> dict[str, str]:
+    """Versions of what makes results."""
+    names = ("causalunet", "torch", "nnsight", "numpy", "xarray", "zarr", "icechunk")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def block_name(start: int, block: int) -> str:
+    """Name of the claim on the block of samples that begins at a position."""
+    return f"block-{start // block:06d}"
+
+
+def record_source(writer: StudyWriter, source: dict[str, Any]) -> None:
+    """Keep what is known of the study's file, unless this version of it is kept already."""
+    for _ in range(_TRIES):
+        with suppress(WriteConflictError), writer.repository.exclusive():  # another process does it in an object store
+            writer.refresh()
+            sources = list(writer.attributes.get("sources", ()))
+            others = [one for one in sources if not isinstance(one, dict) or one.get("sha256") != source["sha256"]]
+            kept = [one for one in sources if one not in others]
+            if not kept or (source["text"] is not None and all(one.get("text") is None for one in kept)):
+                writer.update_attributes({"sources": [*others, source]}, "another version of the study's file")
+            return
+
+
+def _extended(
+    writer: StudyWriter, plan: Plan, model: DiffusionModel, factors: dict[str, Any], grid: Grid, asked: Grid
+) -> Layout:
+    """Go on with a store, which grows by what the study has and it has not."""
+    joined = grid.extended(asked)
+    spec = joined.aligned(plan.spec)
+    group = int(writer.attributes.get("group", GROUP))  # earlier versions stored no other
+    same = spec == plan.spec and group == plan.group
+    aligned = plan if same else replace(plan, bound=replace(plan.bound, spec=spec), group=group).part()
+    layout = Layout(aligned, factors, int(writer.attributes["block"]), joined)
+    if joined != grid:
+        attributes = {**_of_study(aligned), "study": plan.spec.to_json(), "digest": plan.spec.digest}
+        attributes[IDENTITY] = {**writer.attributes.get(IDENTITY, {}), **_parts(aligned)}
+        _change(writer, len(grid.samples), layout, attributes, f"grown by {_growth(grid, joined)}")
+    return layout
+
+
+def _change(
+    writer: StudyWriter, samples: int, layout: Layout, attributes: dict[str, Any], message: str, *, afresh: bool = False
+) -> None:
+    """Lay out while nobody works on the store."""
+    block = int(writer.attributes.get("block", layout.block))
+    with ExitStack() as claims:
+        for start in range(0, samples, block):
+            if not claims.enter_context(writer.claim(block_name(start, block))):
+                raise StoreError(
+                    f"Another process is running the study in {writer.repository.location}, so it cannot be changed "
+                    "now. Wait until that one has finished, or end it; nothing committed is lost."
+                )
+        writer.lay_out(layout, attributes, message, afresh=afresh)
+        if not afresh:
+            _mark_without_baseline(writer)
+
+
+def _mark_without_baseline(writer: StudyWriter) -> None:
+    """Mark new cells as failed where the baseline failed: they cannot be run."""
+    cells, baseline = writer.read("outcomes/status"), writer.read("baseline/status")
+    stranded = (baseline == FAILED) & (cells == MISSING)
+    for sample in np.flatnonzero(stranded.any(axis=0)).tolist():
+        at, rows = slice(sample, sample + 1), np.flatnonzero(stranded[:, sample]).tolist()
+        reason = np.full((len(rows), 1), "baseline: failed before the study grew", dtype=object)
+        writer.write_cells("outcomes/status", rows, at, np.full((len(rows), 1), FAILED))
+        writer.write_cells("outcomes/failure", rows, at, reason)
+    if stranded.any():
+        writer.commit("cells without a baseline marked", {"failed": int(stranded.sum())})
+
+
+def _growth(grid: Grid, joined: Grid) -> str:
+    grown = {
+        "interventions": len(joined.interventions) - len(grid.interventions),
+        "samples": len(joined.samples) - len(grid.samples),
+        "components": len({*joined.summary, *joined.activations} - {*grid.summary, *grid.activations}),
+    }
+    return ", ".join(f"{count} {name}" for name, count in grown.items() if count)
+
+
+def _differences(
+    plan: Plan,
+    model: DiffusionModel,
+    stored: dict[str, Any],
+    made_otherwise: list[str],
+    lacking: dict[str, list[str]],
+) -> list[str]:
+    """Say in which ways a study is not the stored one, nor that one extended."""
+    asked, there = plan.spec.to_json(), stored.get("study", {})
+    different = [
+        f"{name} is {short(there.get(name))} there and {short(asked[name])} here"
+        for name in ("name", "model")
+        if asked[name] != there.get(name)
+    ]
+    different += made_otherwise
+    record = there.get("record", {})
+    different += [
+        f"record.{name} is {short(record.get(name))} there and {short(asked['record'][name])} here"
+        for name in ("steps", "of", "dtype")
+        if record.get(name) != asked["record"][name]
+    ]
+    if stored.get("factors") != {name: list(values) for name, values in model.factors.items()}:
+        different.append("the factors that the model reads differ")
+    for part, missing in lacking.items():
+        more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+        different.append(f"{part}: the study lacks {', '.join(missing[:_MOST_NAMED])}{more}")
+    return different
+
+
+def _of_study(plan: Plan) -> dict[str, Any]:
+    return {
+        "study": plan.spec.to_json(),
+        "digest": plan.spec.digest,
+        "unet_calls_planned": plan.unet_calls,
+        "unet_calls_naive": plan.naive_calls,
+    }
+
+
+def _made_by(plan: Plan, model: DiffusionModel, source: dict[str, Any] | None) -> dict[str, Any]:
+    """Attributes of a store that is laid out."""
+    return {
+        FINGERPRINT: plan.bound.identity[FINGERPRINT],
+        IDENTITY: _parts(plan),
+        "model_flops": plan.anatomy.flops,
+        "factors": {name: list(values) for name, values in model.factors.items()},
+        "ssim": SSIM_DEFINITION,
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+        **_of_study(plan),
+        "sources": [source] if source else [],
+    }
+
+
+def _parts(plan: Plan) -> dict[str, Any]:
+    """Parts of the identity but for the fingerprint, which is kept beside them."""
+    return {name: part for name, part in plan.bound.identity.items() if name != FINGERPRINT}

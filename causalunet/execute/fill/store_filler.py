@@ -1,0 +1,335 @@
+"""Filling a study's store: blocks of samples claimed in turn, parts of them run and committed, nothing run twice."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from causalunet.errors import CausalUNetWarning, StoreError, WriteConflictError
+from causalunet.execute.call.trace import TracedUNet
+from causalunet.execute.fill.open_store import block_name, open_writer, record_source, versions
+from causalunet.execute.fill.pace import Pace, portions
+from causalunet.execute.fill.parts import Part, Progress, lacks
+from causalunet.execute.fill.recorder import Recorder
+from causalunet.execute.measure.audit import drift
+from causalunet.execute.walk.batches import MicroBatch, micro_batch_size
+from causalunet.execute.walk.lockstep import Block, check_fired, run_block
+from causalunet.models.base import DiffusionModel
+from causalunet.plan import Plan
+from causalunet.results.engine.location import Location
+from causalunet.results.meaning.schema import DRIFT, FAILED, MISSING, NULL_DIFFERENCE
+
+__all__ = ["StoreFiller"]
+
+_TRIES = 5
+_MOST_REASONS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A part that was run and is not committed yet."""
+
+    part: Part
+    unet_calls: int
+    seconds: float
+    failed: tuple[tuple[int, int], ...]
+    failed_cells: int
+
+
+class StoreFiller:
+    """A study's store, filled by what is asked for.
+
+    Several processes may fill one store: on local disks each block of samples is claimed by one of them, in object
+    stores whoever commits second drops its own values.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the whole study.
+    model : DiffusionModel
+    path : path or str
+        Folder or address of the store: made if absent, gone on with if it holds the same study or a part of it.
+    memory : int
+        Budget in bytes for the activations of a call, and again for the states of a block of samples.
+    overwrite : bool
+        Replace a store that holds another study.
+    retry_failed : bool
+        Run cells again that are marked as failed, each once.
+    source : dict, optional
+        The study's file, see `causalunet.provenance`.
+    advance : callable, optional
+        Told the number of samples after every U-Net call.
+    say : callable, optional
+        Told in words what the run waits for.
+    pace : Pace, optional
+        Decides when is committed.
+
+    Attributes
+    ----------
+    writer : StudyWriter
+    unet_calls_run : int
+        U-Net calls that were run, over all samples.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: DiffusionModel,
+        path: str | Path | Location,
+        *,
+        memory: int,
+        overwrite: bool = False,
+        retry_failed: bool = False,
+        source: dict[str, Any] | None = None,
+        advance: Callable[[int], None] | None = None,
+        say: Callable[[str], None] | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        micro_batch = micro_batch_size(model.anatomy, memory, plan.spec.sampler.rows_per_sample)
+        self.writer, self.layout = open_writer(
+            plan, model, path, micro_batch=micro_batch, memory=memory, overwrite=overwrite, source=source
+        )
+        self.advance, self.say = advance, say
+        self._model, self._plan, self._retry, self._source = model, self.layout.plan, retry_failed, source
+        self._micro_batch = MicroBatch(micro_batch)
+        self._unet = TracedUNet(model.unet, model.anatomy)
+        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._pace = pace or Pace(cells=self._plan.part_cells)
+        self._done: list[_Done] = []
+        self._layout_id = self.writer.attributes.get("layout_id")
+        self.unet_calls_run = self._conflicts = 0
+        grid = self.layout.grid
+        self._tried = np.zeros((len(grid.interventions) + 1, len(grid.samples)), bool)  # by run; the baseline is last
+
+    def unet_calls_missing(self) -> int:
+        """U-Net calls that completing the study takes, over all samples."""
+        parts = self._progress().missing(slice(0, len(self.layout.grid.samples)))
+        return sum(len(self._part_plan(part).calls) * (part.samples.stop - part.samples.start) for part in parts)
+
+    def fill(self, runs: Iterable[int] | None = None, *, blocks: int = 1) -> None:
+        """See to it that the store holds everything, or the outcomes of some interventions.
+
+        Parameters
+        ----------
+        runs : iterable of int, optional
+            Positions of interventions in the store; none for the baseline alone.
+        blocks : int
+            Blocks of samples that go through the U-Net together.
+
+        Raises
+        ------
+        StorageError, WriteConflictError, FiringError, MemoryExhaustedError
+            What was committed stays.
+        """
+        chosen = None if runs is None else tuple(runs)
+        try:
+            progress = self._progress()
+            waiting = [samples for samples in self._order(blocks) if progress.missing(samples, chosen)]
+            if self._source and (waiting or self._source["text"] is not None):  # kept, where that is asked for, now too
+                record_source(self.writer, self._source)
+            for wait in (False, True):
+                if wait and waiting and self.say:
+                    self.say(f"Waiting for another process that runs {len(waiting)} blocks of this study.")
+                waiting = [samples for samples in waiting if not self._complete(samples, chosen, wait=wait)]
+        except BaseException:
+            self.writer.abandon()
+            self._forget()
+            raise
+        if self._conflicts:
+            warnings.warn(
+                f"{self._conflicts} parts were committed by another process first; its values stay, those of this one "
+                "were dropped.",
+                CausalUNetWarning,
+                stacklevel=2,
+            )
+
+    def safe(self) -> str:
+        """Say how many cells are committed, and where."""
+        self.writer.refresh()
+        status = self.writer.read("outcomes/status")
+        there = int((status != MISSING).sum())
+        return f"{there:,} of {status.size:,} cells are safe in {self.writer.repository.location}"
+
+    def warn_of_failures(self, runs: Iterable[int] | None = None, what: str = "cells", consequence: str = "") -> None:
+        """Say how many cells of the study, or of some interventions, failed, and why.
+
+        Parameters
+        ----------
+        runs : iterable of int, optional
+            Positions of interventions in the store.
+        what : str
+            What to call their cells.
+        consequence : str
+            A sentence on what follows from it.
+        """
+        self.writer.refresh()
+        chosen = slice(None) if runs is None else sorted(runs)
+        failed = self.writer.read("outcomes/status")[chosen] == FAILED
+        if not failed.any():
+            return
+        reasons = Counter(map(str, self.writer.read("outcomes/failure")[chosen][failed].tolist()))
+        listed = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(_MOST_REASONS))
+        warnings.warn(
+            f"{int(failed.sum())} of {failed.size} {what} failed: {listed}. {consequence}They are marked in "
+            "outcomes.status (2) with their reason in outcomes.failure; run with retry_failed=True to try them again.",
+            CausalUNetWarning,
+            stacklevel=2,
+        )
+
+    def warn_of_noise(self) -> None:
+        """Say so where runs in which nothing is changed differ by more than rounding."""
+        self.writer.refresh()
+        found = {
+            name: float(np.nanmax(values)) if not np.isnan(values := self.writer.read(f"audit/{name}")).all() else 0.0
+            for name in ("null_difference", "drift")
+        }
+        told = []
+        if found["null_difference"] > NULL_DIFFERENCE:
+            told.append(f"the null intervention changed an image by {found['null_difference']:.2g}")
+        if found["drift"] > DRIFT:
+            told.append(
+                f"a plain call of the U-Net gives another prediction than the traced (drift {found['drift']:.2g})"
+            )
+        if told:
+            warnings.warn(
+                f"By more than rounding, {' and '.join(told)}. Effects of that size are none, and verify will call the "
+                "store not sound. Something in the U-Net is random, such as dropout, or remembers its last call.",
+                CausalUNetWarning,
+                stacklevel=2,
+            )
+
+    def _progress(self, samples: slice | None = None) -> Progress:
+        return Progress(self.writer, self.layout, retry_failed=self._retry, tried=self._tried, samples=samples)
+
+    def _order(self, blocks: int) -> Iterator[slice]:
+        size, samples = self.layout.block * blocks, len(self.layout.grid.samples)
+        stretches = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
+        if self.writer.repository.location.folder is None:
+            # Without claims, processes had better begin at different places.
+            first = random.SystemRandom().randrange(len(stretches))
+            stretches = [*stretches[first:], *stretches[:first]]
+        yield from stretches
+
+    def _complete(self, samples: slice, runs: tuple[int, ...] | None, *, wait: bool) -> bool:
+        """Run what some blocks lack; False if another process has claimed one of them."""
+        with ExitStack() as claims:
+            for start in range(samples.start, samples.stop, self.layout.block):
+                if not claims.enter_context(self.writer.claim(block_name(start, self.layout.block), wait=wait)):
+                    return False
+            conflicts = 0
+            while True:
+                self._forget()
+                self.writer.refresh()
+                self._check_layout()
+                try:
+                    if self._run_all(self._progress(samples).missing(samples, runs)):
+                        return True
+                except WriteConflictError:
+                    self._conflicts, conflicts = self._conflicts + 1, conflicts + 1
+                    if conflicts == _TRIES:
+                        raise
+
+    def _run_all(self, parts: Iterable[Part]) -> bool:
+        """Run parts, unless what was committed meanwhile changes them; False if it did."""
+        whole = True
+        for part in itertools.chain.from_iterable(portions(part, self._part_plan(part)) for part in parts):
+            if self._pace.due(part.cells):
+                self._commit()
+            self._check_layout()
+            if lacks(self.writer, part):
+                self._run(part)
+            else:
+                whole = False
+        self._commit()
+        return whole
+
+    def _check_layout(self) -> None:
+        """Refuse to go on where another process has changed what stands where."""
+        if self.writer.attributes.get("layout_id") != self._layout_id:
+            raise StoreError(
+                f"Another process has extended or replaced the study in {self.writer.repository.location} meanwhile. "
+                "Nothing committed is lost; run the same command again to go on with what is there now."
+            )
+
+    def _part_plan(self, part: Part) -> Plan:
+        replayed = part.forked and bool(part.baseline_recordings or part.recordings)
+        key = (part.runs, replayed)
+        if key not in self._plans:
+            replay = self.layout.recorded_steps if replayed else ()
+            self._plans[key] = self._plan.part(part.runs, forked=part.forked, replay=replay)
+        return self._plans[key]
+
+    def _run(self, part: Part) -> None:
+        self._pace.begin()
+        started, plan = time.perf_counter(), self._part_plan(part)
+        samples = self.layout.grid.samples[part.samples]
+        block = Block(part.samples.start, tuple(s.prompt for s in samples), tuple(s.seed for s in samples))
+        recorder = Recorder(self._model, plan, self.layout, self.writer, part, block)
+        fired = run_block(
+            self._model,
+            self._unet,
+            plan,
+            block,
+            micro_batch=self._micro_batch,
+            observer=recorder,
+            states=recorder.states(),
+            advance=self.advance,
+        )
+        check_fired(plan, fired, len(samples))
+        recorder.write()
+        self._write_drift(part, block, recorder)
+        calls, seconds = len(plan.calls) * len(samples), time.perf_counter() - started
+        for name, added in (("unet_calls", len(plan.calls)), ("seconds", seconds / len(samples))):
+            before = np.nan_to_num(self.writer.read(f"audit/{name}", (part.samples,)))
+            self.writer.write(f"audit/{name}", (part.samples,), before + added)
+        failed = tuple((run, part.samples.start + sample) for run, sample in recorder.failed)
+        self._done.append(_Done(part, calls, seconds, failed, recorder.failed_cells))
+        self._pace.end(part.cells)
+
+    def _commit(self) -> None:
+        """Commit what was run since the last commit."""
+        if not self._done:
+            return
+        cells = sum(done.part.cells for done in self._done)
+        samples = {sample for done in self._done for sample in range(done.part.samples.start, done.part.samples.stop)}
+        calls = sum(done.unet_calls for done in self._done)
+        whole = [done.part.samples for done in self._done if not done.part.forked]
+        self.writer.commit(
+            f"{cells} cells of {len(samples)} samples",
+            {
+                "cells": cells,
+                "baselines": sum(part.stop - part.start for part in whole),
+                "failed": sum(done.failed_cells for done in self._done),
+                "unet_calls": calls,
+                "seconds": round(sum(done.seconds for done in self._done), 3),
+                "versions": versions(),
+            },
+        )
+        self.unet_calls_run += calls
+        for cell in (cell for done in self._done for cell in done.failed):
+            self._tried[cell] = True
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin anew after a commit, or after what was run is lost."""
+        self._done.clear()
+        self._pace.committed()
+
+    def _write_drift(self, part: Part, block: Block, recorder: Recorder) -> None:
+        """One plain call per part, at its first sample and the first step."""
+        x, eps = (recorder.baseline[name][:1, 0] for name in ("x_t", "eps"))
+        found = drift(self._model, self._plan, block.prompts[:1], self._plan.schedule.steps, x, eps)
+        index = (slice(part.samples.start, part.samples.start + 1),)
+        # The largest of all parts. What is not finite here, where the trace gave numbers, is the worst of all.
+        worst = np.where(np.isnan(found) & np.isfinite(eps).all(), np.inf, found)
+        self.writer.write("audit/drift", index, np.fmax(self.writer.read("audit/drift", index), worst))

@@ -1,0 +1,1 @@
+"""What is measured of runs and calls: outcomes, summaries, audits, times."""

@@ -1,0 +1,44 @@
+"""A short measurement of the U-Net's speed on this machine, for the time estimate of a plan."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from causalunet.execute.call.trace import TracedUNet
+from causalunet.execute.walk.batches import mean_batch_size, micro_batch_size
+from causalunet.models.base import DiffusionModel
+from causalunet.models.checking import device_of, encoded
+from causalunet.plan import Action, Plan
+
+__all__ = ["calibrate"]
+
+
+def calibrate(model: DiffusionModel, plan: Plan, budget: int, repeats: int = 2) -> float:
+    """Seconds per floating-point operation of an untouched call of the mean batch size that a run would use.
+
+    Parameters
+    ----------
+    model : DiffusionModel
+    plan : Plan
+    budget : int
+        Memory budget in bytes.
+    repeats : int
+        Timed calls after one to warm up; the fastest counts.
+    """
+    rows_per_sample = plan.spec.sampler.rows_per_sample
+    most = micro_batch_size(model.anatomy, budget, rows_per_sample)
+    rows = mean_batch_size(plan, budget, most) * rows_per_sample
+    unet = TracedUNet(model.unet, model.anatomy)
+    context = tuple(part.expand(rows, *part.shape[1:]) for part in encoded(model, plan.spec.prompts[:1]))
+    device = device_of(model.unet)
+    x = torch.zeros(rows, *model.image_shape, device=device)
+    timesteps = torch.zeros(rows, device=device)
+    elapsed = []
+    with torch.inference_mode():
+        for _ in range(1 + repeats):
+            started = time.perf_counter()
+            unet(Action(), (x, timesteps, *context), rows).output.sum().item()
+            elapsed.append(time.perf_counter() - started)
+    return min(elapsed[1:]) / (rows * model.anatomy.flops)

@@ -1,0 +1,195 @@
+"""Wall time of an intervened run against the uncut one, in interleaved repeats, beside FLOP and kernel shares."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from causalunet.design.interventions import Composition, Intervention
+from causalunet.design.limits import is_integer, plain_number
+from causalunet.design.samplers import Sampler
+from causalunet.errors import SpecError
+from causalunet.execute.call.installed import InstalledUNet
+from causalunet.execute.planning import plan_run
+from causalunet.execute.walk.generate import generate
+from causalunet.models.base import DiffusionModel
+from causalunet.models.checking import device_of, encoded
+from causalunet.plan import Action, Plan
+
+__all__ = ["count_kernels", "shortcut_arms", "time_arms"]
+
+_NOT_KERNELS = ("aten::empty", "aten::detach", "aten::_to_copy", "aten::lift_fresh")
+_QUARTILES = (0.25, 0.75)
+_COUNTED = 2  # samples per call while kernels are counted; the count does not depend on it
+
+
+def time_arms(
+    arms: Mapping[str, Intervention | None],
+    model: DiffusionModel,
+    sampler: Sampler,
+    prompts: tuple[str, ...],
+    seeds: tuple[int, ...] | None,
+    *,
+    repeats: int,
+    traced: bool,
+    memory: int,
+) -> xr.Dataset:
+    """Time interventions against the uncut run: as `causalunet.time_shortcut`, with any arms.
+
+    Parameters
+    ----------
+    arms : mapping of str to Intervention or None
+        Named runs; the first is the baseline.
+    model, sampler, prompts, seeds, repeats, traced, memory
+        As for `causalunet.time_shortcut`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along ``arm``, as for `causalunet.time_shortcut`.
+    """
+    repeats = plain_number(repeats)
+    if not is_integer(repeats) or repeats < 1:
+        raise SpecError(f"repeats={repeats!r} asked; give an integer of at least 1.")
+    plans = {name: plan_run(model, sampler, prompts, seeds, arm)[0] for name, arm in arms.items()}
+    names, samples = list(arms), next(iter(plans.values())).samples
+    kernels = np.array(_kernels(plans, model, min(samples, _COUNTED)))
+    flops = np.array([_of_run(plan.flops_by_run) for plan in plans.values()])
+    seconds, largest = np.empty((len(arms), repeats)), _Largest()
+    for repeat in range(-1, repeats):
+        for position in range(len(names)):
+            row = (position + repeat) % len(names)
+            started = time.perf_counter()
+            generate(
+                prompts,
+                seeds,
+                model=model,
+                sampler=sampler,
+                intervention=arms[names[row]],
+                traced=traced,
+                memory=memory,
+                advance=largest.note,
+            )
+            if repeat >= 0:
+                seconds[row, repeat] = time.perf_counter() - started
+    saved = 1 - seconds / seconds[0]
+    share = {"units": "1"}
+    spread = np.quantile(saved, _QUARTILES, axis=1).T
+    return xr.Dataset(
+        {
+            "seconds": (("arm", "repeat"), seconds, {"units": "s", "long_name": "wall time"}),
+            "saved": (
+                "arm",
+                np.median(saved, axis=1),
+                {**share, "long_name": "share of time saved, median of repeats"},
+            ),
+            "spread": (("arm", "bound"), spread, {**share, "interval_kind": "quartiles of repeats"}),
+            "flops_saved": ("arm", 1 - flops / flops[0], {**share, "long_name": "share of FLOPs saved"}),
+            "kernels_saved": ("arm", 1 - kernels / kernels[0], {**share, "long_name": "share of kernels saved"}),
+            "unet_calls": ("arm", [_of_run(plan.calls_by_run) for plan in plans.values()], share),
+        },
+        coords={"arm": names, "repeat": np.arange(repeats), "bound": ["lower", "upper"]},
+        attrs={
+            "samples": samples,
+            "samples_per_call": largest.samples,
+            "steps": sampler.steps,
+            "guidance_scale": sampler.guidance_scale,
+            "rows_per_sample": sampler.rows_per_sample,
+            "model": model.name,
+            "device": _device_name(model),
+            "threads": torch.get_num_threads(),
+            "dtype": str(next(model.unet.parameters()).dtype).removeprefix("torch."),
+            "calls": "traced by nnsight" if traced else "plain",
+            "baseline": f"{names[0]}: same sampler, text encoded once per prompt in every arm",
+        },
+    )
+
+
+def shortcut_arms(intervention: Intervention) -> dict[str, Intervention | None]:
+    """The uncut run, the cuts alone, the skipped steps alone, and the whole."""
+    edits = intervention.edits()
+    jumps = [edit for edit in edits if edit.component == "unet"]
+    cuts = [edit for edit in edits if edit.component != "unet"]
+    arms: dict[str, Intervention | None] = {"uncut": None}
+    for name, part in (("cuts", cuts), ("steps", jumps)):
+        if part:
+            arms[name] = part[0] if len(part) == 1 else Composition(tuple(part))
+    return {**arms, "shortcut": intervention}
+
+
+def count_kernels(model: DiffusionModel, action: Action, samples: int, rows_per_sample: int, prompt: str = "") -> int:
+    """Count the operations on tensors of one U-Net call, views left out.
+
+    Parameters
+    ----------
+    model : DiffusionModel
+    action : Action
+    samples, rows_per_sample : int
+        Batch of the call.
+    prompt : str
+        Of all its rows.
+    """
+    rows = samples * rows_per_sample
+    context = tuple(part.expand(rows, *part.shape[1:]) for part in encoded(model, [prompt]))
+    device = device_of(model.unet)
+    arguments = (torch.zeros(rows, *model.image_shape, device=device), torch.zeros(rows, device=device), *context)
+    with torch.inference_mode(False), torch.no_grad(), InstalledUNet(model.unet, model.anatomy) as unet:
+        counter = _Kernels()
+        plain = tuple(part.clone() for part in arguments)
+        with counter:
+            unet(action, plain, samples)
+    return counter.count
+
+
+class _Largest:
+    """The most samples that went into one U-Net call."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+
+    def note(self, samples: int) -> None:
+        self.samples = max(self.samples, samples)
+
+
+class _Kernels(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name()
+        if not func.is_view and not name.startswith(_NOT_KERNELS):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _of_run(numbers: Mapping[int, int]) -> int:
+    """The number of a plan's only run."""
+    (number,) = numbers.values()
+    return number
+
+
+def _kernels(plans: Mapping[str, Plan], model: DiffusionModel, samples: int) -> list[int]:
+    counts: dict[Action, int] = {}
+    totals = []
+    for plan in plans.values():
+        times = Counter(call.action for call in plan.calls)
+        for action in times:
+            if action not in counts:
+                counts[action] = count_kernels(
+                    model, action, samples, plan.spec.sampler.rows_per_sample, plan.spec.prompts[0]
+                )
+        totals.append(sum(counts[action] * n for action, n in times.items()))
+    return totals
+
+
+def _device_name(model: DiffusionModel) -> str:
+    device = device_of(model.unet)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -1,0 +1,1 @@
+"""All runs of a block of samples, step by step."""

@@ -1,0 +1,88 @@
+"""Images of one run, without or with an intervention, through the same code as every study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalunet.design.interventions import Intervention
+from causalunet.design.samplers import DDPM, Sampler
+from causalunet.execute.call.installed import InstalledUNet
+from causalunet.execute.call.trace import TracedUNet
+from causalunet.execute.call.visits import UNetCaller
+from causalunet.execute.planning import plan_run
+from causalunet.execute.walk.batches import micro_batch_size
+from causalunet.execute.walk.images import KeptImages
+from causalunet.execute.walk.lockstep import Block, run_block
+from causalunet.models.base import DiffusionModel, load_model
+from causalunet.models.checking import check_model
+
+__all__ = ["generate"]
+
+_BLOCK = 50  # samples whose states are held at once
+
+
+def generate(
+    prompts: Iterable[str],
+    seeds: Iterable[int] | None = None,
+    *,
+    model: str | DiffusionModel = "shapes",
+    sampler: Sampler | None = None,
+    intervention: Intervention | None = None,
+    traced: bool = True,
+    memory: int = 1 << 30,
+    advance: Callable[[int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Sample images of one run: what a study calls its baseline, or one of its interventions.
+
+    Parameters
+    ----------
+    prompts : iterable of str
+        `causalunet.NO_PROMPT` for a sample without a condition.
+    seeds : iterable of int, optional
+        Paired with prompts as in `causalunet.Study`.
+    model : str or DiffusionModel
+    sampler : Sampler, optional
+        By default 100 steps at guidance 3.
+    intervention : Intervention, optional
+        By default none.
+    traced : bool
+        Call the U-Net through nnsight, as studies do; otherwise install the cuts in its modules and call it plainly.
+    memory : int
+        Budget in bytes for the activations of a call.
+    advance : callable, optional
+        Told the number of samples after every U-Net call.
+
+    Returns
+    -------
+    ndarray of float32, (sample, channel, y, x)
+        In [0, 1].
+
+    Raises
+    ------
+    PromptError, ComponentError, SpecError
+        What the model cannot do is told before anything runs.
+    """
+    loaded = load_model(model) if isinstance(model, str) else model
+    check_model(loaded)
+    sampler = sampler or DDPM()
+    plan, run = plan_run(loaded, sampler, prompts, seeds, intervention)
+    micro_batch = micro_batch_size(loaded.anatomy, memory, sampler.rows_per_sample)
+    samples, images = plan.spec.samples, []
+    with _caller(loaded, traced=traced) as unet:
+        for start in range(0, len(samples), _BLOCK):
+            part = samples[start : start + _BLOCK]
+            block = Block(start, tuple(item.prompt for item in part), tuple(item.seed for item in part))
+            kept = KeptImages(loaded)
+            run_block(loaded, unet, plan, block, micro_batch=micro_batch, observer=kept, advance=advance)
+            images.append(kept.images[run])
+    return np.concatenate(images)
+
+
+def _caller(model: DiffusionModel, *, traced: bool) -> AbstractContextManager[UNetCaller]:
+    if traced:
+        return nullcontext(TracedUNet(model.unet, model.anatomy))
+    return InstalledUNet(model.unet, model.anatomy)

@@ -1,0 +1,116 @@
+"""Plain zarr v3 of a results store, for archives and for readers that have only zarr."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.abc.store import Store
+from zarr.codecs import Crc32cCodec
+
+from causalunet.errors import StoreError
+from causalunet.results.engine.location import check_outside
+from causalunet.results.guard.checked_store import read_stored
+from causalunet.results.guard.storage_errors import faults_told
+
+__all__ = ["export_store", "regions"]
+
+_SHARD_BYTES = 1 << 23
+
+
+def export_store(store: Store, where: object, path: Path) -> Path:
+    """Copy a store, array by array and shard by shard.
+
+    Parameters
+    ----------
+    store : zarr Store
+    where : object
+        Whose text names the store.
+    path : Path
+        Must not exist.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    StoreError
+        The folder exists.
+    DamageError, StorageError
+        A chunk cannot be read, or the copy cannot be written; then nothing is left at the path.
+    """
+    if path.exists():
+        raise StoreError(f"{path} exists. An export never writes over anything; give a new path.")
+    check_outside(path)
+    with faults_told(path, "exporting to"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        stored = read_stored(store, where)
+        with faults_told(path, "exporting to"):
+            target = zarr.create_group(str(made / path.name), zarr_format=3, attributes=stored.attributes)
+            for name, attributes in stored.groups.items():
+                target.require_group(name).attrs.update(attributes)
+        for name, array in stored.arrays.items():
+            _copy(name, array, target, where, path)
+        with warnings.catch_warnings(), faults_told(path, "exporting to"):
+            # Not in the specification of zarr v3 yet; readers that know it open faster, others do not look.
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            zarr.consolidate_metadata(target.store)
+        with faults_told(path, "exporting to"):
+            (made / path.name).rename(path)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return path
+
+
+def _copy(name: str, array: zarr.Array[Any], target: zarr.Group, where: object, path: Path) -> None:
+    text = np.dtype(array.dtype).kind in "TO"
+    shards = _shards(array)
+    with faults_told(path, "exporting to"):
+        copied = target.create_array(
+            name,
+            shape=array.shape,
+            chunks=array.chunks,
+            shards=shards,
+            dtype=str if text else array.dtype,
+            compressors=[Crc32cCodec()],
+            fill_value=array.fill_value,
+            dimension_names=array.metadata.dimension_names,  # type: ignore[union-attr]
+            attributes=dict(array.attrs),
+            config={"write_empty_chunks": True},
+        )
+    for region in regions(array.shape, shards or array.chunks):
+        with faults_told(where, f"reading {name} from"):
+            values = array[region]
+        with faults_told(path, "exporting to"):
+            copied[region] = values
+
+
+def _shards(array: zarr.Array[Any]) -> tuple[int, ...] | None:
+    """Whole chunks, as many from the last axis on as make a shard of some megabytes."""
+    shard, size = list(array.chunks), math.prod(array.chunks) * max(np.dtype(array.dtype).itemsize, 1)
+    for axis in reversed(range(len(shard))):
+        wanted = -(-array.shape[axis] // shard[axis]) if shard[axis] else 1
+        times = max(1, min(wanted, _SHARD_BYTES // max(size, 1)))
+        shard[axis] *= times
+        size *= times
+    return tuple(shard) if tuple(shard) != array.chunks else None
+
+
+def regions(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Every chunk of an array as slices, in C order."""
+    starts = [range(0, size, chunk) for size, chunk in zip(shape, chunks, strict=True)]
+    for corner in itertools.product(*starts):
+        ends = (min(at + chunk, size) for at, chunk, size in zip(corner, chunks, shape, strict=True))
+        yield tuple(slice(at, end) for at, end in zip(corner, ends, strict=True))

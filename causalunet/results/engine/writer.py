@@ -1,0 +1,259 @@
+"""Writing results: a part of a study becomes visible whole, or not at all."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
+
+from causalunet.errors import ModelError, StoreError
+from causalunet.results.engine.background_writer import BackgroundWriter
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
+from causalunet.results.guard.storage_errors import faults_told
+from causalunet.results.meaning.layout import Coordinate, Layout, StoredArray
+from causalunet.results.meaning.schema import FORMAT, FORMAT_VERSION
+
+__all__ = ["StudyWriter", "consecutive"]
+
+
+class StudyWriter:
+    """Writes parts of a study into its store; nothing counts before `commit`.
+
+    Use `open` or `create`.
+
+    Parameters
+    ----------
+    repository : Repository
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self._background = BackgroundWriter()
+        self.refresh()
+
+    @classmethod
+    def create(cls, location: Location, layout: Layout, attributes: Mapping[str, Any]) -> StudyWriter:
+        """Lay out every array and write every coordinate, in one commit.
+
+        Parameters
+        ----------
+        location : Location
+        layout : Layout
+        attributes : mapping
+            JSON attributes of the root.
+        """
+
+        def lay_out(repository: Repository) -> None:
+            writer = cls(repository)
+            if not writer.attributes:
+                writer.lay_out(layout, attributes, "a study laid out")
+
+        return cls(Repository.create(location, lay_out))
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Of the root; empty in a store that was not laid out."""
+        return dict(self._root.attrs)
+
+    @property
+    def root(self) -> zarr.Group:
+        """Of the session, with what was written since the last commit."""
+        return self._root
+
+    def refresh(self) -> None:
+        """Forget what was not committed, and start from the newest commit."""
+        self._background.discard()
+        self._session = self.repository.writable()
+        with faults_told(self.repository.location, "opening"):
+            self._root = zarr.open_group(self._session.store, mode="a", zarr_format=3)
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    def abandon(self) -> None:
+        """Forget what was not committed."""
+        self._background.discard()
+
+    def has(self, path: str) -> bool:
+        """Whether the store holds an array."""
+        return path in self._root
+
+    def write(self, path: str, index: tuple[Any, ...], values: NDArray[Any]) -> None:
+        """Write part of an array, later and in the order of the calls.
+
+        Parameters
+        ----------
+        path : str
+            ``group/name``.
+        index : tuple
+            Integers and slices along the array's leading dimensions.
+        values : ndarray
+            Copied.
+
+        Raises
+        ------
+        ModelError
+            They do not fit.
+        """
+        array, kept = self._array(path), np.array(values)
+        shape = _shape_at(array.shape, index)
+        if kept.shape not in ((), shape):
+            raise ModelError(
+                f"The run gave {path} values of shape {kept.shape}, and the store has a place of shape {shape} for "
+                "them: the model gives something else than its image_shape, anatomy or factors say."
+            )
+
+        def put() -> None:
+            with faults_told(self.repository.location, f"writing {path} to", writing=True):
+                array[index] = kept
+
+        self._background.put(put)
+
+    def write_cells(self, path: str, interventions: Sequence[int], samples: slice, values: NDArray[Any]) -> None:
+        """Write the cells of some interventions, given in ascending order, (intervention, sample, ...)."""
+        for rows, positions in consecutive(interventions):
+            self.write(path, (positions, samples), values[rows])
+
+    def read(self, path: str, index: tuple[Any, ...] = ()) -> NDArray[Any]:
+        """Read part of an array, with what was written before; arguments as for `write`."""
+        self._background.drain()
+        with faults_told(self.repository.location, f"reading {path} from"):
+            return np.asarray(self._array(path)[index])
+
+    def commit(self, message: str, added: Mapping[str, Any]) -> None:
+        """Make everything written since the last commit visible, all at once.
+
+        Raises
+        ------
+        WriteConflictError
+            Another process wrote one of the same cells; nothing of this commit is stored then.
+        StorageError
+            Storage did not take it.
+        """
+        self._background.drain()
+        self.repository.commit(self._session, message, added)
+        self.refresh()
+
+    def claim(self, name: str, *, wait: bool = False) -> AbstractContextManager[bool]:
+        """See `Repository.claim`."""
+        return self.repository.claim(name, wait=wait)
+
+    def lay_out(self, layout: Layout, attributes: Mapping[str, Any], message: str, *, afresh: bool = False) -> None:
+        """Make or grow every array to a layout and write what is known before anything runs, in one commit.
+
+        Parameters
+        ----------
+        layout : Layout
+            What is stored keeps its place in it.
+        attributes : mapping
+            JSON attributes of the root, added to those that are there.
+        message : str
+        afresh : bool
+            Leave out all that was stored; history keeps it.
+        """
+        now, known = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), layout.known()
+        if afresh:
+            for name in list(self._root):
+                del self._root[name]
+            self._root.attrs.clear()
+        arrays = list(layout.arrays())  # from here on nothing is computed that a user may have defined
+        coordinates_of = {group: layout.coordinates(group) for group in sorted({_group(array) for array in arrays})}
+        with faults_told(self.repository.location, "laying out", writing=True):
+            stored = {path for path, _ in self._root.members(max_depth=None)}
+            for array in arrays:
+                made = self._grown(array) if array.path in stored else self._created(array)
+                if array.path in known:
+                    made[...] = known[array.path]
+            for group, coordinates in coordinates_of.items():
+                # xarray's convention: named here, they are coordinates for any reader, not only for open_results.
+                names = " ".join(item.name for item in coordinates if item.name != item.dim)
+                self._root[group].attrs.update({"created_at": now, "coordinates": names})
+                for item in coordinates:
+                    self._write_coordinate(f"{group}/{item.name}", item, stored=f"{group}/{item.name}" in stored)
+            created = self.attributes.get("created_at", now)
+            own = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_at": created, "block": layout.block}
+            own["group"] = layout.plan.group
+            own["layout_id"] = uuid.uuid4().hex  # processes that know another layout see that it has changed
+            self._root.attrs.update({**own, **attributes})
+        self.commit(message, {"interventions": len(layout.grid.interventions), "samples": len(layout.grid.samples)})
+
+    def update_attributes(self, attributes: Mapping[str, Any], message: str) -> None:
+        """Set attributes of the root, in one commit."""
+        self._root.attrs.update(attributes)
+        self.commit(message, {})
+
+    def _array(self, path: str) -> zarr.Array[Any]:
+        if path not in self._arrays:
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                found = self._root[path]
+            if not isinstance(found, zarr.Array):
+                raise StoreError(f"{self.repository.location} holds a group where the array {path} should be.")
+            self._arrays[path] = found
+        return self._arrays[path]
+
+    def _grown(self, array: StoredArray) -> zarr.Array[Any]:
+        found = self._array(array.path)
+        if found.shape != array.shape:
+            found.resize(array.shape)
+        return found
+
+    def _created(self, array: StoredArray) -> zarr.Array[Any]:
+        text = array.dtype == "str"
+        return self._root.create_array(
+            array.path,
+            shape=array.shape,
+            chunks=array.chunks,
+            dtype=str if text else array.dtype,
+            compressors=[Crc32cCodec()],
+            fill_value="" if text else np.nan if array.dtype.startswith("float") else 0,
+            dimension_names=array.variable.dims,
+            attributes={"long_name": array.variable.meaning, "units": array.variable.units},
+            config={"write_empty_chunks": True},
+        )
+
+    def _write_coordinate(self, path: str, item: Coordinate, *, stored: bool) -> None:
+        text = item.values.dtype == object
+        if stored:
+            coordinate = self._array(path)
+            if coordinate.shape != item.values.shape:
+                coordinate.resize(item.values.shape)
+        else:
+            coordinate = self._root.create_array(
+                path,
+                shape=item.values.shape,
+                chunks=(max(len(item.values), 1),),
+                dtype=str if text else item.values.dtype,
+                compressors=[Crc32cCodec()],
+                dimension_names=(item.dim,),
+                config={"write_empty_chunks": True},
+            )
+        coordinate[...] = item.values.astype(str) if text else item.values
+
+
+def _group(array: StoredArray) -> str:
+    return array.path.rpartition("/")[0]
+
+
+def _shape_at(shape: tuple[int, ...], index: tuple[Any, ...]) -> tuple[int, ...]:
+    """Shape of what a basic index takes from an array."""
+    chosen = [part if isinstance(part, slice) else None for part in index]
+    sizes = [len(range(*part.indices(size))) for part, size in zip(chosen, shape, strict=False) if part is not None]
+    return (*sizes, *shape[len(index) :])
+
+
+def consecutive(positions: Iterable[int]) -> list[tuple[slice, slice]]:
+    """Split ascending positions into stretches: (where they stand in the list, the positions themselves)."""
+    stretches: list[tuple[slice, slice]] = []
+    for row, position in enumerate(positions):
+        if stretches and stretches[-1][1].stop == position:
+            rows, before = stretches[-1]
+            stretches[-1] = (slice(rows.start, row + 1), slice(before.start, position + 1))
+        else:
+            stretches.append((slice(row, row + 1), slice(position, position + 1)))
+    return stretches

@@ -1,0 +1,178 @@
+"""Whether what a store says in several places is one and the same: coordinates, declared edits, calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalunet.design.limits import is_number, shown
+from causalunet.design.registered import plugins
+from causalunet.dims import INTERVENTION, SAMPLE, STEP
+from causalunet.results.guard.checked_store import Reader, Stored, dims_of
+from causalunet.results.guard.coverage import Coverage
+from causalunet.results.guard.documents import COORDINATES
+from causalunet.results.guard.findings import Finding
+from causalunet.results.guard.readback import ReadBack
+from causalunet.results.meaning.schema import FACTOR
+
+__all__ = ["agreement"]
+
+_UNET = "unet"
+_ROUNDING = 1e-9
+
+
+def agreement(reader: Reader, read: ReadBack, coverage: Coverage) -> Iterator[Finding]:
+    """Compare what stands in several places, and what follows from the interventions with what is stored.
+
+    Parameters
+    ----------
+    reader : Reader
+    read : ReadBack
+        The store's interventions.
+    coverage : Coverage
+    """
+    compared = list(_Coordinates(reader, read).compared())
+    problems = tuple(problem for found in compared for problem in found)
+    yield Finding("coordinates", f"{len(compared)} arrays", problems)
+    wrong, unchecked = _declared(reader, read, coverage)
+    wrong += _calls(reader, coverage)
+    rows = len(coverage.marks["audit/declared"])
+    yield Finding("edits and calls", f"{rows:,} interventions", tuple(wrong), unchecked=tuple(unchecked))
+
+
+class _Coordinates:
+    """Every coordinate of a store beside what it should be.
+
+    Those of interventions follow from what is stored of them; what a class of somebody else's says, and what earlier
+    versions said otherwise, need only be the same in all groups.
+    """
+
+    def __init__(self, reader: Reader, read: ReadBack) -> None:
+        self._reader, self._read = reader, read
+        self._steps: list[int] = self._values("baseline/step")
+        self._expected: dict[str, list[Any]] = {
+            name: self._values(f"{group}/{name}")
+            for group, dim in (("outcomes", INTERVENTION), ("outcomes", SAMPLE), ("baseline", STEP))
+            for name in COORDINATES[dim]
+        }
+        self._expected |= {
+            **self._of_interventions(),
+            SAMPLE: list(range(len(self._expected[SAMPLE]))),
+            STEP: list(range(len(self._steps), 0, -1)),
+            FACTOR: list(reader.stored.attributes.get("factors", {})),
+        }
+        shares = np.array(self._expected["alpha_bar"])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            self._expected["log_snr"] = np.log(shares / (1 - shares)).tolist()
+
+    def compared(self) -> Iterator[list[str]]:
+        """What is wrong with each coordinate."""
+        for path, array in sorted(self._reader.stored.arrays.items()):
+            group, _, name = path.rpartition("/")
+            if name not in self._expected or dims_of(array) not in ((INTERVENTION,), (SAMPLE,), (STEP,), (FACTOR,)):
+                continue
+            found, expected = self._values(path), self._expected[name]
+            if dims_of(array) == (STEP,) and group.startswith("activation"):
+                expected = self._at_steps(self._values(f"{group}/{STEP}"), name, expected)
+            yield [self._told(path, found, expected)] if not _same(found, expected) else []
+
+    def _at_steps(self, steps: list[int], name: str, expected: list[Any]) -> list[Any]:
+        """Of the steps that are recorded, descending."""
+        known = set(self._steps)
+        if name == STEP:
+            return sorted(known & set(steps), reverse=True)
+        return [expected[len(expected) - step] for step in steps if step in known]
+
+    def _told(self, path: str, found: list[Any], expected: list[Any]) -> str:
+        at = next(
+            (n for n, pair in enumerate(zip(found, expected, strict=False)) if not _same(*([x] for x in pair))), 0
+        )
+        if len(found) != len(expected):
+            return f"{path}: has {len(found):,} entries where {len(expected):,} belong"
+        return f"{path}: {shown(found[at])} at position {at}, where {shown(expected[at])} belongs"
+
+    def _of_interventions(self) -> dict[str, list[Any]]:
+        expected = {name: list(self._expected[name]) for name in COORDINATES[INTERVENTION] if name != "spec"}
+        for position, document in enumerate(self._read.documents):
+            configuration = document["configuration"]
+            said: dict[str, Any] = {"kind": document["name"]}
+            if isinstance(configuration.get("label"), str):
+                said["label"] = configuration["label"]
+            item = self._read.items.get(position)
+            if item is not None and not any(plugins(document)) and not _said_otherwise(configuration):
+                said |= item.coordinates()
+            for name, value in said.items():
+                expected[INTERVENTION if name == "label" else name][position] = value
+        return expected
+
+    def _values(self, path: str) -> list[Any]:
+        return list(self._reader.read(path).tolist())
+
+
+def _said_otherwise(configuration: dict[str, Any]) -> bool:
+    """Whether earlier versions gave it other coordinates: sums had an order, and windows could touch."""
+    return "parts" in configuration or len(configuration.get("window") or ()) > 1
+
+
+def _same(found: list[Any], expected: list[Any]) -> bool:
+    if len(found) != len(expected):
+        return False
+    if all(isinstance(value, float) for value in (*found, *expected)):
+        return bool(np.allclose(found, expected, rtol=_ROUNDING, atol=_ROUNDING, equal_nan=True))
+    return found == expected
+
+
+def _declared(reader: Reader, read: ReadBack, coverage: Coverage) -> tuple[list[str], list[str]]:
+    """Interventions that declare other edits than they make, the package's own and those of others."""
+    declared = coverage.marks["audit/declared"]
+    places = reader.read("audit/place").tolist()
+    column, steps = {name: index for index, name in enumerate(places)}, declared.shape[1]
+    wrong: list[str] = []
+    unchecked: dict[str, None] = {}
+    for row, edits in read.edits.items():
+        expected = np.zeros(declared.shape[1:], declared.dtype)
+        fits = row < len(declared)
+        for edit in edits:
+            edited = [steps - step for step in edit.window if step <= steps]
+            fits &= edit.component in column and len(edited) == len(list(edit.window))
+            if fits:
+                expected[edited, column[edit.component]] = 1
+        if fits and np.array_equal(declared[row], expected):
+            continue
+        if own := list(plugins(read.documents[row])):
+            unchecked |= dict.fromkeys(f"{name} as it is defined here (other edits than were declared)" for name in own)
+        else:
+            wrong.append(f"audit/declared: intervention {row} edits something else than is declared of it")
+    return wrong, list(unchecked)
+
+
+def _calls(reader: Reader, coverage: Coverage) -> list[str]:
+    """Interventions whose calls are not those at the steps that they do not skip."""
+    declared, ran = coverage.marks["audit/declared"], coverage.marks.get("trajectory/ran")
+    places = reader.read("audit/place").tolist()
+    if ran is None or ran.shape != declared.shape[:2]:
+        return []
+    skipped = declared[:, :, places.index(_UNET)] > 0 if _UNET in places else np.zeros(ran.shape, bool)
+    wrong = _listed("trajectory/ran", (ran == skipped).any(axis=1), "other steps than those that it does not skip")
+    if reader.has("outcomes/unet_calls"):
+        calls = reader.read("outcomes/unet_calls")
+        wrong += _listed("outcomes/unet_calls", calls != ran.sum(axis=1), "another number than of steps that it runs")
+    if reader.has("outcomes/unet_calls", "outcomes/flops"):
+        flops, most = reader.read("outcomes/flops"), calls * _flops_per_call(reader.stored)
+        wrong += _listed("outcomes/flops", (flops < 0) | (flops > most), "more than its calls can take")
+    return wrong
+
+
+def _flops_per_call(stored: Stored) -> float:
+    """Most operations of a call for one sample."""
+    of_model = stored.attributes.get("model_flops")
+    sampler = stored.attributes.get("study", {}).get("sampler", {}).get("configuration", {})
+    rows = 1 if sampler.get("guidance_scale") == 1.0 else 2
+    return float(of_model) * rows if of_model is not None and is_number(of_model) else np.inf
+
+
+def _listed(path: str, wrong: NDArray[np.bool_], what: str) -> list[str]:
+    return [f"{path}: intervention {row} has {what}" for row in np.flatnonzero(wrong).tolist()]

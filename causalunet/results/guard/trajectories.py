@@ -1,0 +1,184 @@
+"""Stored baselines made again as far as that goes without the model: from the noise of a seed to an image."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalunet.design.samplers import Estimate, Moment, Sampler, State
+from causalunet.noise import initial_noise, step_noise
+from causalunet.results.engine.export import regions
+from causalunet.results.guard.checked_store import Reader
+from causalunet.results.meaning.identity import IDENTITY
+from causalunet.schedule import Level
+
+__all__ = ["Trajectory", "trajectories"]
+
+_NAMES = ("x_t", "x0_hat", "eps")
+_ROUNDING = 1e-5
+"""Of float32, relative to the largest term; a GPU rounds elsewhere than a CPU."""
+
+
+@dataclass(slots=True)
+class Trajectory:
+    """What was found of one sample's baseline.
+
+    Parameters
+    ----------
+    sample, seed : int
+
+    Attributes
+    ----------
+    problems : list of str
+    is_image : bool
+        Whether the last estimate of x_0, clipped to [-1, 1], is the image: so it is for models of pixels.
+    """
+
+    sample: int
+    seed: int
+    problems: list[str] = field(default_factory=list)
+    is_image: bool = False
+    estimated: set[bool] = field(default_factory=lambda: {True, False})
+    """Ways, clipped and not, in which every estimate so far follows from state and prediction."""
+    largest: float = 0.0
+
+    def tell(self, what: str) -> None:
+        """Note the first thing that is wrong: what comes after it follows from it."""
+        if not self.problems:
+            self.problems.append(f"sample {self.sample}: {what}")
+
+
+def trajectories(reader: Reader, chosen: NDArray[np.bool_], sampler: Sampler | None) -> dict[int, Trajectory]:
+    """Look at stored baselines, a chunk at a time.
+
+    The first state must be the noise of the seed. Every estimate of x_0 must follow from state and prediction, clipped
+    or not (as the store says, if it does); every next state from state and estimate by the sampler, and from the seed's
+    noise of the step, if it draws any, whose share is positive; and, if it does for any sample, every image from its
+    last estimate.
+
+    Parameters
+    ----------
+    reader : Reader
+    chosen : ndarray of bool, (sample,)
+    sampler : Sampler, optional
+        Of the study; None where it is not known, and how states follow one another is not looked at.
+
+    Returns
+    -------
+    dict of int to Trajectory
+        By position of the sample.
+    """
+    if not reader.has(*(f"baseline/{name}" for name in (*_NAMES, "seed", "alpha_bar"))):
+        return {}
+    seeds = reader.read("baseline/seed").tolist()
+    ways, places = _known_ways(reader), np.flatnonzero(chosen).tolist()
+    found = {sample: Trajectory(sample, seeds[sample], estimated=set(ways)) for sample in places}
+    shares = [*reader.read("baseline/alpha_bar").tolist(), 1.0]
+    if not all(0 < one < other for one, other in itertools.pairwise(shares)):
+        for one in found.values():
+            one.tell("its alpha_bar does not rise from above 0 to below 1")
+        return found
+    x_t = reader.stored.arrays["baseline/x_t"]
+    chunks = (x_t.shards or x_t.chunks)[:2]
+    for (samples,) in regions(chosen.shape, chunks[:1]):
+        some = [found[sample] for sample in range(samples.start, samples.stop) if sample in found]
+        if some:
+            _follow(reader, some, samples, chunks[1], shares, sampler)
+    if any(one.is_image for one in found.values()):
+        for one in found.values():
+            if not one.is_image:
+                one.tell("its image is not the one that its last estimate of x_0 gives")
+    for one in found.values():
+        one.is_image &= one.largest == 1.0  # else other runs may be clipped where the baseline is not
+    return found
+
+
+def _known_ways(reader: Reader) -> set[bool]:
+    """Whether estimates are clipped; both, in stores that do not say it."""
+    clip = reader.stored.attributes.get(IDENTITY, {}).get("clip")
+    return {clip} if isinstance(clip, bool) else {True, False}
+
+
+def _follow(
+    reader: Reader, some: list[Trajectory], samples: slice, chunk: int, shares: list[float], sampler: Sampler | None
+) -> None:
+    places = [one.sample - samples.start for one in some]
+    shape = reader.stored.arrays["baseline/x_t"].shape[2:]
+    expected: NDArray[np.floating] = initial_noise([one.seed for one in some], shape)
+    past: tuple[Moment, ...] = ()
+    timesteps = [*reader.read("baseline/timestep").tolist(), -1]
+    noise: NDArray[np.floating] | None = None
+    slack = np.full(len(some), _ROUNDING * np.abs(expected).max())
+    steps = len(shares) - 1
+    for (window,) in regions((steps,), (chunk,)):
+        read = {name: reader.read(f"baseline/{name}", (samples, window))[places] for name in _NAMES}
+        for position in range(window.start, window.stop):
+            x, x0, eps = (read[name][:, position - window.start].astype(np.float64) for name in _NAMES)
+            step = steps - position
+            if sampler is not None or step == steps:
+                _check_state(some, step, steps, x - expected, noise, slack)
+            _check_estimate(some, step, x, x0, eps, shares[position])
+            if sampler is None:
+                continue
+            at, to = (Level(timesteps[place], shares[place]) for place in (position, position + 1))
+            expected = sampler.mean(State(x, past), Estimate(x0, eps, None), at, to)
+            past = (Moment(at, x, x0, eps), *past)[: sampler.history]
+            slack = _ROUNDING * (1 + _largest(expected) + _largest(x) + _largest(x0))
+            noise = step_noise([one.seed for one in some], step, shape) if sampler.draws else None
+    _check_image(reader, some, samples, places, x0)
+
+
+def _check_state(
+    some: list[Trajectory],
+    step: int,
+    steps: int,
+    rest: NDArray[np.float64],
+    noise: NDArray[np.floating] | None,
+    slack: NDArray[np.float64],
+) -> None:
+    """The first state is the noise of the seed; a later one is the mean and a positive share of its noise, if any."""
+    off = np.abs(rest) if noise is None else -rest * np.sign(noise)
+    for one, wrong in zip(some, off.reshape(len(some), -1).max(axis=1) > slack, strict=True):
+        if wrong and step == steps:
+            one.tell(f"x_t at step {steps} is not the noise of its seed, {one.seed}")
+        elif wrong:
+            one.tell(f"x_t at step {step} does not follow from step {step + 1} with the noise of its seed, {one.seed}")
+
+
+def _check_estimate(some: list[Trajectory], step: int, x: Any, x0: Any, eps: Any, share: float) -> None:
+    of_x, of_eps = math.sqrt(1 / share), math.sqrt(1 / share - 1)
+    estimate = of_x * x - of_eps * eps
+    for place, one in enumerate(some):
+        slack = _ROUNDING * (1 + of_x * np.abs(x[place]).max() + of_eps * np.abs(eps[place]).max())
+        clips = one.estimated
+        near = {
+            clip: np.abs(x0[place] - (np.clip(estimate[place], -1, 1) if clip else estimate[place])).max() <= slack
+            for clip in clips
+        }
+        one.largest = max(one.largest, float(np.abs(x0[place]).max()))
+        one.estimated = {clip for clip, well in near.items() if well}
+        if not one.estimated:
+            how = f", {'' if clips == {True} else 'not '}clipped" if len(clips) == 1 else ""
+            one.tell(f"x0_hat at step {step} does not follow from x_t and eps{how}")
+
+
+def _largest(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Of each sample."""
+    found: NDArray[np.float64] = np.abs(values).reshape(len(values), -1).max(axis=1)
+    return found
+
+
+def _check_image(reader: Reader, some: list[Trajectory], samples: slice, places: list[int], x0: Any) -> None:
+    if not reader.has("baseline/image"):
+        return
+    images = reader.read("baseline/image", samples)[places]
+    if images.shape != x0.shape:  # an image that a decoder made of a latent
+        return
+    off = np.abs((np.clip(x0, -1, 1) + 1) / 2 - images).reshape(len(some), -1).max(axis=1)
+    for one, well in zip(some, off <= _ROUNDING, strict=True):
+        one.is_image = bool(well)

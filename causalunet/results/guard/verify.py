@@ -1,0 +1,246 @@
+"""Reading every chunk of a store, and checking what it says against what it should hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+
+from causalunet.design.digests import digest_of
+from causalunet.design.registered import unknown_sampler
+from causalunet.design.study import StudySpec
+from causalunet.errors import CausalUNetError, DamageError
+from causalunet.identity import short
+from causalunet.results.engine.export import regions
+from causalunet.results.guard.agreement import agreement
+from causalunet.results.guard.checked_store import Reader, Stored, read_stored, stored_grid
+from causalunet.results.guard.coverage import Coverage, unrecorded
+from causalunet.results.guard.findings import Finding, Verification
+from causalunet.results.guard.readback import ReadBack
+from causalunet.results.guard.recomputed import recomputed
+from causalunet.results.guard.storage_errors import faults_told
+from causalunet.results.meaning.identity import IDENTITY, shown_identity
+from causalunet.results.meaning.schema import COMPLETE, DRIFT, FAILED, NULL_DIFFERENCE, VARIABLES, range_at
+
+__all__ = ["verify_store"]
+
+_ROUNDING = 1e-5
+
+
+@dataclass(slots=True)
+class _Problems:
+    largest_codes: NDArray[np.int64]
+    chunks: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    infinite: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+    fired: list[str] = field(default_factory=list)
+    read: int = 0
+    numbers: int = 0
+    bounded: int = 0
+    edits: int = 0
+
+
+def verify_store(store: Store, where: object, *, export: bool = False, deep: bool = False) -> Verification:
+    """Check a whole store, one chunk in memory at a time.
+
+    Parameters
+    ----------
+    store : zarr Store
+    where : object
+        Whose text names the store.
+    export : bool
+        Whether every chunk must be there, also of what was not run.
+    deep : bool
+        Make the outcomes of all cells again, and follow all baselines, instead of some drawn at random.
+    """
+    stored = read_stored(store, where)
+    arrays = stored.arrays
+    problems = _Problems(np.array([len(values) - 1 for values in stored.attributes.get("factors", {}).values()]))
+    coverage = _read_all(store, arrays, where, problems, export=export)
+    findings = [
+        _finding("chunks", f"{problems.read:,} read, with checksums", problems.chunks),
+        _finding("written whole", f"{len(arrays)} arrays", [*_absent(stored), *problems.missing]),
+        _finding("finite", f"{problems.numbers:,} numbers", problems.infinite),
+        _finding("in range", f"{problems.bounded:,} numbers", problems.outside),
+    ]
+    if coverage is not None and not problems.chunks:
+        read, reader = ReadBack.of(stored, where), Reader(stored, where)
+        findings += [
+            _finding("edits fired", f"{problems.edits:,} of complete cells", problems.fired),
+            *_small(stored, "null_difference", "noise floor", NULL_DIFFERENCE),
+            *_small(stored, "drift", "drift", DRIFT),
+            _study(stored, read, where),
+            _identity(reader),
+            *agreement(reader, read, coverage),
+            *recomputed(reader, coverage, [item["name"] for item in read.documents], deep=deep),
+            *_completeness(stored),
+        ]
+    return Verification(str(where), tuple(findings))
+
+
+def _read_all(
+    store: Store, arrays: dict[str, zarr.Array[Any]], where: object, problems: _Problems, *, export: bool
+) -> Coverage | None:
+    try:
+        coverage = Coverage.read(arrays, where)
+    except CausalUNetError as error:
+        problems.chunks.append(str(error))
+        coverage = None
+    for path, array in sorted(arrays.items()):
+        with faults_told(where, f"listing the chunks of {path} in"):
+            written = _written(store, path)
+        shards = array.shards or array.chunks
+        for region in regions(array.shape, shards):
+            key = _key(array, region, shards)
+            if key not in written and not export:
+                if coverage is None or coverage.expects(path, region):
+                    problems.missing.append(f"{path}: chunk {key.rpartition('/c/')[2]} is missing")
+                continue
+            problems.read += 1
+            try:
+                with faults_told(where, "reading"):
+                    values = np.asarray(array[region])
+            except DamageError as error:
+                reason = " ".join(str(error.__cause__ or error).split())[:100]
+                problems.chunks.append(f"{path}: chunk {key.rpartition('/c/')[2]}: {reason}")
+                continue
+            if coverage is not None:
+                _check_values(path, values, region, coverage, problems)
+                _check_range(path, values, region, coverage, problems)
+    return coverage
+
+
+def _check_values(
+    path: str, values: NDArray[Any], region: tuple[slice, ...], coverage: Coverage, problems: _Problems
+) -> None:
+    if values.dtype.kind == "f" and (required := coverage.finite(path, region)) is not None:
+        wrong = required & (np.isnan(values) if path == "outcomes/psnr" else ~np.isfinite(values))
+        problems.numbers += int(required.sum())
+        if wrong.any():
+            first = tuple(int(at) + part.start for at, part in zip(np.argwhere(wrong)[0], region, strict=True))
+            problems.infinite.append(f"{path}: {int(wrong.sum()):,} not finite, the first at {first}")
+    if path == "audit/fired":
+        declared, done = coverage.declared(region)
+        wrong = (values != declared) & done
+        problems.edits += int((declared * done).sum())
+        if wrong.any():
+            run, sample, step, place = (int(at) + s.start for at, s in zip(np.argwhere(wrong)[0], region, strict=True))
+            problems.fired.append(
+                f"{int(wrong.sum()):,} edits fired another number of times than declared, the first of intervention "
+                f"{run}, sample {sample}, step position {step}, place {place}"
+            )
+
+
+def _check_range(
+    path: str, values: NDArray[Any], region: tuple[slice, ...], coverage: Coverage, problems: _Problems
+) -> None:
+    if (limits := range_at(path)) is None:
+        return
+    asked = np.ones((1,) * values.ndim, bool) if path.endswith("status") else coverage.required(path, region)
+    asked = np.broadcast_to(asked, values.shape)
+    largest: Any = limits[1]
+    if path.endswith("factor_code") and len(problems.largest_codes) >= region[-1].stop:
+        largest = problems.largest_codes[region[-1]]
+    wrong = asked & ((values < limits[0] - _ROUNDING) | (values > largest + _ROUNDING))
+    problems.bounded += int(asked.sum())
+    if wrong.any():
+        first = tuple(np.argwhere(wrong)[0].tolist())
+        at = tuple(place + part.start for place, part in zip(first, region, strict=True))
+        span = f"{limits[0]:g} ... {np.broadcast_to(largest, values.shape)[first]:g}"
+        problems.outside.append(f"{path}: {int(wrong.sum()):,} not in {span}, the first, {values[first]:g}, at {at}")
+
+
+def _finding(check: str, looked_at: str, problems: list[str], *, damage: bool = True) -> Finding:
+    return Finding(check, looked_at, tuple(problems), damage)
+
+
+def _absent(stored: Stored) -> Iterator[str]:
+    """Arrays of the schema that the store lacks."""
+    factors = bool(stored.attributes.get("factors"))
+    for variable in VARIABLES:
+        needed = not variable.group.startswith("activation") and (factors or "factor" not in variable.dims)
+        if needed and f"{variable.group}/{variable.name}" not in stored.arrays:
+            yield f"{variable.group}/{variable.name}: the array is missing"
+
+
+def _small(stored: Stored, name: str, check: str, most: float) -> Iterator[Finding]:
+    if f"audit/{name}" not in stored.arrays:
+        return
+    values = np.asarray(stored.arrays[f"audit/{name}"][...])
+    known = values[~np.isnan(values)]
+    if len(known):
+        largest = float(known.max())
+        wrong = [f"largest difference {largest:.2g}, more than {most:g}"] if largest > most else []
+        yield _finding(check, f"{len(known)} samples, at most {largest:.2g}", wrong)
+
+
+def _study(stored: Stored, read: ReadBack, where: object) -> Finding:
+    """Whether the stored study is the one that was run, and has a place for every cell."""
+    written = stored.attributes.get("study")
+    same = digest_of(written) == stored.attributes.get("digest")  # as it stands: later versions may write it otherwise
+    problems = [*read.problems] if same else ["the stored study is not the one that its digest names", *read.problems]
+    unchecked = (*read.unchecked, *unknown_sampler(written.get("sampler") if isinstance(written, dict) else None))
+    if not read.problems and not unchecked:
+        problems += _places(stored, where)
+    return Finding("study", "digest and grid", tuple(problems), unchecked=unchecked)
+
+
+def _identity(reader: Reader) -> Finding:
+    """Whether the identity that is kept is what the study, the steps and the states show of it."""
+    kept, seen = reader.stored.attributes.get(IDENTITY, {}), shown_identity(reader)
+    wrong = [
+        f"{name} is {short(kept[name])} in what is kept of the model and sampler, and {short(part)} in what they made"
+        for name, part in seen.items()
+        if kept.get(name, part) != part
+    ]
+    return _finding("identity", f"{len(kept)} parts", wrong)
+
+
+def _places(stored: Stored, where: object) -> list[str]:
+    try:
+        study, grid = StudySpec.from_stored(stored.attributes["study"]), stored_grid(stored, where)
+    except (CausalUNetError, KeyError) as error:
+        return [f"the stored study cannot be read: {error!s:.200}"]
+    placed = {item.digest for item in grid.interventions}
+    samples = len(set(study.samples) - set(grid.samples))
+    lacking = {"interventions": len({item.digest for item in study.interventions} - placed), "samples": samples}
+    return [f"{count:,} {name} of the study have no place" for name, count in lacking.items() if count]
+
+
+def _completeness(stored: Stored) -> Iterator[Finding]:
+    for path, name in (("baseline/status", "baselines"), ("outcomes/status", "cells")):
+        status = np.asarray(stored.arrays[path][...])
+        done, failed = int((status == COMPLETE).sum()), int((status == FAILED).sum())
+        lacking = [f"{status.size - done - failed:,} {name} not run yet"] if done + failed < status.size else []
+        lacking += [f"{failed:,} {name} failed"] if failed else []
+        yield _finding(f"complete {name}", f"{done:,} of {status.size:,}", lacking, damage=False)
+
+    def read(path: str) -> NDArray[Any]:
+        return np.asarray(stored.arrays[path][...])
+
+    if any(path.startswith("activation") for path in stored.arrays):
+        baseline, cells = read("baseline/status") == COMPLETE, read("outcomes/status") == COMPLETE
+        count = unrecorded(stored.arrays, read, baseline, cells)
+        lacking = [f"{count:,} outputs of components not recorded yet"] if count else []
+        yield _finding("complete records", "every component", lacking, damage=False)
+
+
+def _written(store: Store, path: str) -> set[str]:
+    """Keys of an array's chunks that exist."""
+
+    async def listed() -> set[str]:
+        return {key async for key in store.list_prefix(path)}
+
+    return sync(listed())
+
+
+def _key(array: zarr.Array[Any], region: tuple[slice, ...], chunks: tuple[int, ...]) -> str:
+    coordinates = (part.start // chunk for part, chunk in zip(region, chunks, strict=True))
+    return f"{array.path}/{array.metadata.encode_chunk_key(tuple(coordinates))}"

@@ -13,8 +13,9 @@ from torch import Tensor
 import causalunet as cu
 from causalunet.bound import BoundStudy
 from causalunet.design import Intervention, StudySpec
-from causalunet.execute import Block, generate, lockstep, run_block
+from causalunet.execute import Block, generate, run_block
 from causalunet.execute.call.trace import TracedUNet
+from causalunet.execute.walk import lockstep
 from causalunet.execute.walk.batches import micro_batch_size, samples_per_block
 from causalunet.models.text_to_image import TextToImage
 from causalunet.noise import step_noise

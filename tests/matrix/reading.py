@@ -25,7 +25,7 @@ import xarray as xr
 
 import causalunet as cu
 from causalunet.errors import DamageError, StoreError
-from causalunet.results.engine.backend import backend as engine
+from causalunet.results.engine import backend as engine
 from tests.matrix import sound_store
 from tests.matrix.sound_store import LABEL
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
-from causalunet.results.engine.backend import claims
+from causalunet.results.engine import claims
 from causalunet.results.engine.claims import claims_held
 
 HOLD = (

@@ -19,7 +19,7 @@ import causalunet as cu
 from causalunet.cli import main
 from causalunet.errors import DamageError, StoreError
 from causalunet.models.text_to_image import TextToImage
-from causalunet.results.engine.backend import backend as engine
+from causalunet.results.engine import backend as engine
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
 from causalunet.results.guard.storage_errors import faults_told

@@ -10,7 +10,7 @@ import pytest
 
 import causalunet as cu
 from causalunet.errors import DamageError, StorageError, StoreError
-from causalunet.results.engine.backend import repository
+from causalunet.results.engine import repository
 from causalunet.results.engine.writer import StudyWriter
 from tests.trust import small
 from tests.trust.children import Child, read_log

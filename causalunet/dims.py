@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CHANNEL", "COMPONENT", "DIMS", "INTERVENTION", "PLACE", "SAMPLE", "STEP", "X", "Y"]
+__all__ = ["CHANNEL", "COMPONENT", "DIMS", "FACTOR", "INTERVENTION", "PLACE", "SAMPLE", "STEP", "X", "Y"]
 
 SAMPLE = "sample"
 STEP = "step"
@@ -12,6 +12,7 @@ PLACE = "place"
 CHANNEL = "channel"
 Y = "y"
 X = "x"
+FACTOR = "factor"
 """Names of the dimensions; `DIMS` says what each means."""
 
 DIMS: dict[str, str] = {
@@ -23,5 +24,6 @@ DIMS: dict[str, str] = {
     CHANNEL: "image or activation channel",
     Y: "row, from the top, in pixels of the component's resolution",
     X: "column, from the left, in pixels of the component's resolution",
+    FACTOR: "what a model's factor reader tells apart, such as colour and shape",
 }
 """Every dimension with its meaning, in the order in which arrays carry them."""

@@ -13,10 +13,9 @@ from causalunet.analysis.curves import BOUND, BOUNDS, curve
 from causalunet.analysis.intervals import wilson_share
 from causalunet.analysis.selection import complete_baselines, outcomes
 from causalunet.analysis.sweeps import named_selections
-from causalunet.dims import SAMPLE
+from causalunet.dims import FACTOR, SAMPLE
 from causalunet.errors import SpecError, StoreError
 from causalunet.results.meaning.index import StepIndex
-from causalunet.results.meaning.schema import FACTOR
 
 __all__ = ["MIN_PROBABILITY", "UNREADABLE", "factor_changes", "factor_effects", "unrelated_share"]
 

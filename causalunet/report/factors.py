@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from causalunet.analysis.factors import MIN_PROBABILITY, factor_changes, unrelated_share
+from causalunet.dims import FACTOR
 from causalunet.report.style import GREY, legend_above, look, new_figure, step_axis, style
 from causalunet.report.trend import along, draw_curve, named_curves
-from causalunet.results.meaning.schema import FACTOR
 
 __all__ = ["plot_factors"]
 

@@ -20,7 +20,7 @@ from causalunet.plan import Plan, make_plan
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.meaning.layout import Layout
-from causalunet.results.meaning.schema import FACTOR, VARIABLES
+from causalunet.results.meaning.schema import VARIABLES
 from causalunet.schedule import Schedule, cosine_alpha_bar
 from tests.design.examples import u_anatomy
 from tests.results.opened import arrays_of, root_of
@@ -105,7 +105,7 @@ def test_every_other_array_is_a_coordinate(stores: dict[str, Created], name: str
 
 
 def test_dimensions_have_one_order_and_a_meaning() -> None:
-    order = [*DIMS, FACTOR]
+    order = list(DIMS)
     for variable in VARIABLES:
         assert list(variable.dims) == sorted(variable.dims, key=order.index), variable
         assert variable.meaning

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet import metrics
+from causalunet.design.outcomes import OutcomeContext, usual_outcomes
+from causalunet.design.outcomes.measuring import measured
 from causalunet.models.base import DiffusionModel
 
 __all__ = ["baseline_values", "outcome_values"]
@@ -50,20 +51,11 @@ def outcome_values(
     dict
         Name to values, (intervention, sample, ...).
     """
-    error = metrics.mse(images, baseline["image"])
-    reference = metrics.moments(baseline["image"])
-    values: dict[str, NDArray[Any]] = {
-        "image": images,
-        "ssim": np.stack([metrics.ssim(metrics.moments(image), reference) for image in images]),
-        "psnr": metrics.psnr(error),
-        "mse": error,
-    }
-    if model.factors:
-        flat = images.reshape(-1, *images.shape[2:])
-        read, certainty = (part.reshape(*images.shape[:2], -1) for part in model.read_factors(flat))
-        values |= {
-            "factor_code": read,
-            "factor_probability": certainty,
-            "factor_changed": read != baseline["factor_code"],
-        }
+    context = OutcomeContext(
+        stored={f"baseline/{name}": value for name, value in baseline.items()},
+        read_factors=model.read_factors if model.factors else None,
+    )
+    values: dict[str, NDArray[Any]] = {"image": images}
+    for outcome in usual_outcomes(factors=bool(model.factors)):
+        values |= measured(outcome, images, baseline["image"], context)
     return values

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from causalunet.design.limits import is_number, shown
 from causalunet.design.registered import plugins
-from causalunet.dims import INTERVENTION, SAMPLE, STEP
+from causalunet.dims import FACTOR, INTERVENTION, SAMPLE, STEP
 from causalunet.results.guard.checked_store import Reader, Stored, dims_of
 from causalunet.results.guard.coverage import Coverage
 from causalunet.results.guard.documents import COORDINATES
 from causalunet.results.guard.findings import Finding
 from causalunet.results.guard.readback import ReadBack
-from causalunet.results.meaning.schema import FACTOR
 
 __all__ = ["agreement"]
 

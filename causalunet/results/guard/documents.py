@@ -17,9 +17,9 @@ from zarr.abc.codec import ArrayBytesCodec, BytesBytesCodec
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
 from causalunet.design.limits import MOST_BLOCKS, MOST_INTERVENTIONS, MOST_SAMPLES, MOST_STEPS, is_integer, shown
-from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
+from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
 from causalunet.errors import DamageError
-from causalunet.results.meaning.schema import FACTOR, variable_at
+from causalunet.results.meaning.schema import variable_at
 
 __all__ = ["COORDINATES", "array_document", "check_group_document", "read_document"]
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
+from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
 from causalunet.plan import Plan
 from causalunet.results.meaning.grid import Grid
-from causalunet.results.meaning.schema import FACTOR, VARIABLES, Variable
+from causalunet.results.meaning.schema import VARIABLES, Variable
 
 __all__ = ["Coordinate", "Layout", "Recording", "StoredArray"]
 

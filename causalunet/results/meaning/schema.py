@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
+from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
 
 __all__ = [
     "COMPLETE",
     "DRIFT",
-    "FACTOR",
     "FAILED",
     "FORMAT",
     "FORMAT_VERSION",
@@ -24,8 +23,7 @@ __all__ = [
 
 FORMAT = "causalunet-results"
 FORMAT_VERSION = 2
-FACTOR = "factor"
-"""Dimension of what a model's factor reader tells apart, such as colour and shape."""
+"""Attributes of the root that say what a store is."""
 
 MISSING, COMPLETE, FAILED = 0, 1, 2
 """Values of every ``status``. A cell that failed has its reason in ``outcomes/failure`` and no numbers."""

@@ -15,12 +15,24 @@ import numpy as np
 from causalunet.bound import BoundStudy
 from causalunet.design.anatomy import Anatomy, severed_places
 from causalunet.design.fills import Fill
-from causalunet.design.interventions import Branch, Edit
+from causalunet.design.interventions import Branch, Edit, Intervention
 from causalunet.design.limits import plain, shown
+from causalunet.design.samplers import Sampler
 from causalunet.design.study import StudySpec
 from causalunet.schedule import Schedule
 
-__all__ = ["BASELINE", "GROUP", "Action", "Call", "Fork", "PlacedFill", "Plan", "make_plan"]
+__all__ = [
+    "BASELINE",
+    "GROUP",
+    "Action",
+    "Call",
+    "Fork",
+    "PlacedFill",
+    "Plan",
+    "RunCost",
+    "cost_of_run",
+    "make_plan",
+]
 
 BASELINE = -1
 """Index of the run without intervention; interventions count from 0."""
@@ -335,6 +347,29 @@ def make_plan(
     group = GROUP if group is None else group
     calls = _grow_tree(programs, schedule.steps, starts, {} if forked else leaves, frozenset(replay), group)
     return Plan(bound, tuple(calls), group=group)
+
+
+class RunCost(NamedTuple):
+    """What a run by itself takes for one sample: U-Net calls, and floating-point operations."""
+
+    unet_calls: int
+    flops: int
+
+
+def cost_of_run(intervention: Intervention | None, sampler: Sampler, anatomy: Anatomy) -> RunCost:
+    """Count what one run takes, with an intervention or without; no schedule and no sample is needed for it.
+
+    Raises
+    ------
+    ComponentError, SpecError
+        The intervention names what the model does not have, or an edit could never fire.
+    """
+    if intervention is not None:
+        intervention = anatomy.placed(intervention)
+        anatomy.check(intervention)
+    program = _program(intervention.edits() if intervention is not None else (), anatomy, sampler.steps)
+    flops = sum(anatomy.live_flops(action.dead) for action, _ in program.values())
+    return RunCost(len(program), flops * sampler.rows_per_sample)
 
 
 def _probing(bound: BoundStudy) -> BoundStudy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -17,9 +17,6 @@ from causalunet.design.families import Axis, Family, families
 from causalunet.errors import SpecError
 from causalunet.plan import BASELINE, Plan
 from causalunet.progress import show_progress
-
-if TYPE_CHECKING:
-    from causalunet.models.base import DiffusionModel
 
 __all__ = ["search_plan"]
 
@@ -37,7 +34,6 @@ _ANSWER = {
 
 def search_plan(
     plan: Plan,
-    model: DiffusionModel,
     path: str | Path,
     *,
     by: Axis,
@@ -67,11 +63,9 @@ def search_plan(
     from causalunet.execute.fill.store_filler import StoreFiller
 
     with show_progress("U-Net calls", None, shown=progress) as shown:
-        runner = StoreFiller(
-            plan, model, path, memory=memory, overwrite=overwrite, retry_failed=retry_failed, source=source
-        )
+        runner = StoreFiller(plan, path, memory=memory, overwrite=overwrite, retry_failed=retry_failed, source=source)
         runner.advance, runner.say = shown.advance, shown.say
-        branches = RunsOnDemand(runner, plan, model, memory)
+        branches = RunsOnDemand(runner, plan)
         with told_what_is_safe(runner):
             branches.baseline()
             while asking := [search for search in searches if search.asked is not None]:

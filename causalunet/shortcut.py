@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet.bound import bind
 from causalunet.calls import clear_calls
 from causalunet.design.interventions import Intervention, check_edits
 from causalunet.design.limits import check_keys, check_plain, check_text, is_integer, read_json, shown
 from causalunet.design.samplers import DDPM, Sampler
-from causalunet.design.study import (
-    StudySpec,
-    check_fits,
-    listed,
-    listed_seeds,
-)
+from causalunet.design.study import check_fits, listed, listed_seeds, one_run
 from causalunet.errors import ModelError, SpecError
 from causalunet.identity import FINGERPRINT, differences
 from causalunet.paths import given_path
-from causalunet.plan import BASELINE, make_plan
+from causalunet.plan import cost_of_run
 from causalunet.study import chosen_model, load_registered
 
 if TYPE_CHECKING:
@@ -168,15 +162,13 @@ class Shortcut:
         dict
             ``unet_calls`` and ``flops`` per sample, ``calls_share`` and ``flops_share`` of the uncut run's.
         """
-        loaded = self.load(model)
-        study = StudySpec(name=self.name, prompts=("-",), sampler=self.sampler, interventions=(self.intervention,))
-        plan = make_plan(bind(study, loaded))
-        calls, flops = plan.calls_by_run, plan.flops_by_run
+        anatomy = self.load(model).anatomy
+        own, uncut = (cost_of_run(run, self.sampler, anatomy) for run in (self.intervention, None))
         return {
-            "unet_calls": calls[0],
-            "flops": flops[0],
-            "calls_share": calls[0] / calls[BASELINE],
-            "flops_share": flops[0] / flops[BASELINE],
+            "unet_calls": own.unet_calls,
+            "flops": own.flops,
+            "calls_share": own.unet_calls / uncut.unet_calls,
+            "flops_share": own.flops / uncut.flops,
         }
 
     def load(self, model: DiffusionModel | None = None) -> DiffusionModel:
@@ -329,19 +321,14 @@ def time_shortcut(
     if not isinstance(shortcut, Shortcut):
         raise SpecError(f"{shown(shortcut)} is no Shortcut; time_interventions times interventions by themselves.")
     loaded = shortcut.load(model)
+    prompts, seeds = listed(prompts), listed_seeds(seeds)
     from causalunet.execute.measure.timing import shortcut_arms, time_arms
 
-    timed = time_arms(
-        shortcut_arms(shortcut.intervention),
-        loaded,
-        shortcut.sampler,
-        listed(prompts),
-        listed_seeds(seeds),
-        repeats=repeats,
-        traced=traced,
-        memory=memory,
-    )
-    arms = timed["arm"].values.tolist()
+    arms = {
+        name: one_run(prompts, seeds, shortcut.sampler, arm).bind(loaded)
+        for name, arm in shortcut_arms(shortcut.intervention).items()
+    }
+    timed = time_arms(arms, repeats=repeats, traced=traced, memory=memory)
     steps = float(timed["saved"].sel(arm="steps")) if "steps" in arms else 0.0
     cuts = float(timed["saved"].sel(arm="shortcut")) - steps
     parts = {"saved_by_steps": ((), steps, {"units": "1"}), "saved_by_cuts": ((), cuts, {"units": "1"})}
@@ -381,15 +368,11 @@ def time_interventions(
     if not isinstance(interventions, Mapping):
         raise SpecError(f"{shown(interventions)} cannot be timed; give interventions by name, {{name: intervention}}.")
     loaded = load_registered(model) if isinstance(model, str) else chosen_model(model, "")
+    sampler, prompts, seeds = sampler or DDPM(), listed(prompts), listed_seeds(seeds)
     from causalunet.execute.measure.timing import time_arms
 
-    return time_arms(
-        {"uncut": None, **interventions},
-        loaded,
-        sampler or DDPM(),
-        listed(prompts),
-        listed_seeds(seeds),
-        repeats=repeats,
-        traced=traced,
-        memory=memory,
-    )
+    arms = {
+        name: one_run(prompts, seeds, sampler, arm).bind(loaded)
+        for name, arm in {"uncut": None, **interventions}.items()
+    }
+    return time_arms(arms, repeats=repeats, traced=traced, memory=memory)

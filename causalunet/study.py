@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from causalunet.analysis.criteria import Criterion, chosen_criterion
+from causalunet.bound import BoundStudy
 from causalunet.calls import clear_calls
 from causalunet.design.families import Axis, families
 from causalunet.design.study import StudySpec
@@ -65,6 +66,26 @@ class Study(StudySpec):
     33
     """
 
+    def bind(self, model: DiffusionModel | None = None) -> BoundStudy:
+        """Bring the study and a model together; nothing of the model is run.
+
+        Parameters
+        ----------
+        model : DiffusionModel, optional
+            Instead of the registered one.
+
+        Returns
+        -------
+        BoundStudy
+            The one value that planning and running depend on: with ``identity``, all that changes the images.
+
+        Raises
+        ------
+        SpecError, ModelError, MissingExtraError
+            There are more steps than timesteps, the noise schedule does not fall, or there is no such model.
+        """
+        return super().bind(self._chosen(model))
+
     def plan(self, model: DiffusionModel | None = None, *, calibrate: bool = True, memory: int = _MEMORY) -> Plan:
         """Lay out the runs and their cost. Printed, or shown by a notebook, it says U-Net calls, FLOPs, bytes and time.
 
@@ -82,17 +103,17 @@ class Study(StudySpec):
         PromptError, ComponentError, SpecError, ModelError, MissingExtraError
             What the model cannot do is told here, before anything runs.
         """
-        model = self._chosen(model)
+        bound = self.bind(model)
         from causalunet.execute.fill.pace import paced
         from causalunet.execute.planning import plan_study
 
-        check_size(model.image_shape)
-        plan = paced(plan_study(self, model))
+        check_size(bound.image_shape)
+        plan = paced(plan_study(bound))
         if not calibrate:
             return plan
         from causalunet.execute import calibrate as measure
 
-        return plan.calibrated(measure(model, plan, memory))
+        return plan.calibrated(measure(plan, memory))
 
     def run(
         self,
@@ -155,13 +176,11 @@ class Study(StudySpec):
             Cells failed; they are marked, and the rest was run.
         """
         place = Location.parse(path)  # a relative path means the working directory of now, also after the run
-        model = self._chosen(model)
         plan = self.plan(model, calibrate=False)
         from causalunet.execute.fill.run_plan import run_plan
 
         run_plan(
             plan,
-            model,
             place,
             memory=memory,
             overwrite=overwrite,
@@ -235,13 +254,11 @@ class Study(StudySpec):
         """
         criterion = chosen_criterion(criterion, threshold)
         families(self.interventions, by)
-        model = self._chosen(model)
         plan = self.plan(model, calibrate=False)
         from causalunet.search import search_plan
 
         return search_plan(
             plan,
-            model,
             path,
             by=by,
             criterion=criterion,

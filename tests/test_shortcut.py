@@ -17,8 +17,8 @@ import causalunet as cu
 from causalunet.errors import CausalUNetError, ModelError, SpecError
 from causalunet.execute.call.installed import InstalledUNet
 from causalunet.execute.measure import timing
-from causalunet.execute.planning import plan_run
 from causalunet.models.text_to_image import TextToImage
+from causalunet.plan import Plan
 from causalunet.shortcut import Shortcut, time_interventions, time_shortcut
 from tests.design.examples import distinct_interventions
 
@@ -155,16 +155,15 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch, tiny_model: TextToImage) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Replace time by FLOPs spent, so that what is measured is known."""
-    made, real = Clock(), timing.generate
+    made, real = Clock(), timing.draw
 
-    def counted(prompts: Any, seeds: Any, *, intervention: Any, **named: Any) -> Any:
-        arm, _ = plan_run(tiny_model, named["sampler"], prompts, seeds, intervention)
-        made.now += arm.flops / 1e9
-        return real(prompts, seeds, intervention=intervention, **named)
+    def counted(plan: Plan, **named: Any) -> Any:
+        made.now += plan.flops / 1e9
+        return real(plan, **named)
 
-    monkeypatch.setattr(timing, "generate", counted)
+    monkeypatch.setattr(timing, "draw", counted)
     monkeypatch.setattr(timing, "time", made)
     return made
 

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> Exit:
     if options.dry_run:
         return Exit.DONE
     return _fill(
-        plan, model, store, options, overwrite=options.overwrite, source=describe(path, keep_text=options.keep_script)
+        plan, store, options, overwrite=options.overwrite, source=describe(path, keep_text=options.keep_script)
     )
 
 
@@ -72,12 +72,11 @@ def resume(options: argparse.Namespace) -> Exit:
     shape = f"{plan.samples} samples x {len(study.interventions)} interventions"
     tell(f"Study {quoted(study.name)} on {study.model}: {shape}")
     tell(f"  store         {where}{_progress_of(_stored(options.store))}")
-    return _fill(plan, model, options.store, options)
+    return _fill(plan, options.store, options)
 
 
 def _fill(
     plan: Plan,
-    model: DiffusionModel,
     store: str,
     options: argparse.Namespace,
     *,
@@ -88,7 +87,6 @@ def _fill(
 
     run_plan(
         plan,
-        model,
         store,
         memory=options.memory,
         overwrite=overwrite,

@@ -6,7 +6,8 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Self
 
 from causalunet.calls import clear_calls, hold
 from causalunet.design.conflicts import edits_to_json
@@ -29,6 +30,9 @@ from causalunet.design.samplers import DDPM, Sampler
 from causalunet.design.windows import Window, count_steps
 from causalunet.errors import PromptError, SpecError
 from causalunet.prompts import NO_PROMPT, NoPrompt
+
+if TYPE_CHECKING:
+    from causalunet.bound import BoundStudy
 
 __all__ = [
     "Sample",
@@ -53,16 +57,16 @@ def listed_seeds(seeds: Iterable[int] | None) -> tuple[int, ...] | None:
 def one_run(
     prompts: Iterable[str], seeds: Iterable[int] | None, sampler: Sampler, intervention: Intervention | None
 ) -> StudySpec:
-    """Make the study of a single run, with an intervention or without: nothing is compared, so no null is added."""
-    window = Window(1, 1)
+    """Make the study of a single run, with an intervention or without: nothing is compared, so there is no null."""
+    given = () if intervention is None else (intervention,)
     study = StudySpec(
         name="run",
         prompts=listed(prompts),
         seeds=listed_seeds(seeds),
         sampler=sampler,
-        interventions=[intervention or Null(window=window)],
+        interventions=[*given, Null(Window(1, 1))],
     )
-    return study.with_stored(study.interventions[:1])
+    return study.with_stored(given)
 
 
 @clear_calls
@@ -193,6 +197,27 @@ class StudySpec:
         made = copy.copy(self)
         object.__setattr__(made, "interventions", items)
         return made
+
+    def bind(self, model: Any) -> BoundStudy:
+        """Bring the study and a model together; nothing of the model is run.
+
+        Parameters
+        ----------
+        model : DiffusionModel
+
+        Returns
+        -------
+        BoundStudy
+            The one value that planning and running depend on.
+
+        Raises
+        ------
+        SpecError, ModelError
+            There are more steps than timesteps, or the noise schedule does not fall.
+        """
+        # Binding lies above the design, which never imports it; a method that says "bind yourself" asks for it by name.
+        bound: BoundStudy = import_module("causalunet.bound").bind(self, model)
+        return bound
 
     def to_json(self) -> dict[str, Any]:
         """Write with plain JSON types."""

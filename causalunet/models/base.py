@@ -23,7 +23,8 @@ class DiffusionModel(Protocol):
     """A text-to-image diffusion model whose U-Net can be intervened on.
 
     Beside what is listed here a model may have a method ``tokens(prompts)`` and an attribute ``identity``, which say
-    more of what changes its images, see ``causalunet.identity.identity_of``.
+    more of what changes its images, see ``causalunet.identity.identity_of``; and an attribute ``device``, the
+    ``torch.device`` that states and context are on, where that is not the one of its U-Net's first weight.
     """
 
     @property

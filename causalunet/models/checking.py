@@ -25,10 +25,11 @@ from causalunet.models.demands import (
     observed_call,
     shapes_of,
 )
+from causalunet.models.devices import device_of
 from causalunet.models.wiring import read_wiring
 from causalunet.prompts import NO_PROMPT
 
-__all__ = ["check_model", "check_samples", "check_values", "context_of", "device_of", "encoded", "rehearse"]
+__all__ = ["check_model", "check_samples", "check_values", "context_of", "encoded", "rehearse"]
 
 _KNOWN = ". If one of its classes stands for none, say which when the model is made: from_unet(..., null_class=)"
 _DIFFERENCE = 1e-3
@@ -112,11 +113,6 @@ def encoded(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor, ...]
     return tuple(parts)
 
 
-def device_of(unet: nn.Module) -> torch.device:
-    """Where a U-Net computes; the CPU if it has neither parameters nor buffers."""
-    return next((value.device for value in (*unet.parameters(), *unet.buffers())), torch.device("cpu"))
-
-
 def check_values(unet: nn.Module, owner: str) -> None:
     """Raise `ModelError` if weights have no values, as on PyTorch's meta device."""
     empty = [name for name, value in (*unet.named_parameters(), *unet.named_buffers()) if value.is_meta]
@@ -161,7 +157,7 @@ def rehearse(model: DiffusionModel, spec: StudySpec) -> None:
     passed = _REHEARSED.setdefault(model.unet, set())
     if key in passed:
         return
-    device, rows = device_of(model.unet), spec.sampler.rows_per_sample
+    device, rows = device_of(model), spec.sampler.rows_per_sample
     x = torch.randn(rows, *model.image_shape, generator=torch.Generator().manual_seed(0)).to(device)
     arguments = (x, torch.full((rows,), float(len(model.alpha_bar) - 1), device=device), *context)
     with alone(model.unet), torch.inference_mode():

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import nn
 
 from causalunet.design.limits import shown
 from causalunet.errors import ModelError
 
-__all__ = ["usable_device"]
+__all__ = ["device_of", "usable_device"]
+
+
+def device_of(model: Any) -> torch.device:
+    """Where a model, or a U-Net by itself, computes.
+
+    Parameters
+    ----------
+    model : DiffusionModel or torch.nn.Module
+        Says so by an attribute ``device``; of one without, it is where the first of the U-Net's weights or buffers is.
+
+    Returns
+    -------
+    torch.device
+        The CPU, if there are neither weights nor buffers.
+    """
+    if isinstance(own := getattr(model, "device", None), torch.device | str):
+        return torch.device(own)
+    unet: nn.Module = getattr(model, "unet", model)
+    return next((value.device for value in (*unet.parameters(), *unet.buffers())), torch.device("cpu"))
 
 
 def usable_device(device: str | torch.device) -> torch.device:

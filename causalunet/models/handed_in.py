@@ -14,8 +14,8 @@ from torch import Tensor
 
 from causalunet.design.anatomy import Anatomy
 from causalunet.errors import ModelError
-from causalunet.models.checking import device_of
 from causalunet.models.checkpoints import fingerprint
+from causalunet.models.devices import device_of
 from causalunet.models.labels import Prepare
 from causalunet.models.openai_anatomy import read_called
 from causalunet.models.wrapped_unets import TextConditionedUNet, WrappedUNet

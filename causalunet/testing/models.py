@@ -16,7 +16,7 @@ from causalunet.execute.call.precision import OutputTypes
 from causalunet.models.alone import alone
 from causalunet.models.base import DiffusionModel
 from causalunet.models.checking import check_model as check_protocol
-from causalunet.models.checking import check_values, context_of, device_of, encoded
+from causalunet.models.checking import check_values, context_of, encoded
 from causalunet.models.demands import (
     Observed,
     call_unet,
@@ -27,6 +27,7 @@ from causalunet.models.demands import (
     modules_of,
     observed_call,
 )
+from causalunet.models.devices import device_of
 from causalunet.models.wiring import read_wiring
 from causalunet.testing.places import Places
 from causalunet.testing.report import Checks, Conformance
@@ -135,7 +136,7 @@ class _Tested:
     @cached_property
     def rows(self) -> Rows:
         """Of two samples, conditional before unconditional, at one timestep."""
-        model, device = self._model, device_of(self._model.unet)
+        model, device = self._model, device_of(self._model)
         x = torch.randn(2, *model.image_shape, generator=torch.Generator().manual_seed(0)).to(device)
         context = encoded(model, [self._prompts[0], self._prompts[-1]])
         if self._guided:
@@ -169,7 +170,7 @@ class _Tested:
         model = self._model
         model.check_prompts(self._prompts)
         context_of(model, self._prompts, 2 if self._guided else 1)
-        device = device_of(model.unet)
+        device = device_of(model)
         with torch.inference_mode():
             together = encoded(model, self._prompts)
             if elsewhere := {str(part.device) for part in together if part.device != device}:
@@ -202,7 +203,7 @@ class _Tested:
     def images(self) -> Iterator[str]:
         """Decoded, alone as beside others."""
         model = self._model
-        x0 = torch.randn(2, *model.image_shape, generator=torch.Generator().manual_seed(1)).to(device_of(model.unet))
+        x0 = torch.randn(2, *model.image_shape, generator=torch.Generator().manual_seed(1)).to(device_of(model))
         x0[1] *= 0.1  # a dark image beside a bright one
         x0 = x0.clamp(-1, 1) if model.clip else x0
         check_images(model, x0[:1].clone())
@@ -216,7 +217,7 @@ class _Tested:
 
     def types(self) -> Iterator[str]:
         """What stands in for a component would be of its type, and where it is."""
-        model, device = self._model, device_of(self._model.unet)
+        model, device = self._model, device_of(self._model)
         expected = OutputTypes(model.unet, model.anatomy)
         expected.read(self.rows.fresh())
         for name, value in (*self.seen.put_out.items(), ("the U-Net", self.seen.output)):

@@ -60,7 +60,7 @@ def test_the_mean_call_is_as_planned_and_is_what_is_timed(
     expected = mean_batch_size(plan, budget, micro_batch)
     assert 1 <= expected <= micro_batch
 
-    calibrate(tiny_model, plan, budget)
+    calibrate(plan, budget)
     assert rows == [expected * per_sample] * 3
     rows.clear()
     run_study(

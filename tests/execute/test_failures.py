@@ -149,7 +149,7 @@ def test_a_study_that_another_process_changed_is_not_gone_on_with(
     plan = STUDY.plan(tiny_model, calibrate=False)
     larger = replace(STUDY, interventions=[*STUDY.interventions, cu.SkipSteps(cu.Window(3, 1))])
     for name, changed in (("grown.zarr", larger), ("replaced.zarr", replace(STUDY, name="other"))):
-        early = StoreFiller(plan, tiny_model, tmp_path / name, memory=1 << 30)
+        early = StoreFiller(plan, tmp_path / name, memory=1 << 30)
         before = run(name, study=changed, overwrite=True)
         with pytest.raises(StoreError, match="Another process has extended or replaced the study"):
             early.fill()

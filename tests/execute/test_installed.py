@@ -11,13 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import causalunet as cu
-from causalunet.bound import BoundStudy
 from causalunet.errors import PromptError, SpecError
 from causalunet.execute import TracedUNet
 from causalunet.execute.call.installed import InstalledUNet
 from causalunet.execute.walk.generate import generate
 from causalunet.models.text_to_image import TextToImage
-from causalunet.plan import Action
+from causalunet.plan import Action, make_plan
 from tests.execute.reference import Change, sample
 
 STEPS = 6
@@ -70,12 +69,8 @@ def call(tiny_model: TextToImage) -> tuple[torch.Tensor, ...]:
 
 
 def action_of(model: TextToImage, intervention: cu.design.Intervention) -> Action:
-    from causalunet.plan import make_plan
-    from causalunet.schedule import Schedule
-
     study = cu.Study(name="s", prompts=PROMPTS, interventions=(intervention,), sampler=cu.DDPM(steps=STEPS))
-    schedule = Schedule.spaced(model.alpha_bar, STEPS)
-    plan = make_plan(BoundStudy(study, model.anatomy, schedule, model.image_shape), runs=(0,))
+    plan = make_plan(study.bind(model), runs=(0,))
     return next(call.action for call in plan.calls if call.action.fills)
 
 

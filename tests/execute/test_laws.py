@@ -250,8 +250,8 @@ def called_all_the_same(plan: Plan) -> Plan:
 def test_a_skipped_step_at_which_the_unet_ran_stops_the_study(
     run_study: Callable[..., xr.DataTree], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def careless(model: Any, unet: Any, plan: Plan, *arguments: Any, **options: Any) -> Any:
-        return run_block(model, unet, called_all_the_same(plan), *arguments, **options)
+    def careless(unet: Any, plan: Plan, *arguments: Any, **options: Any) -> Any:
+        return run_block(unet, called_all_the_same(plan), *arguments, **options)
 
     monkeypatch.setattr("causalunet.execute.fill.store_filler.run_block", careless)
     with pytest.raises(FiringError, match=r"skip_steps.*'unet', 3\): \(0, 1\)"):

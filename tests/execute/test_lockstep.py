@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ import xarray as xr
 from torch import Tensor
 
 import causalunet as cu
-from causalunet.bound import BoundStudy
 from causalunet.design import Intervention, StudySpec
 from causalunet.execute import Block, generate, run_block
 from causalunet.execute.call.trace import TracedUNet
@@ -63,16 +63,15 @@ class Collector:
 
 
 def plan_of(model: TextToImage, *interventions: Intervention, schedule: Schedule | None = None) -> Plan:
-    schedule = schedule or Schedule.spaced(model.alpha_bar, STEPS)
-    sampler = cu.DDPM(steps=schedule.steps)
-    spec = StudySpec(name="test", interventions=interventions, prompts=PROMPTS, sampler=sampler)
-    return make_plan(BoundStudy(spec, model.anatomy, schedule, model.image_shape))
+    sampler = cu.DDPM(steps=schedule.steps if schedule else STEPS)
+    bound = StudySpec(name="test", interventions=interventions, prompts=PROMPTS, sampler=sampler).bind(model)
+    return make_plan(replace(bound, schedule=schedule or bound.schedule))
 
 
 def collect(model: TextToImage, plan: Plan, micro_batch: int) -> Collector:
     collector, block = Collector(), Block(0, PROMPTS, tuple(range(len(PROMPTS))))
     unet = TracedUNet(model.unet, model.anatomy)
-    run_block(model, unet, plan, block, micro_batch=micro_batch, observer=collector, advance=collector.advance)
+    run_block(unet, plan, block, micro_batch=micro_batch, observer=collector, advance=collector.advance)
     return collector
 
 

@@ -46,7 +46,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Plan]]:
     run: list[Plan] = []
 
     def noted(*arguments: Any, **options: Any) -> Any:
-        run.append(arguments[2])
+        run.append(arguments[1])
         return run_block(*arguments, **options)
 
     monkeypatch.setattr("causalunet.execute.fill.store_filler.run_block", noted)
@@ -89,7 +89,7 @@ def test_a_run_goes_on_after_its_last_group(
     parts.clear()
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
-        parts.append(arguments[2])
+        parts.append(arguments[1])
         if len(parts) == 2:
             raise KeyboardInterrupt
         return run_block(*arguments, **options)

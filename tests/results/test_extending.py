@@ -54,7 +54,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Plan, int]]]:
     run: list[tuple[Plan, int]] = []
 
     def noted(*arguments: Any, **options: Any) -> Any:
-        run.append((arguments[2], len(arguments[3].seeds)))
+        run.append((arguments[1], len(arguments[2].seeds)))
         return run_block(*arguments, **options)
 
     monkeypatch.setattr("causalunet.execute.fill.store_filler.run_block", noted)

@@ -13,7 +13,7 @@ from causalunet.execute.call.allocator import keep_freed_memory
 from causalunet.execute.call.precision import OutputTypes
 from causalunet.execute.call.visits import CallResult, Visit, check_call, fill_edge, filled, lay_out_visits, stand_in
 from causalunet.models.alone import alone
-from causalunet.models.checking import device_of
+from causalunet.models.devices import device_of
 from causalunet.plan import Action
 from causalunet.process_effects import backtrace_kept
 

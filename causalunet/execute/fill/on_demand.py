@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from causalunet.execute.fill.store_filler import StoreFiller
 from causalunet.execute.walk.batches import micro_batch_size
-from causalunet.models.base import DiffusionModel
 from causalunet.plan import BASELINE, Plan
 from causalunet.results.meaning.schema import COMPLETE
 
@@ -25,9 +24,6 @@ class RunsOnDemand:
         Of the whole study's store. Cells that it holds are not run again.
     plan : Plan
         Of the study as it was asked for.
-    model : DiffusionModel
-    memory : int
-        Budget in bytes, as for the runner.
 
     Attributes
     ----------
@@ -35,10 +31,10 @@ class RunsOnDemand:
         U-Net calls for what was asked so far, whether run now or found in the store.
     """
 
-    def __init__(self, runner: StoreFiller, plan: Plan, model: DiffusionModel, memory: int) -> None:
+    def __init__(self, runner: StoreFiller, plan: Plan) -> None:
         self._runner, self._plan = runner, plan
         # As many samples at once as fill a U-Net call, in whole blocks.
-        rows = micro_batch_size(model.anatomy, memory, plan.spec.sampler.rows_per_sample)
+        rows = micro_batch_size(plan.anatomy, runner.memory, plan.spec.sampler.rows_per_sample)
         self._blocks = max(1, rows // runner.layout.block)
         stored = {item.digest: place for place, item in enumerate(runner.layout.grid.interventions)}
         self._place = [stored[item.digest] for item in plan.spec.interventions]

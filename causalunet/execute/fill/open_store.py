@@ -16,7 +16,6 @@ from causalunet.errors import StoreError, WriteConflictError
 from causalunet.execute.walk.batches import samples_per_block
 from causalunet.identity import FINGERPRINT, differences, short
 from causalunet.metrics import SSIM_DEFINITION
-from causalunet.models.base import DiffusionModel
 from causalunet.plan import GROUP, Plan
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
@@ -35,7 +34,6 @@ _TRIES = 3
 
 def open_writer(
     plan: Plan,
-    model: DiffusionModel,
     path: str | Path | Location,
     *,
     micro_batch: int,
@@ -48,7 +46,6 @@ def open_writer(
     Parameters
     ----------
     plan : Plan
-    model : DiffusionModel
     path : path or str
         Folder or address.
     micro_batch, memory : int
@@ -64,19 +61,19 @@ def open_writer(
         The store holds another study, something else lies there, or another process is at work on what would change.
     """
     location = Location.parse(path)
-    fresh = Layout(plan, dict(model.factors), samples_per_block(plan, memory, micro_batch))
+    fresh = Layout(plan, dict(plan.bound.model.factors), samples_per_block(plan, memory, micro_batch))
     for _ in range(_TRIES):
         with suppress(WriteConflictError):  # another process lays out the same object store
-            return _open(location, model, fresh, overwrite=overwrite, source=source)
-    return _open(location, model, fresh, overwrite=overwrite, source=source)
+            return _open(location, fresh, overwrite=overwrite, source=source)
+    return _open(location, fresh, overwrite=overwrite, source=source)
 
 
 def _open(
-    location: Location, model: DiffusionModel, fresh: Layout, *, overwrite: bool, source: dict[str, Any] | None
+    location: Location, fresh: Layout, *, overwrite: bool, source: dict[str, Any] | None
 ) -> tuple[StudyWriter, Layout]:
     plan, asked = fresh.plan, fresh.grid
     if not Repository.exists(location):
-        writer = StudyWriter.create(location, fresh, _made_by(plan, model, source))
+        writer = StudyWriter.create(location, fresh, _made_by(plan, source))
     else:
         writer = StudyWriter(Repository.open(location))
         _check_ours(writer)  # before anything is written into what may be another's
@@ -88,10 +85,10 @@ def _open(
         if attributes:
             reader = Reader(read_stored(writer.root.store, location), location)
             grid = stored_grid(reader.stored, location)
-            made_otherwise = differences(stored_identity(reader), model, plan.spec.sampler)
-            different = _differences(plan, model, attributes, made_otherwise, asked.lacking(grid))
+            made_otherwise = differences(stored_identity(reader), plan.bound.model, plan.spec.sampler)
+            different = _differences(plan, attributes, made_otherwise, asked.lacking(grid))
         if not attributes or (different and overwrite):
-            made_by = _made_by(plan, model, source)
+            made_by = _made_by(plan, source)
             _change(writer, len(grid.samples), fresh, made_by, "a study laid out", afresh=bool(attributes))
             return writer, fresh
         if different:
@@ -100,7 +97,7 @@ def _open(
                 f"{location} holds another study: {'; '.join(different)}. Run into another path, or replace it with "
                 f"overwrite=True{'; to go on with it, give the model that it was made with' if other else ''}."
             )
-        return writer, _extended(writer, plan, model, fresh.factors, grid, asked)
+        return writer, _extended(writer, plan, fresh.factors, grid, asked)
 
 
 def _check_ours(writer: StudyWriter) -> dict[str, Any]:
@@ -137,9 +134,7 @@ def record_source(writer: StudyWriter, source: dict[str, Any]) -> None:
             return
 
 
-def _extended(
-    writer: StudyWriter, plan: Plan, model: DiffusionModel, factors: dict[str, Any], grid: Grid, asked: Grid
-) -> Layout:
+def _extended(writer: StudyWriter, plan: Plan, factors: dict[str, Any], grid: Grid, asked: Grid) -> Layout:
     """Go on with a store, which grows by what the study has and it has not."""
     joined = grid.extended(asked)
     spec = joined.aligned(plan.spec)
@@ -195,7 +190,6 @@ def _growth(grid: Grid, joined: Grid) -> str:
 
 def _differences(
     plan: Plan,
-    model: DiffusionModel,
     stored: dict[str, Any],
     made_otherwise: list[str],
     lacking: dict[str, list[str]],
@@ -214,7 +208,7 @@ def _differences(
         for name in ("steps", "of", "dtype")
         if record.get(name) != asked["record"][name]
     ]
-    if stored.get("factors") != {name: list(values) for name, values in model.factors.items()}:
+    if stored.get("factors") != {name: list(values) for name, values in plan.bound.model.factors.items()}:
         different.append("the factors that the model reads differ")
     for part, missing in lacking.items():
         more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
@@ -231,13 +225,13 @@ def _of_study(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _made_by(plan: Plan, model: DiffusionModel, source: dict[str, Any] | None) -> dict[str, Any]:
+def _made_by(plan: Plan, source: dict[str, Any] | None) -> dict[str, Any]:
     """Attributes of a store that is laid out."""
     return {
         FINGERPRINT: plan.bound.identity[FINGERPRINT],
         IDENTITY: _parts(plan),
         "model_flops": plan.anatomy.flops,
-        "factors": {name: list(values) for name, values in model.factors.items()},
+        "factors": {name: list(values) for name, values in plan.bound.model.factors.items()},
         "ssim": SSIM_DEFINITION,
         "versions": versions(),
         "threads": torch.get_num_threads(),

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from causalunet.execute.fill.parts import Part
-from causalunet.models.checking import device_of
+from causalunet.models.devices import device_of
 from causalunet.plan import Plan
 
 __all__ = ["CELLS", "SECONDS", "Pace", "paced", "portions"]
@@ -40,7 +40,7 @@ def paced(plan: Plan) -> Plan:
     """
     interventions = max(1, len(plan.spec.interventions))
     cells = max(CELLS, interventions * plan.samples // _COMMITS)
-    flops = max(SECONDS * _speed(device_of(plan.bound.model.unet)), plan.flops / _COMMITS)
+    flops = max(SECONDS * _speed(device_of(plan.bound.model)), plan.flops / _COMMITS)
     chosen, group = plan, plan.group
     while group > 1 and (min(group, interventions) > cells or _flops(plan, group) > flops):
         group //= 2

@@ -15,7 +15,6 @@ from causalunet.execute.fill.parts import Part
 from causalunet.execute.measure.outcomes import baseline_values, outcome_values
 from causalunet.execute.measure.summaries import Summaries
 from causalunet.execute.walk.lockstep import Block
-from causalunet.models.base import DiffusionModel
 from causalunet.plan import BASELINE, Call, Plan
 from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.meaning.layout import Layout, Recording
@@ -31,7 +30,6 @@ class Recorder:
 
     Parameters
     ----------
-    model : DiffusionModel
     plan : Plan
         Of the part.
     layout : Layout
@@ -49,10 +47,8 @@ class Recorder:
         The baseline's trajectory: that of this part, or the stored one that it starts from.
     """
 
-    def __init__(
-        self, model: DiffusionModel, plan: Plan, layout: Layout, writer: StudyWriter, part: Part, block: Block
-    ) -> None:
-        self._model, self._plan, self._writer, self._part = model, plan, writer, part
+    def __init__(self, plan: Plan, layout: Layout, writer: StudyWriter, part: Part, block: Block) -> None:
+        self._model, self._plan, self._writer, self._part = plan.bound.model, plan, writer, part
         self._n, self._samples = len(block.seeds), part.samples
         self._row = {run: row for row, run in enumerate(part.interventions)}
         self._places = {name: index for index, name in enumerate(layout.grid.places)}

@@ -9,7 +9,6 @@ from typing import Any
 
 from causalunet.errors import CausalUNetError
 from causalunet.execute.fill.store_filler import StoreFiller
-from causalunet.models.base import DiffusionModel
 from causalunet.plan import Plan
 from causalunet.progress import show_progress
 from causalunet.results.engine.location import Location
@@ -30,7 +29,6 @@ def told_what_is_safe(runner: StoreFiller) -> Iterator[None]:
 
 def run_plan(
     plan: Plan,
-    model: DiffusionModel,
     path: str | Path | Location,
     *,
     memory: int,
@@ -44,7 +42,6 @@ def run_plan(
     Parameters
     ----------
     plan : Plan
-    model : DiffusionModel
     path, memory, overwrite, retry_failed, source
         As for `StoreFiller`.
     progress : bool
@@ -63,9 +60,7 @@ def run_plan(
     KeyboardInterrupt
         With a note that says how much is committed.
     """
-    runner = StoreFiller(
-        plan, model, path, memory=memory, overwrite=overwrite, retry_failed=retry_failed, source=source
-    )
+    runner = StoreFiller(plan, path, memory=memory, overwrite=overwrite, retry_failed=retry_failed, source=source)
     missing = runner.unet_calls_missing()
     with show_progress("U-Net calls", missing, shown=progress and missing != 0) as shown:
         runner.advance, runner.say = shown.advance, shown.say

@@ -24,7 +24,6 @@ from causalunet.execute.fill.recorder import Recorder
 from causalunet.execute.measure.audit import drift
 from causalunet.execute.walk.batches import MicroBatch, micro_batch_size
 from causalunet.execute.walk.lockstep import Block, check_fired, run_block
-from causalunet.models.base import DiffusionModel
 from causalunet.plan import Plan
 from causalunet.results.engine.location import Location
 from causalunet.results.meaning.schema import DRIFT, FAILED, MISSING, NULL_DIFFERENCE
@@ -56,7 +55,6 @@ class StoreFiller:
     ----------
     plan : Plan
         Of the whole study.
-    model : DiffusionModel
     path : path or str
         Folder or address of the store: made if absent, gone on with if it holds the same study or a part of it.
     memory : int
@@ -77,6 +75,8 @@ class StoreFiller:
     Attributes
     ----------
     writer : StudyWriter
+    layout : Layout
+    memory : int
     unet_calls_run : int
         U-Net calls that were run, over all samples.
     """
@@ -84,7 +84,6 @@ class StoreFiller:
     def __init__(
         self,
         plan: Plan,
-        model: DiffusionModel,
         path: str | Path | Location,
         *,
         memory: int,
@@ -95,14 +94,14 @@ class StoreFiller:
         say: Callable[[str], None] | None = None,
         pace: Pace | None = None,
     ) -> None:
-        micro_batch = micro_batch_size(model.anatomy, memory, plan.spec.sampler.rows_per_sample)
+        micro_batch = micro_batch_size(plan.anatomy, memory, plan.spec.sampler.rows_per_sample)
         self.writer, self.layout = open_writer(
-            plan, model, path, micro_batch=micro_batch, memory=memory, overwrite=overwrite, source=source
+            plan, path, micro_batch=micro_batch, memory=memory, overwrite=overwrite, source=source
         )
         self.advance, self.say = advance, say
-        self._model, self._plan, self._retry, self._source = model, self.layout.plan, retry_failed, source
+        self.memory, self._plan, self._retry, self._source = memory, self.layout.plan, retry_failed, source
         self._micro_batch = MicroBatch(micro_batch)
-        self._unet = TracedUNet(model.unet, model.anatomy)
+        self._unet = TracedUNet(plan.bound.model.unet, plan.anatomy)
         self._plans: dict[tuple[Any, ...], Plan] = {}
         self._pace = pace or Pace(cells=self._plan.part_cells)
         self._done: list[_Done] = []
@@ -274,9 +273,8 @@ class StoreFiller:
         started, plan = time.perf_counter(), self._part_plan(part)
         samples = self.layout.grid.samples[part.samples]
         block = Block(part.samples.start, tuple(s.prompt for s in samples), tuple(s.seed for s in samples))
-        recorder = Recorder(self._model, plan, self.layout, self.writer, part, block)
+        recorder = Recorder(plan, self.layout, self.writer, part, block)
         fired = run_block(
-            self._model,
             self._unet,
             plan,
             block,
@@ -328,7 +326,7 @@ class StoreFiller:
     def _write_drift(self, part: Part, block: Block, recorder: Recorder) -> None:
         """One plain call per part, at its first sample and the first step."""
         x, eps = (recorder.baseline[name][:1, 0] for name in ("x_t", "eps"))
-        found = drift(self._model, self._plan, block.prompts[:1], self._plan.schedule.steps, x, eps)
+        found = drift(self._plan, block.prompts[:1], self._plan.schedule.steps, x, eps)
         index = (slice(part.samples.start, part.samples.start + 1),)
         # The largest of all parts. What is not finite here, where the trace gave numbers, is the worst of all.
         worst = np.where(np.isnan(found) & np.isfinite(eps).all(), np.inf, found)

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from causalunet.models.alone import alone
-from causalunet.models.base import DiffusionModel
-from causalunet.models.checking import device_of, encoded
+from causalunet.models.checking import encoded
+from causalunet.models.devices import device_of
 from causalunet.plan import Plan
 from causalunet.sampler import guide
 
@@ -17,12 +17,7 @@ __all__ = ["drift"]
 
 
 def drift(
-    model: DiffusionModel,
-    plan: Plan,
-    prompts: tuple[str, ...],
-    step: int,
-    x: NDArray[np.float32],
-    eps: NDArray[np.float32],
+    plan: Plan, prompts: tuple[str, ...], step: int, x: NDArray[np.float32], eps: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Call the U-Net plainly, without any trace, where its traced prediction is known.
 
@@ -31,7 +26,6 @@ def drift(
 
     Parameters
     ----------
-    model : DiffusionModel
     plan : Plan
     prompts : tuple of str
         One per sample.
@@ -45,8 +39,8 @@ def drift(
     ndarray of float32, (sample,)
         Largest absolute difference of eps.
     """
-    scale = plan.spec.sampler.guidance_scale
-    device = device_of(model.unet)
+    model, scale = plan.bound.model, plan.spec.sampler.guidance_scale
+    device = device_of(model)
     found = np.zeros(len(prompts), np.float32)
     with torch.inference_mode():
         empty = encoded(model, [""]) if scale != 1.0 else ()

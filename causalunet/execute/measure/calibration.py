@@ -8,31 +8,31 @@ import torch
 
 from causalunet.execute.call.trace import TracedUNet
 from causalunet.execute.walk.batches import mean_batch_size, micro_batch_size
-from causalunet.models.base import DiffusionModel
-from causalunet.models.checking import device_of, encoded
+from causalunet.models.checking import encoded
+from causalunet.models.devices import device_of
 from causalunet.plan import Action, Plan
 
 __all__ = ["calibrate"]
 
 
-def calibrate(model: DiffusionModel, plan: Plan, budget: int, repeats: int = 2) -> float:
+def calibrate(plan: Plan, budget: int, repeats: int = 2) -> float:
     """Seconds per floating-point operation of an untouched call of the mean batch size that a run would use.
 
     Parameters
     ----------
-    model : DiffusionModel
     plan : Plan
     budget : int
         Memory budget in bytes.
     repeats : int
         Timed calls after one to warm up; the fastest counts.
     """
+    model = plan.bound.model
     rows_per_sample = plan.spec.sampler.rows_per_sample
     most = micro_batch_size(model.anatomy, budget, rows_per_sample)
     rows = mean_batch_size(plan, budget, most) * rows_per_sample
     unet = TracedUNet(model.unet, model.anatomy)
     context = tuple(part.expand(rows, *part.shape[1:]) for part in encoded(model, plan.spec.prompts[:1]))
-    device = device_of(model.unet)
+    device = device_of(model)
     x = torch.zeros(rows, *model.image_shape, device=device)
     timesteps = torch.zeros(rows, device=device)
     elapsed = []

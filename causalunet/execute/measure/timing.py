@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,15 @@ import torch
 import xarray as xr
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from causalunet.bound import BoundStudy
 from causalunet.design.interventions import Composition, Intervention
 from causalunet.design.limits import is_integer, plain_number
-from causalunet.design.samplers import Sampler
 from causalunet.errors import SpecError
 from causalunet.execute.call.installed import InstalledUNet
 from causalunet.execute.planning import plan_run
-from causalunet.execute.walk.generate import generate
-from causalunet.models.base import DiffusionModel
-from causalunet.models.checking import device_of, encoded
+from causalunet.execute.walk.generate import draw
+from causalunet.models.checking import encoded
+from causalunet.models.devices import device_of
 from causalunet.plan import Action, Plan
 
 __all__ = ["count_kernels", "shortcut_arms", "time_arms"]
@@ -30,24 +30,14 @@ _QUARTILES = (0.25, 0.75)
 _COUNTED = 2  # samples per call while kernels are counted; the count does not depend on it
 
 
-def time_arms(
-    arms: Mapping[str, Intervention | None],
-    model: DiffusionModel,
-    sampler: Sampler,
-    prompts: tuple[str, ...],
-    seeds: tuple[int, ...] | None,
-    *,
-    repeats: int,
-    traced: bool,
-    memory: int,
-) -> xr.Dataset:
+def time_arms(arms: Mapping[str, BoundStudy], *, repeats: int, traced: bool, memory: int) -> xr.Dataset:
     """Time interventions against the uncut run: as `causalunet.time_shortcut`, with any arms.
 
     Parameters
     ----------
-    arms : mapping of str to Intervention or None
-        Named runs; the first is the baseline.
-    model, sampler, prompts, seeds, repeats, traced, memory
+    arms : mapping of str to BoundStudy
+        Each of one run, as made by ``causalunet.design.study.one_run``, on one model; the first is the baseline.
+    repeats, traced, memory
         As for `causalunet.time_shortcut`.
 
     Returns
@@ -58,25 +48,16 @@ def time_arms(
     repeats = plain_number(repeats)
     if not is_integer(repeats) or repeats < 1:
         raise SpecError(f"repeats={repeats!r} asked; give an integer of at least 1.")
-    plans = {name: plan_run(model, sampler, prompts, seeds, arm)[0] for name, arm in arms.items()}
-    names, samples = list(arms), next(iter(plans.values())).samples
-    kernels = np.array(_kernels(plans, model, min(samples, _COUNTED)))
-    flops = np.array([_of_run(plan.flops_by_run) for plan in plans.values()])
+    names, plans = list(arms), [plan_run(bound) for bound in arms.values()]
+    bound, samples, sampler = plans[0].bound, plans[0].samples, plans[0].spec.sampler
+    kernels = np.array(_kernels(plans, min(samples, _COUNTED)))
+    flops = np.array([_of_run(plan.flops_by_run) for plan in plans])
     seconds, largest = np.empty((len(arms), repeats)), _Largest()
     for repeat in range(-1, repeats):
         for position in range(len(names)):
             row = (position + repeat) % len(names)
             started = time.perf_counter()
-            generate(
-                prompts,
-                seeds,
-                model=model,
-                sampler=sampler,
-                intervention=arms[names[row]],
-                traced=traced,
-                memory=memory,
-                advance=largest.note,
-            )
+            draw(plans[row], traced=traced, memory=memory, advance=largest.note)
             if repeat >= 0:
                 seconds[row, repeat] = time.perf_counter() - started
     saved = 1 - seconds / seconds[0]
@@ -93,7 +74,7 @@ def time_arms(
             "spread": (("arm", "bound"), spread, {**share, "interval_kind": "quartiles of repeats"}),
             "flops_saved": ("arm", 1 - flops / flops[0], {**share, "long_name": "share of FLOPs saved"}),
             "kernels_saved": ("arm", 1 - kernels / kernels[0], {**share, "long_name": "share of kernels saved"}),
-            "unet_calls": ("arm", [_of_run(plan.calls_by_run) for plan in plans.values()], share),
+            "unet_calls": ("arm", [_of_run(plan.calls_by_run) for plan in plans], share),
         },
         coords={"arm": names, "repeat": np.arange(repeats), "bound": ["lower", "upper"]},
         attrs={
@@ -102,10 +83,10 @@ def time_arms(
             "steps": sampler.steps,
             "guidance_scale": sampler.guidance_scale,
             "rows_per_sample": sampler.rows_per_sample,
-            "model": model.name,
-            "device": _device_name(model),
+            "model": bound.model.name,
+            "device": _device_name(bound),
             "threads": torch.get_num_threads(),
-            "dtype": str(next(model.unet.parameters()).dtype).removeprefix("torch."),
+            "dtype": str(next(bound.model.unet.parameters()).dtype).removeprefix("torch."),
             "calls": "traced by nnsight" if traced else "plain",
             "baseline": f"{names[0]}: same sampler, text encoded once per prompt in every arm",
         },
@@ -124,21 +105,20 @@ def shortcut_arms(intervention: Intervention) -> dict[str, Intervention | None]:
     return {**arms, "shortcut": intervention}
 
 
-def count_kernels(model: DiffusionModel, action: Action, samples: int, rows_per_sample: int, prompt: str = "") -> int:
+def count_kernels(bound: BoundStudy, action: Action, samples: int) -> int:
     """Count the operations on tensors of one U-Net call, views left out.
 
     Parameters
     ----------
-    model : DiffusionModel
+    bound : BoundStudy
+        Whose first prompt all rows have.
     action : Action
-    samples, rows_per_sample : int
-        Batch of the call.
-    prompt : str
-        Of all its rows.
+    samples : int
+        In the call; guidance doubles the rows.
     """
-    rows = samples * rows_per_sample
-    context = tuple(part.expand(rows, *part.shape[1:]) for part in encoded(model, [prompt]))
-    device = device_of(model.unet)
+    model, rows = bound.model, samples * bound.spec.sampler.rows_per_sample
+    context = tuple(part.expand(rows, *part.shape[1:]) for part in encoded(model, bound.spec.prompts[:1]))
+    device = device_of(model)
     arguments = (torch.zeros(rows, *model.image_shape, device=device), torch.zeros(rows, device=device), *context)
     with torch.inference_mode(False), torch.no_grad(), InstalledUNet(model.unet, model.anatomy) as unet:
         counter = _Kernels()
@@ -176,20 +156,18 @@ def _of_run(numbers: Mapping[int, int]) -> int:
     return number
 
 
-def _kernels(plans: Mapping[str, Plan], model: DiffusionModel, samples: int) -> list[int]:
+def _kernels(plans: Iterable[Plan], samples: int) -> list[int]:
     counts: dict[Action, int] = {}
     totals = []
-    for plan in plans.values():
+    for plan in plans:
         times = Counter(call.action for call in plan.calls)
         for action in times:
             if action not in counts:
-                counts[action] = count_kernels(
-                    model, action, samples, plan.spec.sampler.rows_per_sample, plan.spec.prompts[0]
-                )
+                counts[action] = count_kernels(plan.bound, action, samples)
         totals.append(sum(counts[action] * n for action, n in times.items()))
     return totals
 
 
-def _device_name(model: DiffusionModel) -> str:
-    device = device_of(model.unet)
+def _device_name(bound: BoundStudy) -> str:
+    device = device_of(bound.model)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from causalunet.design.interventions import Intervention
 from causalunet.design.samplers import DDPM, Sampler
+from causalunet.design.study import one_run
 from causalunet.execute.call.installed import InstalledUNet
 from causalunet.execute.call.trace import TracedUNet
 from causalunet.execute.call.visits import UNetCaller
@@ -19,8 +20,9 @@ from causalunet.execute.walk.images import KeptImages
 from causalunet.execute.walk.lockstep import Block, run_block
 from causalunet.models.base import DiffusionModel, load_model
 from causalunet.models.checking import check_model
+from causalunet.plan import Plan
 
-__all__ = ["generate"]
+__all__ = ["draw", "generate"]
 
 _BLOCK = 50  # samples whose states are held at once
 
@@ -68,17 +70,34 @@ def generate(
     """
     loaded = load_model(model) if isinstance(model, str) else model
     check_model(loaded)
-    sampler = sampler or DDPM()
-    plan, run = plan_run(loaded, sampler, prompts, seeds, intervention)
-    micro_batch = micro_batch_size(loaded.anatomy, memory, sampler.rows_per_sample)
-    samples, images = plan.spec.samples, []
-    with _caller(loaded, traced=traced) as unet:
+    plan = plan_run(one_run(prompts, seeds, sampler or DDPM(), intervention).bind(loaded))
+    return draw(plan, traced=traced, memory=memory, advance=advance)
+
+
+def draw(plan: Plan, *, traced: bool, memory: int, advance: Callable[[int], None] | None = None) -> NDArray[np.float32]:
+    """Sample the images of a plan of one run.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `plan_run`.
+    traced, memory, advance
+        As for `generate`.
+
+    Returns
+    -------
+    ndarray of float32, (sample, channel, y, x)
+        In [0, 1].
+    """
+    micro_batch = micro_batch_size(plan.anatomy, memory, plan.spec.sampler.rows_per_sample)
+    samples, images = plan.spec.samples, list[NDArray[np.float32]]()
+    with _caller(plan.bound.model, traced=traced) as unet:
         for start in range(0, len(samples), _BLOCK):
             part = samples[start : start + _BLOCK]
             block = Block(start, tuple(item.prompt for item in part), tuple(item.seed for item in part))
-            kept = KeptImages(loaded)
-            run_block(loaded, unet, plan, block, micro_batch=micro_batch, observer=kept, advance=advance)
-            images.append(kept.images[run])
+            kept = KeptImages(plan.bound.model)
+            run_block(unet, plan, block, micro_batch=micro_batch, observer=kept, advance=advance)
+            images += kept.images.values()
     return np.concatenate(images)
 
 

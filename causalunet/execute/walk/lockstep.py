@@ -15,7 +15,8 @@ from causalunet.errors import FiringError
 from causalunet.execute.call.visits import CallResult, UNetCaller
 from causalunet.execute.walk.batches import MicroBatch, out_of_memory
 from causalunet.models.base import DiffusionModel
-from causalunet.models.checking import device_of, encoded
+from causalunet.models.checking import encoded
+from causalunet.models.devices import device_of
 from causalunet.noise import initial_noise, step_noise
 from causalunet.plan import Action, Call, Plan
 from causalunet.sampler import Prediction, estimate_x0, guide
@@ -81,7 +82,6 @@ class _Context:
 
 @dataclass
 class _Walk:
-    model: DiffusionModel
     unet: UNetCaller
     plan: Plan
     block: Block
@@ -138,7 +138,6 @@ _Pieces = list[tuple[Call, slice, slice]]
 
 
 def run_block(
-    model: DiffusionModel,
     unet: UNetCaller,
     plan: Plan,
     block: Block,
@@ -152,9 +151,8 @@ def run_block(
 
     Parameters
     ----------
-    model : DiffusionModel
     unet : UNetCaller
-        Of that model, such as a `TracedUNet`.
+        Of the plan's model, such as a `TracedUNet`.
     plan : Plan
     block : Block
     micro_batch : int or MicroBatch
@@ -171,11 +169,11 @@ def run_block(
         How often each edited place was replaced, by (place, step), counted in samples.
     """
     with torch.inference_mode():
-        device = device_of(model.unet)
+        model, device = plan.bound.model, device_of(plan.bound.model)
         guided = plan.spec.sampler.rows_per_sample > 1
         context = _Context(_encode_once(model, block.prompts), encoded(model, [""]) if guided else ())
         size = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch(micro_batch)
-        walk = _Walk(model, unet, plan, block, size, observer, advance, context)
+        walk = _Walk(unet, plan, block, size, observer, advance, context)
         if states is None:
             states = {0: State(torch.from_numpy(initial_noise(block.seeds, plan.image_shape)))}
         alive = {number: _on(device, state) for number, state in states.items()}
@@ -223,7 +221,7 @@ def _step(walk: _Walk, step: int, groups: dict[Action, list[Call]], states: dict
         for index, call in enumerate(calls):
             rows = slice(index * n, (index + 1) * n)
             state = states[call.state]
-            x0 = estimate_x0(state.x, eps[rows], at.alpha_bar, clip=walk.model.clip)
+            x0 = estimate_x0(state.x, eps[rows], at.alpha_bar, clip=plan.bound.model.clip)
             walk.observer.predicted(call, state.x, x0, eps[rows])
             if not call.forks:
                 continue

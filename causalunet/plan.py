@@ -5,21 +5,34 @@ from __future__ import annotations
 import html
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from causalunet.bound import BoundStudy
-from causalunet.design.anatomy import Anatomy, severed_places
-from causalunet.design.fills import Fill
-from causalunet.design.interventions import Branch, Edit, Intervention
+from causalunet.design.anatomy import Anatomy
+from causalunet.design.interventions import Intervention
 from causalunet.design.limits import plain, shown
 from causalunet.design.samplers import Sampler
 from causalunet.design.study import StudySpec
 from causalunet.schedule import Schedule
+from causalunet.tree import (
+    BASELINE,
+    Action,
+    Call,
+    Fork,
+    PlacedFill,
+    Program,
+    Stretch,
+    calls_of,
+    grow,
+    leaves_baseline,
+    program_maker,
+    widths_of,
+)
 
 __all__ = [
     "BASELINE",
@@ -30,85 +43,13 @@ __all__ = [
     "PlacedFill",
     "Plan",
     "RunCost",
+    "Stretch",
     "cost_of_run",
     "make_plan",
 ]
 
-BASELINE = -1
-"""Index of the run without intervention; interventions count from 0."""
-
 GROUP = 128
 """Interventions that go through a block of samples together, and are stored together when they are done, at most."""
-
-
-class PlacedFill(NamedTuple):
-    """One edit as it stands at one step."""
-
-    component: str
-    fill: Fill
-    branch: Branch
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """What is done to one U-Net call.
-
-    Parameters
-    ----------
-    fills : frozenset of PlacedFill
-        Empty for an untouched call.
-    dead : frozenset of str
-        Components that do not run.
-    """
-
-    fills: frozenset[PlacedFill] = frozenset()
-    dead: frozenset[str] = frozenset()
-
-
-class Fork(NamedTuple):
-    """Where runs go after a shared call.
-
-    Attributes
-    ----------
-    target : int
-        Step whose x is drawn; ``step - 1`` unless the runs jump. 0 is the image.
-    state : int
-        Number of the state drawn.
-    runs : tuple of int
-        Interventions (or ``BASELINE``, -1) that go there.
-    """
-
-    target: int
-    state: int
-    runs: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One U-Net call per sample, shared by all runs that are still equal.
-
-    Parameters
-    ----------
-    step : int
-    action : Action
-    state : int
-        Number of the state x_t that goes in; 0 is the initial noise.
-    forks : tuple of Fork
-    replays : tuple of int
-        Runs whose call is made again from a stored state, to look at it; they go nowhere from here. Beside the baseline
-        these are the runs that differ from it only later.
-    """
-
-    step: int
-    action: Action
-    state: int
-    forks: tuple[Fork, ...]
-    replays: tuple[int, ...] = ()
-
-    @property
-    def runs(self) -> tuple[int, ...]:
-        """Every run that this call serves."""
-        return (*self.replays, *(run for fork in self.forks for run in fork.runs))
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,8 +59,10 @@ class Plan:
     Parameters
     ----------
     bound : BoundStudy
-    calls : tuple of Call
-        In the order of the steps, T first.
+    stretches : tuple of Stretch
+        The tree, as few pieces: what is asked of a plan is counted on them, and `calls` are made of them.
+    programs : mapping of int to tuple of Span
+        What every run of it does by itself.
     seconds_per_flop : float, optional
         From a calibration; gives the time estimate.
     group : int
@@ -129,7 +72,8 @@ class Plan:
     """
 
     bound: BoundStudy
-    calls: tuple[Call, ...]
+    stretches: tuple[Stretch, ...]
+    programs: Mapping[int, Program] = field(default_factory=dict, repr=False, compare=False)
     seconds_per_flop: float | None = None
     group: int = GROUP
     part_cells: int = 1 << 30
@@ -156,6 +100,11 @@ class Plan:
         return self.bound.image_shape
 
     @cached_property
+    def calls(self) -> tuple[Call, ...]:
+        """Every call, in the order of the steps, T first; made at first use, since a long study has millions."""
+        return tuple(calls_of(self.stretches))
+
+    @cached_property
     def by_step(self) -> dict[int, dict[Action, list[Call]]]:
         """Calls of every step, grouped by action: one group shares traced calls."""
         grouped: dict[int, dict[Action, list[Call]]] = {}
@@ -168,17 +117,29 @@ class Plan:
         """Number of samples."""
         return len(self.spec.samples)
 
+    @cached_property
+    def calls_per_sample(self) -> int:
+        """U-Net calls that each sample takes."""
+        return sum(map(len, self.stretches))
+
     @property
     def unet_calls(self) -> int:
         """U-Net calls over all samples; guidance puts two rows into each."""
-        return len(self.calls) * self.samples
+        return self.calls_per_sample * self.samples
+
+    @cached_property
+    def widest_step(self) -> int:
+        """The most calls that one step has."""
+        return max((width for _, width in widths_of(self.stretches)), default=0)
 
     @cached_property
     def calls_by_run(self) -> dict[int, int]:
         """U-Net calls that each run passes through, for one sample."""
         counts: dict[int, int] = defaultdict(int)
-        for call in self.calls:
-            for run in call.runs:
+        for stretch in self.stretches:
+            for run in stretch.runs:
+                counts[run] += len(stretch)
+            for run in stretch.replays:
                 counts[run] += 1
         return dict(counts)
 
@@ -186,12 +147,15 @@ class Plan:
     def flops_by_run(self) -> dict[int, int]:
         """Floating-point operations of each run on its own, for one sample."""
         totals: dict[int, int] = defaultdict(int)
-        for call in self.calls:
-            for run in call.runs:
-                totals[run] += self._flops(call)
+        for stretch in self.stretches:
+            flops = self._flops(stretch.action)
+            for run in stretch.runs:
+                totals[run] += flops * len(stretch)
+            for run in stretch.replays:
+                totals[run] += flops
         return dict(totals)
 
-    @property
+    @cached_property
     def naive_calls(self) -> int:
         """U-Net calls if every run started from noise."""
         return sum(self.calls_by_run.values()) * self.samples
@@ -199,7 +163,7 @@ class Plan:
     @cached_property
     def flops(self) -> int:
         """Floating-point operations of the whole study."""
-        return sum(self._flops(call) for call in self.calls) * self.samples
+        return sum(self._flops(stretch.action) * len(stretch) for stretch in self.stretches) * self.samples
 
     @property
     def seconds(self) -> float | None:
@@ -238,8 +202,24 @@ class Plan:
 
     def part(self, runs: Iterable[int] | None = None, *, forked: bool = False, replay: Iterable[int] = ()) -> Plan:
         """The plan of some of its runs; arguments as for `make_plan`."""
-        made = make_plan(self.bound, runs=runs, forked=forked, replay=replay, group=self.group)
-        return replace(made, part_cells=self.part_cells, part_flops=self.part_flops)
+        chosen = self.programs if runs is None else {run: self.programs[run] for run in sorted(set(runs))}
+        return replace(self, programs=chosen, stretches=_tree(chosen, self.group, forked=forked, replay=replay))
+
+    def grouped(self, group: int) -> Plan:
+        """The same plan with other groups of interventions."""
+        return replace(self, group=group, stretches=_tree(self.programs, group))
+
+    def calls_if_grouped(self, group: int) -> int:
+        """U-Net calls for one sample that smaller groups would take, without laying them out.
+
+        What runs share they go on sharing within a group, and with the baseline until they leave it.
+        """
+        leaves = {run: leaves_baseline(program) for run, program in self.programs.items()}
+        total = 0
+        for stretch in self.stretches:
+            groups = {run // group if run != BASELINE and stretch.start <= leaves[run] else 0 for run in stretch.runs}
+            total += len(stretch) * max(1, len(groups))
+        return total
 
     def __str__(self) -> str:
         """A table for people."""
@@ -292,8 +272,8 @@ class Plan:
     def _dead_share(self) -> float:
         return 1 - self.flops / (self.anatomy.flops * self.spec.sampler.rows_per_sample * self.unet_calls)
 
-    def _flops(self, call: Call) -> int:
-        return self.anatomy.live_flops(call.action.dead) * self.spec.sampler.rows_per_sample
+    def _flops(self, action: Action) -> int:
+        return self.anatomy.live_flops(action.dead) * self.spec.sampler.rows_per_sample
 
 
 def make_plan(
@@ -330,23 +310,29 @@ def make_plan(
         An intervention or record names what the model does not have, or an edit could never fire.
     """
     bound = _probing(bound)
-    spec, anatomy, schedule = bound.spec, bound.anatomy, bound.schedule
+    spec, anatomy = bound.spec, bound.anatomy
     chosen = range(BASELINE, len(spec.interventions)) if runs is None else sorted(set(runs))
-    edits = {run: () if run == BASELINE else spec.interventions[run].edits() for run in chosen}
     for run in chosen:
         if run != BASELINE:
             anatomy.check(spec.interventions[run])
     anatomy.select((*spec.record.activations, *spec.record.summary))
-    programs = {run: _program(edits[run], anatomy, schedule.steps) for run in chosen}
-    baseline = _program((), anatomy, schedule.steps)
-    leaves = {
-        run: next((step for step in baseline if program.get(step) != baseline[step]), schedule.steps)
-        for run, program in programs.items()
-    }
-    starts = {run: (step, -step) if forked else (schedule.steps, 0) for run, step in leaves.items()}
+    program_of = program_maker(anatomy, bound.schedule.steps)
+    programs = {run: program_of(() if run == BASELINE else spec.interventions[run].edits()) for run in chosen}
     group = GROUP if group is None else group
-    calls = _grow_tree(programs, schedule.steps, starts, {} if forked else leaves, frozenset(replay), group)
-    return Plan(bound, tuple(calls), group=group)
+    return Plan(bound, _tree(programs, group, forked=forked, replay=replay), programs, group=group)
+
+
+def _tree(
+    programs: Mapping[int, Program], group: int, *, forked: bool = False, replay: Iterable[int] = ()
+) -> tuple[Stretch, ...]:
+    """Lay out programs; those that are forked from stored states share calls with all others, the others by group."""
+    leaves = {run: leaves_baseline(program) for run, program in programs.items()}
+    if forked:
+        starts = {run: (step, -step) for run, step in leaves.items()}
+        return tuple(grow(programs, starts, lambda run, step: 0, frozenset(replay)))
+    starts = {run: (program[0].start, 0) for run, program in programs.items()}
+    own = {run: 0 if run == BASELINE else leaves[run] for run in programs}
+    return tuple(grow(programs, starts, lambda run, step: run // group if step <= own[run] else 0, frozenset(replay)))
 
 
 class RunCost(NamedTuple):
@@ -367,9 +353,10 @@ def cost_of_run(intervention: Intervention | None, sampler: Sampler, anatomy: An
     if intervention is not None:
         intervention = anatomy.placed(intervention)
         anatomy.check(intervention)
-    program = _program(intervention.edits() if intervention is not None else (), anatomy, sampler.steps)
-    flops = sum(anatomy.live_flops(action.dead) for action, _ in program.values())
-    return RunCost(len(program), flops * sampler.rows_per_sample)
+    edits = intervention.edits() if intervention is not None else ()
+    program = program_maker(anatomy, sampler.steps)(edits)
+    flops = sum(anatomy.live_flops(span.action.dead) * span.steps for span in program)
+    return RunCost(sum(span.steps for span in program), flops * sampler.rows_per_sample)
 
 
 def _probing(bound: BoundStudy) -> BoundStudy:
@@ -377,71 +364,6 @@ def _probing(bound: BoundStudy) -> BoundStudy:
     items = tuple(bound.anatomy.placed(item) for item in spec.interventions)
     same = all(one is other for one, other in zip(items, spec.interventions, strict=True))
     return bound if same else replace(bound, spec=replace(spec, interventions=items))
-
-
-_Program = dict[int, tuple[Action, int]]
-"""Action and target step of every step whose call happens."""
-
-
-def _program(edits: Sequence[Edit], anatomy: Anatomy, steps: int) -> _Program:
-    at: dict[int, list[Edit]] = defaultdict(list)
-    for edit in edits:
-        for step in edit.window:
-            at[step].append(edit)
-    skipped = {step for step, present in at.items() if any(edit.component == "unet" for edit in present)}
-    called = [step for step in range(steps, 0, -1) if step not in skipped]
-    actions: dict[tuple[Edit, ...], Action] = {}
-    program = {}
-    for step, target in zip(called, [*called[1:], 0], strict=True):
-        present = tuple(at[step]) if step in at else ()
-        if present not in actions:
-            actions[present] = _action(present, anatomy)
-        program[step] = (actions[present], target)
-    return program
-
-
-def _action(edits: Iterable[Edit], anatomy: Anatomy) -> Action:
-    present = list(edits)
-    fills = frozenset(PlacedFill(edit.component, edit.fill, edit.branch) for edit in present)
-    return Action(fills, anatomy.dead(severed_places(present)) if present else frozenset())
-
-
-def _grow_tree(
-    programs: dict[int, _Program],
-    steps: int,
-    starts: dict[int, tuple[int, int]],
-    leaves: dict[int, int],
-    replay: frozenset[int],
-    size: int,
-) -> Iterable[Call]:
-    """Merge equal prefixes: runs with the same state and action share a call; with the same target also the draw.
-
-    ``starts`` has the step and the state at which each run begins, ``leaves`` the step from which on it shares calls
-    with its group of ``size`` only: groups go through a block one after another.
-    """
-    state_of = {run: state for run, (_, state) in starts.items()}
-    waiting: dict[int, list[int]] = defaultdict(list)
-    for run, (step, _) in starts.items():
-        waiting[step].append(run)
-    next_state = 1
-    for step in range(steps, 0, -1):
-        shared: dict[tuple[int, int, Action], dict[int, list[int]]] = {}
-        if step in replay:
-            shared[0, -step, Action()] = {}
-        for run in sorted(waiting.pop(step, [])):
-            action, target = programs[run][step]
-            group = run // size if run != BASELINE and step <= leaves.get(run, 0) else 0
-            shared.setdefault((group, state_of[run], action), {}).setdefault(target, []).append(run)
-        for (_, state, action), targets in shared.items():
-            forks = []
-            for target, runs in targets.items():
-                forks.append(Fork(target, next_state, tuple(runs)))
-                state_of.update(dict.fromkeys(runs, next_state))
-                waiting[target].extend(runs)
-                next_state += 1
-            looked_at = step in replay and state == -step and not action.fills
-            later = (run for run, (first, _) in starts.items() if first < step) if looked_at else ()
-            yield Call(step, action, state, tuple(forks), (BASELINE, *sorted(later)) if looked_at else ())
 
 
 def _duration(seconds: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from causalunet.calls import clear_calls
 from causalunet.design.interventions import U_PROBES, Composition, Edit, Intervention, Null
 from causalunet.design.limits import COMPONENT_NAME, shown
+from causalunet.design.windows import overlaid
 from causalunet.errors import ComponentError, SpecError
 
 if TYPE_CHECKING:
@@ -237,16 +237,12 @@ class Anatomy:
                     f"{intervention.label!r} asks for {edit.component}, which this U-Net does not have. "
                     f"It has {self._listing()}."
                 )
-        at: dict[int, list[Edit]] = defaultdict(list)
-        for edit in edits:
-            for step in edit.window:
-                at[step].append(edit)
-        # Windows are long and edits few: most steps have the edits of another, and are as that one.
-        first: dict[tuple[Edit, ...], int] = {}
-        for step in sorted(at, reverse=True):
-            first.setdefault(tuple(at[step]), step)
+        # Windows are long and edits few: what holds at one step holds at many, and is looked at once.
+        first: dict[tuple[int, ...], int] = {}
+        for step, _, present in overlaid([edit.window for edit in edits]):
+            first.setdefault(present, step)
         for present, step in first.items():
-            self._check_reachable(present, step)
+            self._check_reachable(tuple(edits[index] for index in present), step)
 
     def _check_reachable(self, edits: tuple[Edit, ...], step: int) -> None:
         severed = severed_places(edits)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from causalunet.calls import clear_calls, hold
 from causalunet.design.limits import MOST_PARTS, MOST_STEPS, check_list, is_integer, plain_number, several, shown
 from causalunet.errors import SpecError
 
-__all__ = ["Window", "Windows", "count_steps", "cut_relax_cut", "joined"]
+__all__ = ["Window", "Windows", "count_steps", "cut_relax_cut", "joined", "overlaid"]
 
 
 @clear_calls
@@ -197,6 +198,28 @@ def joined(windows: Iterable[Window | Windows]) -> tuple[Window, ...]:
         else:
             spans.append((start, stop))
     return tuple(Window(start, start - stop + 1) for start, stop in spans)
+
+
+def overlaid(windows: Sequence[Window | Windows]) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+    """Cut the steps that lie in any of some windows wherever one begins or ends, without listing them.
+
+    Yields
+    ------
+    tuple
+        Of first step, last step, and the indices, ascending, of the windows that these steps lie in; in the order of
+        the run.
+    """
+    begins, ends = defaultdict[int, list[int]](list), defaultdict[int, list[int]](list)
+    for index, window in enumerate(windows):
+        for part in window.parts:
+            begins[part.start].append(index)
+            ends[part.stop - 1].append(index)
+    present: set[int] = set()
+    for start, after in itertools.pairwise(sorted(begins.keys() | ends.keys(), reverse=True)):
+        present.difference_update(ends.get(start, ()))
+        present.update(begins.get(start, ()))
+        if present:
+            yield start, after + 1, tuple(sorted(present))
 
 
 def count_steps(windows: Iterable[Window | Windows]) -> int:

@@ -41,14 +41,14 @@ def paced(plan: Plan) -> Plan:
     interventions = max(1, len(plan.spec.interventions))
     cells = max(CELLS, interventions * plan.samples // _COMMITS)
     flops = max(SECONDS * _speed(device_of(plan.bound.model)), plan.flops / _COMMITS)
-    chosen, group = plan, plan.group
+    chosen = group = plan.group
     while group > 1 and (min(group, interventions) > cells or _flops(plan, group) > flops):
         group //= 2
-        finer = replace(plan, group=group).part()
-        if finer.unet_calls > _MORE_CALLS * plan.unet_calls:
+        if plan.calls_if_grouped(group) > _MORE_CALLS * plan.calls_per_sample:
             break
-        chosen = finer
-    return replace(chosen, part_cells=cells, part_flops=flops)
+        chosen = group
+    cut = plan if chosen == plan.group else plan.grouped(chosen)
+    return replace(cut, part_cells=cells, part_flops=flops)
 
 
 def portions(part: Part, plan: Plan) -> Iterator[Part]:

@@ -113,7 +113,7 @@ class StoreFiller:
     def unet_calls_missing(self) -> int:
         """U-Net calls that completing the study takes, over all samples."""
         parts = self._progress().missing(slice(0, len(self.layout.grid.samples)))
-        return sum(len(self._part_plan(part).calls) * (part.samples.stop - part.samples.start) for part in parts)
+        return sum(self._part_plan(part).calls_per_sample * (part.samples.stop - part.samples.start) for part in parts)
 
     def fill(self, runs: Iterable[int] | None = None, *, blocks: int = 1) -> None:
         """See to it that the store holds everything, or the outcomes of some interventions.
@@ -286,8 +286,8 @@ class StoreFiller:
         check_fired(plan, fired, len(samples))
         recorder.write()
         self._write_drift(part, block, recorder)
-        calls, seconds = len(plan.calls) * len(samples), time.perf_counter() - started
-        for name, added in (("unet_calls", len(plan.calls)), ("seconds", seconds / len(samples))):
+        calls, seconds = plan.calls_per_sample * len(samples), time.perf_counter() - started
+        for name, added in (("unet_calls", plan.calls_per_sample), ("seconds", seconds / len(samples))):
             before = np.nan_to_num(self.writer.read(f"audit/{name}", (part.samples,)))
             self.writer.write(f"audit/{name}", (part.samples,), before + added)
         failed = tuple((run, part.samples.start + sample) for run, sample in recorder.failed)

@@ -160,7 +160,9 @@ def _kernels(plans: Iterable[Plan], samples: int) -> list[int]:
     counts: dict[Action, int] = {}
     totals = []
     for plan in plans:
-        times = Counter(call.action for call in plan.calls)
+        times = Counter[Action]()
+        for stretch in plan.stretches:
+            times[stretch.action] += len(stretch)
         for action in times:
             if action not in counts:
                 counts[action] = count_kernels(plan.bound, action, samples)

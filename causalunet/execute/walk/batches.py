@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +10,8 @@ import torch
 from causalunet.design.anatomy import Anatomy
 from causalunet.design.limits import is_number, plain_number, shown
 from causalunet.errors import MemoryExhaustedError, SpecError
-from causalunet.plan import BASELINE, Plan
+from causalunet.plan import BASELINE, Action, Plan, Stretch
+from causalunet.tree import widths_of
 
 __all__ = ["MicroBatch", "mean_batch_size", "micro_batch_size", "out_of_memory", "samples_per_block"]
 
@@ -99,9 +99,9 @@ def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:
     share = together / max(1, len(plan.spec.interventions)) or 1.0
     parted = min(plan.part_cells / max(1, together), plan.part_flops * plan.samples / max(1, plan.flops * share))
     runs = 1 + together
-    widest = min(runs, max(sum(map(len, groups.values())) for groups in plan.by_step.values()))
+    widest = min(runs, plan.widest_step)
     fit = budget // (image * (4 * widest + 2 * runs + 3 * plan.schedule.steps))
-    mean_calls = min(len(plan.calls) / plan.schedule.steps, runs)
+    mean_calls = min(plan.calls_per_sample / plan.schedule.steps, runs)
     filled = math.ceil(micro_batch / mean_calls)
     return max(1, int(min(plan.samples, fit, filled, parted)))
 
@@ -118,8 +118,11 @@ def mean_batch_size(plan: Plan, budget: int, micro_batch: int) -> int:
         The most samples of a call.
     """
     block = samples_per_block(plan, budget, micro_batch)
-    parts = Counter(
-        (call.step, call.action, 0 if BASELINE in call.runs else min(call.runs) // plan.group) for call in plan.calls
-    )
-    together = [block * calls for calls in parts.values()]
-    return max(1, round(sum(together) / sum(math.ceil(samples / micro_batch) for samples in together)))
+    alike: dict[tuple[Action, int], list[Stretch]] = {}
+    for stretch in plan.stretches:
+        group = 0 if stretch.replays or BASELINE in stretch.runs else stretch.runs[0] // plan.group
+        alike.setdefault((stretch.action, group), []).append(stretch)
+    # Only calls of one action and group go together; how many do changes where a stretch begins or ends.
+    widths = [width for stretches in alike.values() for width in widths_of(stretches)]
+    calls = sum(steps * math.ceil(block * width / micro_batch) for steps, width in widths)
+    return max(1, round(block * plan.calls_per_sample / calls))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
-from causalunet.plan import Plan
+from causalunet.plan import Action, Plan
 from causalunet.results.meaning.grid import Grid
 from causalunet.results.meaning.schema import VARIABLES, Variable
 
@@ -107,21 +107,21 @@ class Layout:
     def known(self) -> dict[str, NDArray[Any]]:
         """What is known of every run before it runs, by path: its costs, what runs at which step, what is edited."""
         plan, grid, runs = self.plan, self.grid, range(len(self.grid.interventions))
-        ran = np.zeros((len(runs), plan.schedule.steps), bool)
+        number: dict[Action | None, int] = {None: 0}  # None where there is no call
+        acted = np.zeros((len(runs), plan.schedule.steps), np.int32)
+        for run in runs:
+            for span in plan.programs[run]:
+                at = slice(plan.schedule.steps - span.start, plan.schedule.steps - span.stop + 1)
+                acted[run, at] = number.setdefault(span.action, len(number))
+        recorded = acted[:, [plan.schedule.steps - step for step in self.recorded_steps]]
         alive = {
-            recording.component: np.zeros((len(runs), len(self.recorded_steps)), bool) for recording in self.recordings
+            name: np.array([action is not None and name not in action.dead for action in number])[recorded]
+            for name in {recording.component for recording in self.recordings}
         }
-        recorded = {step: position for position, step in enumerate(self.recorded_steps)}
-        for call in plan.calls:
-            chosen = [run for run in call.runs if run >= 0]
-            ran[chosen, plan.schedule.steps - call.step] = True
-            if call.step in recorded:
-                for name in alive.keys() - call.action.dead:
-                    alive[name][chosen, recorded[call.step]] = True
         values = {
             "outcomes/unet_calls": np.array([plan.calls_by_run[run] for run in runs]),
             "outcomes/flops": np.array([plan.flops_by_run[run] for run in runs]),
-            "trajectory/ran": ran,
+            "trajectory/ran": acted != 0,
             "audit/declared": self._declared(),
         }
         if plan.spec.record.of == "all":
@@ -142,7 +142,8 @@ class Layout:
         declared = np.zeros((len(self.grid.interventions), steps, len(places)), np.uint8)
         for row, item in enumerate(self.grid.interventions):
             for edit in item.edits():
-                declared[row, [steps - step for step in edit.window], places[edit.component]] = 1
+                for part in edit.window.parts:
+                    declared[row, steps - part.start : steps - part.stop + 1, places[edit.component]] = 1
         return declared
 
     def coordinates(self, group: str) -> list[Coordinate]:

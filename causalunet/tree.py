@@ -1,0 +1,330 @@
+"""The tree of runs: what every run does by itself, and which U-Net calls are shared while runs are still equal.
+
+A run does one thing for many steps, and most runs do what another does for many steps too. So nothing here is listed
+step by step: a run's program is a few `Span`, the tree is a few `Stretch` for every run, and single calls are made of
+them only where they are run. Planning takes work in proportion to runs and stretches, not to their steps.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from causalunet.design.anatomy import Anatomy, severed_places
+from causalunet.design.fills import Fill
+from causalunet.design.interventions import Branch, Edit
+from causalunet.design.windows import overlaid
+
+__all__ = [
+    "BASELINE",
+    "Action",
+    "Call",
+    "Fork",
+    "PlacedFill",
+    "Program",
+    "Span",
+    "Stretch",
+    "calls_of",
+    "grow",
+    "leaves_baseline",
+    "program_maker",
+    "widths_of",
+]
+
+BASELINE = -1
+"""Index of the run without intervention; interventions count from 0."""
+
+
+class PlacedFill(NamedTuple):
+    """One edit as it stands at one step."""
+
+    component: str
+    fill: Fill
+    branch: Branch
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What is done to one U-Net call.
+
+    Parameters
+    ----------
+    fills : frozenset of PlacedFill
+        Empty for an untouched call.
+    dead : frozenset of str
+        Components that do not run.
+    """
+
+    fills: frozenset[PlacedFill] = frozenset()
+    dead: frozenset[str] = frozenset()
+
+
+class Fork(NamedTuple):
+    """Where runs go after a shared call.
+
+    Attributes
+    ----------
+    target : int
+        Step whose x is drawn; ``step - 1`` unless the runs jump. 0 is the image.
+    state : int
+        Number of the state drawn.
+    runs : tuple of int
+        Interventions (or ``BASELINE``, -1) that go there.
+    """
+
+    target: int
+    state: int
+    runs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One U-Net call per sample, shared by all runs that are still equal.
+
+    Parameters
+    ----------
+    step : int
+    action : Action
+    state : int
+        Number of the state x_t that goes in; 0 is the initial noise.
+    forks : tuple of Fork
+    replays : tuple of int
+        Runs whose call is made again from a stored state, to look at it; they go nowhere from here. Beside the baseline
+        these are the runs that differ from it only later.
+    """
+
+    step: int
+    action: Action
+    state: int
+    forks: tuple[Fork, ...]
+    replays: tuple[int, ...] = ()
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """Every run that this call serves."""
+        return (*self.replays, *(run for fork in self.forks for run in fork.runs))
+
+
+class Span(NamedTuple):
+    """Steps ``start ... stop`` of a run, all called under one action; steps between two spans are not called."""
+
+    start: int
+    stop: int
+    action: Action
+
+    @property
+    def steps(self) -> int:
+        """Number of its steps."""
+        return self.start - self.stop + 1
+
+
+Program = tuple[Span, ...]
+"""What a run does by itself, in the order of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Calls ``start ... stop`` of runs that do the same for as long: each but the last leads to the next.
+
+    Parameters
+    ----------
+    start, stop : int
+    action : Action
+    state : int
+        What the first call starts from: 0 is the initial noise, below 0 are stored states, above are those that some
+        stretch ends in. Only these have numbers here; within a stretch there is one for every call.
+    runs : tuple of int
+        Ascending; none where a call is only replayed.
+    ends : tuple of Fork
+        Where the runs go after the last call.
+    replays : tuple of int
+        Of the first call, as for `Call`.
+    """
+
+    start: int
+    stop: int
+    action: Action
+    state: int
+    runs: tuple[int, ...]
+    ends: tuple[Fork, ...]
+    replays: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return self.start - self.stop + 1
+
+
+def program_maker(anatomy: Anatomy, steps: int) -> Callable[[Sequence[Edit]], Program]:
+    """Make what turns edits into a program; interventions of one sweep share their few actions."""
+    untouched = Action()
+    actions: dict[frozenset[PlacedFill], Action] = {}
+
+    def action_of(present: Iterable[Edit]) -> Action:
+        edits = list(present)
+        fills = frozenset(PlacedFill(edit.component, edit.fill, edit.branch) for edit in edits)
+        if fills not in actions:
+            actions[fills] = Action(fills, anatomy.dead(severed_places(edits)))
+        return actions[fills]
+
+    def program_of(edits: Sequence[Edit]) -> Program:
+        spans: list[Span] = []
+        step = steps
+        for start, stop, held in overlaid([edit.window for edit in edits]):
+            present = [edits[index] for index in held]
+            if start < step:
+                spans.append(Span(step, start + 1, untouched))
+            if not any(edit.component == "unet" for edit in present):
+                spans.append(Span(start, stop, action_of(present)))
+            step = stop - 1
+        if step:
+            spans.append(Span(step, 1, untouched))
+        return _cut(spans, leaves_baseline(spans))
+
+    return program_of
+
+
+def leaves_baseline(program: Sequence[Span]) -> int:
+    """Step of the first call that the baseline does not make, or not to go where it goes; the first if all are its."""
+    for span, target in _with_targets(program):
+        if span.action.fills:
+            return span.start
+        if target != span.stop - 1:
+            return span.stop
+    return program[0].start
+
+
+def _cut(program: Iterable[Span], step: int) -> Program:
+    """The same program with a span that begins at a step, from where runs may start."""
+    spans: list[Span] = []
+    for span in program:
+        if span.start > step >= span.stop:
+            spans += [span._replace(stop=step + 1), span._replace(start=step)]
+        else:
+            spans.append(span)
+    return tuple(spans)
+
+
+def _with_targets(program: Sequence[Span]) -> Iterator[tuple[Span, int]]:
+    """Spans with the step that their last call leads to."""
+    starts = [span.start for span in program[1:]]
+    return zip(program, [*starts, 0], strict=True)
+
+
+def grow(
+    programs: Mapping[int, Program],
+    starts: Mapping[int, tuple[int, int]],
+    group_of: Callable[[int, int], int],
+    replay: Collection[int] = (),
+) -> Iterator[Stretch]:
+    """Merge equal prefixes: runs with the same state and action share a call; with the same target also the draw.
+
+    Parameters
+    ----------
+    programs : mapping
+        By run, ascending.
+    starts : mapping
+        Step and state at which each run begins; a span of its program begins there.
+    group_of : callable
+        Group of a run at a step: groups go through a block one after another, and share no call.
+    replay : collection of int
+        Steps at which the baseline's call is made again from the state with the number ``-step``.
+    """
+    place = {
+        run: next(index for index, span in enumerate(programs[run]) if span.start <= starts[run][0]) for run in programs
+    }
+    waiting: dict[int, dict[int, list[int]]] = defaultdict(dict)
+    for run, (step, state) in starts.items():
+        waiting[step].setdefault(state, []).append(run)
+    number = 0
+    for step in range(max((*replay, *waiting), default=0), 0, -1):
+        looked_at = step in replay
+        for state, runs in waiting.pop(step, {}).items():
+            shared: dict[tuple[int, Action], list[int]] = {}
+            for run in runs:
+                shared.setdefault((group_of(run, step), programs[run][place[run]].action), []).append(run)
+            for (_, action), members in shared.items():
+                replays: tuple[int, ...] = ()
+                if looked_at and state == -step and not action.fills:
+                    replays, looked_at = _replayed(step, starts), False
+                stop, targets = _onward(members, programs, place)
+                ends = []
+                for target, going in targets.items():
+                    number += 1
+                    ends.append(Fork(target, number, tuple(going)))
+                    waiting[target][number] = going
+                yield Stretch(step, stop, action, state, tuple(members), tuple(ends), replays)
+        if looked_at:
+            yield Stretch(step, step, Action(), -step, (), (), _replayed(step, starts))
+
+
+def _onward(
+    runs: Sequence[int], programs: Mapping[int, Program], place: dict[int, int]
+) -> tuple[int, dict[int, list[int]]]:
+    """Until which step runs stay together, and where they go from there; at the end of a span a run enters its next."""
+    ends = [programs[run][place[run]].stop for run in runs]
+    stop = max(ends)
+    targets: dict[int, list[int]] = {}
+    for run, end in zip(runs, ends, strict=True):
+        target = stop - 1
+        if end == stop:
+            place[run] += 1
+            program = programs[run]
+            target = program[place[run]].start if place[run] < len(program) else 0
+        targets.setdefault(target, []).append(run)
+    return stop, targets
+
+
+def _replayed(step: int, starts: Mapping[int, tuple[int, int]]) -> tuple[int, ...]:
+    return (BASELINE, *sorted(run for run, (first, _) in starts.items() if first < step))
+
+
+def calls_of(stretches: Iterable[Stretch]) -> Iterator[Call]:
+    """Single calls, in the order of the steps, T first; at one step in the order of their first runs."""
+    arriving: dict[int, list[Stretch]] = defaultdict(list)
+    for stretch in stretches:
+        arriving[stretch.start].append(stretch)
+    drawn: dict[int, int] = {}  # number of a state by the one that it has among stretches
+    going: list[tuple[Stretch, int]] = []
+    number = 0
+    for step in range(max(arriving, default=0), 0, -1):
+        fresh = arriving.pop(step, [])
+        if fresh:
+            going += ((stretch, drawn.get(stretch.state, stretch.state)) for stretch in fresh)
+            going.sort(key=lambda entry: _order(entry[0], step))
+        onward: list[tuple[Stretch, int]] = []
+        for stretch, state in going:
+            replays = stretch.replays if step == stretch.start else ()
+            if step > stretch.stop:
+                number += 1
+                onward.append((stretch, number))
+                yield Call(step, stretch.action, state, (Fork(step - 1, number, stretch.runs),), replays)
+                continue
+            forks = []
+            for target, end, runs in stretch.ends:
+                number += 1
+                drawn[end] = number
+                forks.append(Fork(target, number, runs))
+            yield Call(step, stretch.action, state, tuple(forks), replays)
+        if any(stretch.replays for stretch in fresh):
+            onward.sort(key=lambda entry: _order(entry[0], step - 1))
+        going = onward
+
+
+def _order(stretch: Stretch, step: int) -> int:
+    """Of calls at one step: what is replayed, the baseline, the others by their first runs."""
+    return BASELINE - 1 if stretch.replays and step == stretch.start else stretch.runs[0]
+
+
+def widths_of(stretches: Iterable[Stretch]) -> Iterator[tuple[int, int]]:
+    """How many calls steps have: (number of neighbouring steps, calls of each), of steps that have any."""
+    changes: dict[int, int] = defaultdict(int)
+    for stretch in stretches:
+        changes[stretch.start] += 1
+        changes[stretch.stop - 1] -= 1
+    width = 0
+    for step, after in itertools.pairwise(sorted(changes, reverse=True)):
+        width += changes[step]
+        if width:
+            yield step - after, width

@@ -84,7 +84,8 @@ class Study(StudySpec):
         SpecError, ModelError, MissingExtraError
             There are more steps than timesteps, the noise schedule does not fall, or there is no such model.
         """
-        return super().bind(self._chosen(model))
+        bound: BoundStudy = super().bind(self._chosen(model))
+        return bound
 
     def plan(self, model: DiffusionModel | None = None, *, calibrate: bool = True, memory: int = _MEMORY) -> Plan:
         """Lay out the runs and their cost. Printed, or shown by a notebook, it says U-Net calls, FLOPs, bytes and time.

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from causalunet.calls import clear_calls, hold
 from causalunet.design.conflicts import edits_to_json
@@ -30,9 +30,6 @@ from causalunet.design.samplers import DDPM, Sampler
 from causalunet.design.windows import Window, count_steps
 from causalunet.errors import PromptError, SpecError
 from causalunet.prompts import NO_PROMPT, NoPrompt
-
-if TYPE_CHECKING:
-    from causalunet.bound import BoundStudy
 
 __all__ = [
     "Sample",
@@ -198,7 +195,7 @@ class StudySpec:
         object.__setattr__(made, "interventions", items)
         return made
 
-    def bind(self, model: Any) -> BoundStudy:
+    def bind(self, model: Any) -> Any:
         """Bring the study and a model together; nothing of the model is run.
 
         Parameters
@@ -216,8 +213,7 @@ class StudySpec:
             There are more steps than timesteps, or the noise schedule does not fall.
         """
         # Binding lies above the design, which never imports it; a method that says "bind yourself" asks for it by name.
-        bound: BoundStudy = import_module("causalunet.bound").bind(self, model)
-        return bound
+        return import_module("causalunet.bound").bind(self, model)
 
     def to_json(self) -> dict[str, Any]:
         """Write with plain JSON types."""

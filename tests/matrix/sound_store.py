@@ -96,7 +96,7 @@ def add_blocks(path: Path, chosen: list[slice]) -> None:
     content = values()
     writer = StudyWriter(Repository.open(Location.parse(path)))
     for samples in chosen:
-        for array in layout.arrays():
+        for array in layout.arrays:
             if array.path in content:
                 index = (slice(None), samples) if array.variable.dims[0] == INTERVENTION else (samples,)
                 writer.write(array.path, index, content[array.path][index])
@@ -112,7 +112,7 @@ def values() -> Arrays:
     baseline = _baseline(layout.plan.schedule, render(scenes, np.random.default_rng(0)))
     codes = np.array([scene.codes for scene in scenes], np.int8)
     content = {**baseline, "baseline/factor_code": codes, **_outcomes(layout, depth, baseline, codes)}
-    for array in layout.arrays():
+    for array in layout.arrays:
         if array.path.endswith("status"):
             content[array.path] = np.full(array.shape, COMPLETE, array.dtype)
         elif array.path.startswith("activation") and not array.path.endswith("/ran"):

@@ -157,7 +157,7 @@ def test_every_array_is_checked_on_reading(with_factors: Created) -> None:
 
 @pytest.mark.parametrize("block", [1, 4, 6])
 def test_a_chunk_never_spans_two_blocks(block: int) -> None:
-    for array in Layout(plan(RECORDS["all"]), FACTORS, block).arrays():
+    for array in Layout(plan(RECORDS["all"]), FACTORS, block).arrays:
         if "sample" in array.variable.dims:
             assert array.chunks[array.variable.dims.index("sample")] == block, array.path
 
@@ -180,7 +180,7 @@ def test_chunks_stay_small() -> None:
     spec = StudySpec(name="large", prompts=["a circle"], seeds=range(64), interventions=items, sampler=DDPM(steps=1000))
     schedule = Schedule.spaced(cosine_alpha_bar(), 1000)
     large = Plan(BoundStudy(replace(spec, record=RECORDS["all"]), u_anatomy(), schedule, (3, 64, 64)), ())
-    for array in Layout(large, {}, 4).arrays():
+    for array in Layout(large, {}, 4).arrays:
         if array.dtype != "str":
             assert math.prod(array.chunks) * np.dtype(array.dtype).itemsize <= 2_000_000, array
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import uuid
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -73,7 +74,10 @@ def _open(
 ) -> tuple[StudyWriter, Layout]:
     plan, asked = fresh.plan, fresh.grid
     if not Repository.exists(location):
-        writer = StudyWriter.create(location, fresh, _made_by(plan, source))
+        laid_out = {"layout_id": uuid.uuid4().hex}
+        writer = StudyWriter.create(location, fresh, _made_by(plan, source) | laid_out)
+        if writer.attributes.items() >= laid_out.items():  # and not that of a process that was faster
+            return writer, fresh
     else:
         writer = StudyWriter(Repository.open(location))
         _check_ours(writer)  # before anything is written into what may be another's

@@ -162,7 +162,7 @@ class StudyWriter:
             for name in list(self._root):
                 del self._root[name]
             self._root.attrs.clear()
-        arrays = list(layout.arrays())  # from here on nothing is computed that a user may have defined
+        arrays = layout.arrays  # from here on nothing is computed that a user may have defined
         coordinates_of = {group: layout.coordinates(group) for group in sorted({_group(array) for array in arrays})}
         with faults_told(self.repository.location, "laying out", writing=True):
             stored = {path for path, _ in self._root.members(max_depth=None)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 from causalunet.design.anatomy import Anatomy
@@ -14,7 +15,7 @@ __all__ = ["Grid"]
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Grid:
     """Positions along the axes of a store.
 
@@ -42,7 +43,7 @@ class Grid:
         record = spec.record
         return cls(spec.interventions, spec.samples, anatomy.select(record.summary), anatomy.select(record.activations))
 
-    @property
+    @cached_property
     def places(self) -> tuple[str, ...]:
         """Every place that some intervention edits: those stored, then others in the order of the interventions."""
         edited = (edit.component for item in self.interventions for edit in item.edits())

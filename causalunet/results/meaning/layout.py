@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,8 @@ class Layout:
         steps = self.plan.spec.record.steps
         return steps if steps is not None else tuple(range(self.plan.schedule.steps, 0, -1))
 
-    def arrays(self) -> list[StoredArray]:
+    @cached_property
+    def arrays(self) -> tuple[StoredArray, ...]:
         """Every array of the store."""
         record, grid = self.plan.spec.record, self.grid
         arrays: list[StoredArray] = []
@@ -102,7 +104,7 @@ class Layout:
                 arrays += [self._array(f"activations/{name}", variable, name) for name in grid.activations]
             elif variable.group != "activation_summary" or grid.summary:
                 arrays.append(self._array(variable.group, variable))
-        return arrays
+        return tuple(arrays)
 
     def known(self) -> dict[str, NDArray[Any]]:
         """What is known of every run before it runs, by path: its costs, what runs at which step, what is edited."""
@@ -148,7 +150,7 @@ class Layout:
 
     def coordinates(self, group: str) -> list[Coordinate]:
         """Coordinates of a group's dimensions."""
-        dims = {dim for array in self.arrays() if array.path.rsplit("/", 1)[0] == group for dim in array.variable.dims}
+        dims = {dim for array in self.arrays if array.path.rsplit("/", 1)[0] == group for dim in array.variable.dims}
         recorded = group.startswith("activation")
         made: list[Coordinate] = []
         if SAMPLE in dims:

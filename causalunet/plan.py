@@ -205,6 +205,11 @@ class Plan:
         chosen = self.programs if runs is None else {run: self.programs[run] for run in sorted(set(runs))}
         return replace(self, programs=chosen, stretches=_tree(chosen, self.group, forked=forked, replay=replay))
 
+    def of(self, spec: StudySpec, group: int) -> Plan:
+        """The plan of another study on the same model, cut into parts as this one, in groups of a size."""
+        made = make_plan(replace(self.bound, spec=spec), group=group)
+        return replace(made, part_cells=self.part_cells, part_flops=self.part_flops)
+
     def grouped(self, group: int) -> Plan:
         """The same plan with other groups of interventions."""
         return replace(self, group=group, stretches=_tree(self.programs, group))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import uuid
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -144,7 +143,7 @@ def _extended(writer: StudyWriter, plan: Plan, factors: dict[str, Any], grid: Gr
     spec = joined.aligned(plan.spec)
     group = int(writer.attributes.get("group", GROUP))  # earlier versions stored no other
     same = spec == plan.spec and group == plan.group
-    aligned = plan if same else replace(plan, bound=replace(plan.bound, spec=spec), group=group).part()
+    aligned = plan if same else plan.of(spec, group)
     layout = Layout(aligned, factors, int(writer.attributes["block"]), joined)
     if joined != grid:
         attributes = {**_of_study(aligned), "study": plan.spec.to_json(), "digest": plan.spec.digest}

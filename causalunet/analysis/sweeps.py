@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from causalunet.analysis.selection import intervention_columns, outcomes
+from causalunet.design.families import alike_but_for
 from causalunet.design.windows import Window, joined
 from causalunet.dims import INTERVENTION
 from causalunet.errors import StoreError
@@ -34,18 +35,14 @@ def sweeps(results: xr.DataTree) -> dict[str, dict[str, Any]]:
     """
     dataset = outcomes(results)
     columns = intervention_columns(dataset)
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for position, spec in enumerate(dataset["spec"].values):
-        content = json.loads(str(spec))
-        if content["name"] != "null":
-            shape = tuple((name, int(columns[name][position])) for name in _SHAPE)
-            key = json.dumps(_shifted(content, int(columns["start"][position])), sort_keys=True)
-            groups.setdefault((describe(content), shape, key), []).append(position)
-    names = _names([(text, dict(shape)) for text, shape, _ in groups])
+    specs = [json.loads(str(spec)) for spec in dataset["spec"].values]
+    groups = alike_but_for(specs, "start")
+    firsts = [group[0] for group in groups]
+    names = _names([(describe(specs[at]), {name: int(columns[name][at]) for name in _SHAPE}) for at in firsts])
     labels = dataset[INTERVENTION].values
     return {
         name: {INTERVENTION: [str(labels[position]) for position in positions]}
-        for name, positions in zip(names, groups.values(), strict=True)
+        for name, positions in zip(names, groups, strict=True)
     }
 
 
@@ -77,17 +74,6 @@ def named_selections(results: xr.DataTree, selections: Mapping[str, Any] | None)
         return dict(selections)
     words = (str(value) if name in ("kind", INTERVENTION) else f"{name}={value}" for name, value in selections.items())
     return {" ".join(words): selections}
-
-
-def _shifted(spec: Any, start: int) -> Any:
-    """The specification with windows counted from the start, and without labels."""
-    if isinstance(spec, dict):
-        kept = {name: value for name, value in spec.items() if name != "label"}
-        return {
-            name: [[start - first, length] for first, length in value] if name == "window" else _shifted(value, start)
-            for name, value in kept.items()
-        }
-    return [_shifted(entry, start) for entry in spec] if isinstance(spec, list) else spec
 
 
 def describe(spec: Mapping[str, Any]) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from causalunet.design.interventions import Intervention
 from causalunet.errors import SpecError
 
-__all__ = ["Axis", "Family", "families"]
+__all__ = ["Axis", "Family", "alike_but_for", "families"]
 
 Axis = Literal["start", "length", "relax"]
 """What the members of a family differ in."""
@@ -66,14 +67,14 @@ def families(interventions: Sequence[Intervention], by: Axis) -> tuple[Family, .
     """
     if by not in get_args(Axis):
         raise SpecError(f"Interventions are not searched by {by!r}; by any of {', '.join(get_args(Axis))}.")
-    groups: dict[str, list[int]] = {}
-    for index, item in enumerate(interventions):
-        if item.kind != "null" and (by == "start" or item.kind != "composition"):
-            key = _without(item.to_json(), by, max(item.steps))
-            groups.setdefault(json.dumps(key, sort_keys=True), []).append(index)
-    if by == "relax":
-        groups = _with_joined_cuts(groups)
-    found = tuple(_family(interventions, members, by) for members in groups.values() if len(members) > 1)
+    # Elsewhere than along the start, members are windows or cuts of one part that are longer or further apart.
+    chosen = [
+        index
+        for index, item in enumerate(interventions)
+        if by == "start" or (item.kind != "composition" and (by == "relax" or item.coordinates()["cuts"] == 1))
+    ]
+    groups = alike_but_for([interventions[index].to_json() for index in chosen], by)
+    found = tuple(_family(interventions, [chosen[place] for place in group], by) for group in groups if len(group) > 1)
     if not found:
         raise SpecError(
             f"The interventions have no family along {by!r}: no two of them are alike in everything else. "
@@ -99,10 +100,44 @@ def _family(interventions: Sequence[Intervention], members: Sequence[int], by: A
     return Family(" ".join([kind, *words]), tuple(ordered), values, {"kind": kind, **common})
 
 
-def _without(spec: Any, by: Axis, start: int) -> Any:
-    """The specification without labels and without what its windows differ in along an axis."""
+def alike_but_for(specs: Sequence[Any], by: str) -> list[list[int]]:
+    """Group interventions that are alike in everything but one number of theirs.
+
+    Parameters
+    ----------
+    specs : sequence of dict
+        As of `Intervention.to_json`, and as stores hold them.
+    by : str
+        "start" moves all windows together; "length", "cuts" and "relax" tell apart windows that are equally long;
+        "top" and "bottom" are fields. Along "relax" the one window that is as long as all cuts of a group together
+        belongs to it, as a relaxation of 0, and one window alone is in no other group.
+
+    Returns
+    -------
+    list of list of int
+        Positions, in the order of the first of each group; null interventions are in none.
+    """
+    groups: dict[str, list[int]] = {}
+    for position, spec in enumerate(specs):
+        if spec["name"] != "null":
+            key = _without(spec, by, max(_starts(spec), default=0))
+            groups.setdefault(json.dumps(key, sort_keys=True), []).append(position)
+    if by == "relax":
+        groups = _with_joined_cuts(groups)
+    return list(groups.values())
+
+
+def _starts(spec: Any) -> Iterator[int]:
+    configuration = spec["configuration"]
+    yield from (start for start, _ in configuration.get("window") or ())
+    for part in configuration.get("parts") or ():
+        yield from _starts(part)
+
+
+def _without(spec: Any, by: str, start: int) -> Any:
+    """The specification without labels and without what differs along a number."""
     if isinstance(spec, dict):
-        kept = {name: value for name, value in spec.items() if name != "label"}
+        kept = {name: value for name, value in spec.items() if name not in ("label", by)}
         return {
             name: _shape(value, by, start) if name == "window" else _without(value, by, start)
             for name, value in kept.items()
@@ -110,18 +145,20 @@ def _without(spec: Any, by: Axis, start: int) -> Any:
     return [_without(entry, by, start) for entry in spec] if isinstance(spec, list) else spec
 
 
-def _shape(windows: list[list[int]], by: Axis, start: int) -> Any:
-    first = windows[0][0]
+def _shape(windows: list[list[int]], by: str, start: int) -> Any:
+    (first, length), *others = windows
     if by == "start":
-        return [[start - begin, length] for begin, length in windows]
-    if by == "length":
-        return [first] if len(windows) == 1 else windows
-    lengths = {length for _, length in windows}
-    return [first, *lengths, len(windows)] if len(lengths) == 1 else windows
+        return [[start - begin, long] for begin, long in windows]
+    gaps = [begin - long - after for (begin, long), (after, _) in itertools.pairwise(windows)]
+    if any(long != length for _, long in others):
+        return windows
+    if by == "cuts":
+        return [first, length, *gaps[:1]] if len(set(gaps)) <= 1 else windows
+    return {"length": [first, *gaps], "relax": [first, length, len(windows)]}.get(by, windows)
 
 
 def _with_joined_cuts(groups: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Add to the families of several cuts the single window that is as long as all of them, a relaxation of 0."""
+    """Add to the groups of several cuts the single window that is as long as all of them, a relaxation of 0."""
     joined = {}
     for key, members in groups.items():
         spec = json.loads(key)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from causalunet.analysis.bisection import bisection
 from causalunet.analysis.criteria import Criterion
-from causalunet.analysis.direction import BETTER
 from causalunet.design.families import Axis, Family, families
+from causalunet.design.outcomes import usual_outcomes
 from causalunet.errors import SpecError
 from causalunet.plan import BASELINE, Plan
 from causalunet.progress import show_progress
@@ -51,9 +51,9 @@ def search_plan(
     found = families(plan.spec.interventions, by)
     if plan.spec.record.activations or plan.spec.record.summary:
         raise SpecError("A search records no activations; leave out record=, or run the study.")
-    if criterion.variable not in BETTER:
+    if criterion.variable not in (measured := _measured(model)):
         raise SpecError(
-            f"A search measures {', '.join(BETTER)} while it runs, and {criterion} asks for {criterion.variable!r}. "
+            f"A search measures {', '.join(measured)} while it runs, and {criterion} asks for {criterion.variable!r}. "
             "Run the study, add the outcome to its results, and ask first_redundant_step or longest_window."
         )
     criterion.passes(np.ones(plan.samples))  # too few samples for it are told here, before anything runs
@@ -87,6 +87,12 @@ def search_plan(
     )
     branches.warn_of_failures(_LEFT_OUT)
     return _dataset(searches, by, criterion, counts)
+
+
+def _measured(model: DiffusionModel) -> list[str]:
+    """Variables with one number per cell that are measured of every run."""
+    outcomes = usual_outcomes(factors=bool(model.factors))
+    return [one.name for outcome in outcomes for one in outcome.variables if not one.dims]
 
 
 class _Search:

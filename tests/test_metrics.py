@@ -1,4 +1,4 @@
-"""SSIM, PSNR and MSE against scikit-image and a direct convolution, and the laws that they obey."""
+"""Metrics against scikit-image, SciPy, torchmetrics and a direct convolution, and the laws that they obey."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.signal import convolve2d
+from scipy.stats import wasserstein_distance
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from causalunet.errors import SpecError
-from causalunet.metrics import SSIM_DEFINITION, moments, mse, psnr, ssim
+from causalunet.metrics import (
+    MS_SSIM_WEIGHTS,
+    SSIM_DEFINITION,
+    histogram_distance,
+    moments,
+    ms_ssim,
+    mse,
+    psnr,
+    ssim,
+)
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 SIZES = [(11, 11), (16, 16), (16, 41), (64, 23), (64, 64)]
@@ -139,3 +149,67 @@ def test_noise_lowers_ssim() -> None:
 def test_definition_names_what_is_computed() -> None:
     assert SSIM_DEFINITION["window"] == "Gaussian 11 x 11, sigma 1.5"
     assert (SSIM_DEFINITION["k1"], SSIM_DEFINITION["k2"], SSIM_DEFINITION["region"]) == (0.01, 0.03, "valid")
+
+
+def direct_ms_ssim(a: NDArray[np.float32], b: NDArray[np.float32], scales: int) -> float:
+    """Equation 7 of Wang et al. 2003 in float64, windows slid by convolution, of two (channel, y, x) images."""
+    offsets = np.arange(-5, 6)
+    gaussian = np.exp(-(offsets**2) / (2 * 1.5**2))
+    window = np.outer(gaussian, gaussian) / gaussian.sum() ** 2
+    weights = np.array(MS_SSIM_WEIGHTS[:scales]) / np.sum(MS_SSIM_WEIGHTS[:scales])
+    one, other, value = a.astype(np.float64), b.astype(np.float64), 1.0
+    for scale in range(scales):
+        terms = []
+        for x, y in zip(one, other, strict=True):
+            mean_x, mean_y = convolve2d(x, window, "valid"), convolve2d(y, window, "valid")
+            variance_x = convolve2d(x**2, window, "valid") - mean_x**2
+            variance_y = convolve2d(y**2, window, "valid") - mean_y**2
+            covariance = convolve2d(x * y, window, "valid") - mean_x * mean_y
+            term = (2 * covariance + 0.03**2) / (variance_x + variance_y + 0.03**2)
+            if scale == scales - 1:
+                term = term * (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
+            terms.append(term)
+        value *= max(float(np.mean(terms)), 0.0) ** weights[scale]
+        half = np.full((2, 2), 0.25)
+        one, other = (np.stack([convolve2d(x, half, "valid")[::2, ::2] for x in images]) for images in (one, other))
+    return value
+
+
+@pytest.mark.parametrize(("size", "scales"), [((16, 16), 1), ((22, 31), 2), ((64, 45), 3), ((180, 176), 5)], ids=str)
+def test_ms_ssim_is_that_of_its_paper(size: tuple[int, int], scales: int) -> None:
+    a, b = pair(*size)
+    expected = [direct_ms_ssim(one, other, scales) for one, other in zip(a, b, strict=True)]
+    np.testing.assert_allclose(ms_ssim(a, b, scales), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(ms_ssim(a, a, scales), 1.0, atol=1e-5)
+    if scales == 1:
+        np.testing.assert_allclose(ms_ssim(a, b, 1), np.maximum(ssim(moments(a), moments(b)), 0), atol=1e-6)
+
+
+def test_ms_ssim_is_that_of_torchmetrics() -> None:
+    torch = pytest.importorskip("torch")
+    image = pytest.importorskip("torchmetrics.functional.image", reason="the extra lpips brings torchmetrics")
+    for scales, size in ((5, (192, 180)), (3, (64, 64))):
+        a, b = pair(*size)
+        weights = np.array(MS_SSIM_WEIGHTS[:scales]) / np.sum(MS_SSIM_WEIGHTS[:scales])
+        expected = image.multiscale_structural_similarity_index_measure(
+            torch.from_numpy(a), torch.from_numpy(b), data_range=1.0, betas=tuple(weights), reduction="none"
+        )
+        np.testing.assert_allclose(ms_ssim(a, b, scales), expected.numpy(), rtol=0, atol=1e-3)
+
+
+def test_images_that_are_too_small_for_the_coarsest_scale_are_refused() -> None:
+    with pytest.raises(SpecError, match="MS-SSIM of 5 scales needs images of at least 176 x 176"):
+        ms_ssim(np.zeros((3, 64, 64)), np.zeros((3, 64, 64)))
+
+
+@given(seed=st.integers(0, 1000), mirrored=st.booleans())
+def test_distance_of_histograms_is_that_of_scipy(seed: int, mirrored: bool) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.random((2, 3, 7, 5)), rng.beta(2, 5, (2, 3, 7, 5))
+    expected = [
+        np.mean([wasserstein_distance(x.ravel(), y.ravel()) for x, y in zip(one, other, strict=True)])
+        for one, other in zip(a, b, strict=True)
+    ]
+    np.testing.assert_allclose(histogram_distance(a[..., ::-1] if mirrored else a, b), expected, rtol=1e-12)
+    np.testing.assert_allclose(histogram_distance(a[..., ::-1], a), 0, atol=1e-15)
+    np.testing.assert_allclose(histogram_distance(a, a * 0 + 0.5), np.abs(a - 0.5).mean(axis=(1, 2, 3)))

@@ -10,8 +10,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from causalunet.analysis.curves import BOUND, BOUNDS, curve
+from causalunet.analysis.described import variable_name
 from causalunet.analysis.intervals import bootstrap_mean, wilson_share
 from causalunet.analysis.paired import effect_size, effect_size_interval, sign_flip
+from causalunet.design.outcomes import Outcome
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
 from causalunet.results.meaning.index import StepIndex
@@ -26,7 +28,7 @@ def compare(
     results: xr.DataTree,
     a: str | Mapping[str, Any],
     b: str | Mapping[str, Any],
-    variable: str = "ssim",
+    variable: str | Outcome = "ssim",
     *,
     probability: float = 0.95,
     resamples: int = 9999,
@@ -43,8 +45,8 @@ def compare(
     a, b : str or mapping
         Label of an intervention, or a selection as `curve` takes it. Each names one intervention, or each a sweep;
         sweeps have the same start steps.
-    variable : str
-        Outcome with one number per cell: "ssim", "psnr" (dB) or "mse".
+    variable : str or Outcome
+        With one number per cell.
     probability : float
         Coverage of every interval.
     resamples, seed : int
@@ -82,6 +84,7 @@ def compare(
     >>> curves["mean"].dims
     ('start',)
     """
+    variable = variable_name(variable)
     one, other = (_curve(results, side, variable, allow_incomplete) for side in (a, b))
     starts_agree = _check_starts(one, other)
     coords = {"start": one["start"].values, "a": ("start", _labels(one)), "b": ("start", _labels(other))}
@@ -110,7 +113,7 @@ def _curve(results: xr.DataTree, side: str | Mapping[str, Any], variable: str, a
     if set(data[variable].dims) != {"start", SAMPLE}:
         raise SpecError(
             f"{variable!r} has dimensions {', '.join(map(str, data[variable].dims))}; a comparison needs one number "
-            f"per start and {SAMPLE}, as ssim, psnr and mse have."
+            f"per start and {SAMPLE}, as ssim has."
         )
     return data
 
@@ -143,7 +146,7 @@ def _differences(first: _Array, second: _Array, variable: str) -> _Array:
     if wrong:
         raise SpecError(
             f"{wrong} of {2 * first.size} values of {variable!r} are not finite, so their differences are not defined. "
-            "PSNR is infinite for identical images: compare by 'mse' or 'ssim' instead."
+            "PSNR, for one, is infinite for identical images: compare by 'mse' or 'ssim' instead."
         )
     return first - second
 

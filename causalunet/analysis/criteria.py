@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,18 +9,18 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from causalunet.analysis.direction import BETTER, SIGN, Better, sign_of
+from causalunet.analysis.described import Described, described, registered_outcome, variable_name
+from causalunet.analysis.direction import sign_of
 from causalunet.analysis.intervals import bootstrap_mean
-from causalunet.calls import clear_calls
+from causalunet.calls import clear_calls, hold
 from causalunet.design.limits import is_number, plain_number, shown
+from causalunet.design.outcomes import Better, Outcome
 from causalunet.errors import SpecError
 
 __all__ = ["Criterion", "Kind", "chosen_criterion", "first_passing", "frontier"]
 
 Kind = Literal["mean", "lower", "share"]
 """What of the samples is held against the threshold."""
-
-_UNITS = {"psnr": " dB"}
 
 
 @clear_calls
@@ -32,7 +31,7 @@ class Criterion:
     Parameters
     ----------
     variable : str
-        "ssim", "psnr" (dB) or "mse", or an outcome of your own.
+        Outcome, by the name of its variable or itself; kept by its name.
     threshold : float
         In the variable's unit; 0.8 on SSIM is the paper's.
     kind : {"mean", "lower", "share"}
@@ -46,7 +45,7 @@ class Criterion:
     resamples, seed : int
         Of that interval; see `bootstrap_mean`.
     better : {"higher", "lower"}, optional
-        Values of the variable that mean more alike; needed for one of your own.
+        Values of the variable that mean more alike; needed where no outcome of that name is registered.
 
     Raises
     ------
@@ -63,14 +62,44 @@ class Criterion:
     mean LPIPS <= 0.1
     """
 
-    variable: str = "ssim"
-    threshold: float = 0.8
-    kind: Kind = "mean"
-    share: float = 0.9
-    probability: float = 0.95
-    resamples: int = 9999
-    seed: int = 0
-    better: Better | None = None
+    variable: str
+    threshold: float
+    kind: Kind
+    share: float
+    probability: float
+    resamples: int
+    seed: int
+    better: Better | None
+
+    def __init__(
+        self,
+        *,
+        variable: str | Outcome = "ssim",
+        threshold: float = 0.8,
+        kind: Kind = "mean",
+        share: float = 0.9,
+        probability: float = 0.95,
+        resamples: int = 9999,
+        seed: int = 0,
+        better: Better | None = None,
+    ) -> None:
+        name = variable_name(variable)
+        known = variable if isinstance(variable, Outcome) else registered_outcome(name)
+        sign_of(xr.DataArray(name=name), better, known)
+        hold(
+            self,
+            variable=name,
+            threshold=threshold,
+            kind=kind,
+            share=share,
+            probability=probability,
+            resamples=resamples,
+            seed=seed,
+            # An outcome with parameters is not found by the name of its variable.
+            better=known.better if isinstance(known, Outcome) and registered_outcome(name) is None else better,
+        )
+        if known is not None:
+            known.check_threshold(self.threshold)
 
     def __post_init__(self) -> None:
         for name in ("threshold", "share", "probability", "resamples", "seed"):
@@ -78,8 +107,6 @@ class Criterion:
             if not is_number(value):
                 raise SpecError(f"Criterion got {name}={shown(value)}; it must be a finite number.")
             object.__setattr__(self, name, value)
-        sign_of(xr.DataArray(name=self.variable), self.better)
-        _check_threshold(self.variable, self.threshold)
         if self.kind not in get_args(Kind):
             raise SpecError(f"Criterion got kind={self.kind!r}; it has {', '.join(map(repr, get_args(Kind)))}.")
         if not 0 < self.share <= 1:
@@ -156,7 +183,7 @@ class Criterion:
     @property
     def sign(self) -> int:
         """1 where larger values mean more alike, -1 where smaller ones do."""
-        return SIGN[self.better or BETTER[self.variable]]
+        return self._described.sign
 
     @property
     def fewest(self) -> int:
@@ -169,14 +196,20 @@ class Criterion:
         return self.share if self.kind == "share" else self.threshold
 
     def __str__(self) -> str:
-        compared = f"{self.variable.upper()} {'>=' if self.sign > 0 else '<='} {self.threshold:g}"
-        compared += _UNITS.get(self.variable, "")
+        told = self._described
+        title = told.title if registered_outcome(told.name) else told.name.upper()
+        compared = f"{title} {'>=' if self.sign > 0 else '<='} {self.threshold:g}"
+        compared += f" {told.units}" if told.units != "1" else ""
         if self.kind == "mean":
             return f"mean {compared}"
         if self.kind == "lower":
             bound = "lower" if self.sign > 0 else "upper"
             return f"{bound} {100 * self.probability:g} % bound of mean {compared}"
         return f"{compared} in at least {100 * self.share:g} % of samples"
+
+    @property
+    def _described(self) -> Described:
+        return described(self.variable, {"better": self.better} if self.better else None)
 
     def _check(self, array: NDArray[np.float64]) -> None:
         samples = array.shape[-1] if array.ndim else 0
@@ -248,14 +281,3 @@ def first_passing(passes: ArrayLike) -> Any:
     array = np.asarray(passes, dtype=np.bool_)
     reached = (array * np.arange(1, array.shape[-1] + 1)).max(axis=-1, initial=0) - 1
     return reached if array.ndim > 1 else int(reached)
-
-
-def _check_threshold(variable: str, threshold: float) -> None:
-    if not math.isfinite(threshold):
-        raise SpecError(f"Criterion got threshold={threshold!r}; it must be a finite number.")
-    if variable == "ssim" and not -1 <= threshold <= 1:
-        raise SpecError(f"Criterion got threshold={threshold!r} for SSIM, which lies in -1 ... 1; give such as 0.8.")
-    if variable == "psnr" and threshold <= 1:
-        raise SpecError(
-            f"Criterion got threshold={threshold!r} dB for PSNR, which all images reach; give such as threshold=25."
-        )

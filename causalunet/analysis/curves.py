@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from causalunet.analysis.described import TELLING, described, variable_name
 from causalunet.analysis.intervals import bootstrap_mean
 from causalunet.analysis.selection import check_variable, complete_samples, intervention_columns, select_interventions
+from causalunet.design.outcomes import Outcome
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
 from causalunet.results.meaning.index import StepIndex
@@ -23,15 +25,20 @@ BOUNDS = ("lower", "upper")
 
 
 def curve(
-    results: xr.DataTree, variable: str = "ssim", *, by: str = "start", allow_incomplete: bool = False, **selection: Any
+    results: xr.DataTree,
+    variable: str | Outcome = "ssim",
+    *,
+    by: str = "start",
+    allow_incomplete: bool = False,
+    **selection: Any,
 ) -> xr.Dataset:
     """Outcomes of one sweep over a coordinate of the interventions, for every sample.
 
     Parameters
     ----------
     results : xarray.DataTree
-    variable : str
-        Any outcome, such as "ssim", "psnr", "image" or "flops". Read when its values are used.
+    variable : str or Outcome
+        Any variable of the outcomes, such as "ssim", "image" or "flops". Read when its values are used.
     by : str
         Coordinate that the curve runs along; "intervention" for any interventions side by side, by their labels.
     allow_incomplete : bool
@@ -60,7 +67,7 @@ def curve(
     ('start', 'sample')
     """
     chosen = select_interventions(results, selection)
-    check_variable(chosen, variable)
+    variable = check_variable(chosen, variable)
     if by == INTERVENTION:
         chosen = complete_samples(chosen, allow_incomplete=allow_incomplete)
         return _along(chosen[[variable]].isel({INTERVENTION: _as_listed(chosen, selection)}), by)
@@ -72,7 +79,7 @@ def curve(
 
 def mean_curve(
     results: xr.DataTree,
-    variable: str = "ssim",
+    variable: str | Outcome = "ssim",
     *,
     by: str = "start",
     probability: float | None = 0.95,
@@ -104,14 +111,15 @@ def mean_curve(
     SpecError, StoreError
         As for `curve`; also if an interval is asked for fewer than two samples.
     """
+    variable = variable_name(variable)
     data = curve(results, variable, by=by, allow_incomplete=allow_incomplete, **selection)
     if set(data[variable].dims) != {by, SAMPLE}:
         raise SpecError(
             f"{variable!r} has dimensions {', '.join(map(str, data[variable].dims))}; a mean curve needs one number "
-            f"per {by} and {SAMPLE}, as ssim, psnr and mse have. curve(...) gives the values themselves."
+            f"per {by} and {SAMPLE}, as ssim has. curve(...) gives the values themselves."
         )
     values = data[variable].transpose(by, SAMPLE).values.astype(np.float64)
-    attrs = {name: data[variable].attrs[name] for name in ("long_name", "units") if name in data[variable].attrs}
+    attrs = {name: data[variable].attrs[name] for name in TELLING if name in data[variable].attrs}
     with np.errstate(invalid="ignore"):  # infinity minus infinity: the SD is then not defined
         sd = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.full(len(values), np.nan)
     result = xr.Dataset(
@@ -128,15 +136,16 @@ def mean_curve(
 
 
 def first_reached(mean: xr.DataArray, threshold: float) -> int | None:
-    """First entry along a curve, in its order, whose mean is at least a threshold; None if no mean is.
+    """First entry along a curve, in its order, whose mean is as alike as a threshold; None if no mean is.
 
     Parameters
     ----------
     mean : xarray.DataArray
-        Of one dimension, such as ``mean_curve(...)["mean"]``.
+        Of one dimension, such as ``mean_curve(...)["mean"]``, of whose attributes ``better`` tells distances apart.
     threshold : float
     """
-    reached = np.flatnonzero(mean.values >= threshold)
+    sign = described(str(mean.name), mean.attrs).sign
+    reached = np.flatnonzero(sign * mean.values >= sign * threshold)
     return int(mean[mean.dims[0]].values[reached[0]]) if len(reached) else None
 
 

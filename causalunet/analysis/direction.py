@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import xarray as xr
 
+from causalunet.analysis.described import registered_outcome
+from causalunet.design.outcomes import Better, Outcome
 from causalunet.errors import SpecError
 
-__all__ = ["BETTER", "SIGN", "Better", "sign_of"]
-
-Better = Literal["higher", "lower"]
-"""Values of an outcome that mean more alike."""
-
-BETTER: dict[str, Better] = {"ssim": "higher", "psnr": "higher", "mse": "lower"}
-"""Of the outcomes that this package measures."""
+__all__ = ["SIGN", "sign_of"]
 
 SIGN = {"higher": 1, "lower": -1}
 """Factor by which values are multiplied so that larger ones mean more alike."""
 
 
-def sign_of(values: xr.DataArray, better: Better | None = None) -> int:
+def sign_of(values: xr.DataArray, better: Better | None = None, outcome: Outcome | type[Outcome] | None = None) -> int:
     """1 where larger values of an outcome mean more alike, -1 where smaller ones do.
 
     Parameters
     ----------
     values : xarray.DataArray
-        With its name. Those of this package are known; others say it in the attribute ``better``.
+        With its name. Stored outcomes say it in the attribute ``better``; others may be registered under the name.
     better : {"higher", "lower"}, optional
-        For outcomes of one's own, instead of the attribute.
+        For variables of one's own, instead of the attribute.
+    outcome : Outcome, optional
+        That the values are of.
 
     Raises
     ------
@@ -36,7 +34,10 @@ def sign_of(values: xr.DataArray, better: Better | None = None) -> int:
         It is not known, not one of the two, or said in two ways.
     """
     name = str(values.name)
-    said = {"the argument": better, "the attribute": values.attrs.get("better"), "this package": BETTER.get(name)}
+    known = outcome or registered_outcome(name)
+    by_outcome = f"the outcome {known.name!r}" if known is not None else ""
+    said = {"the argument": better, "the attribute": values.attrs.get("better")}
+    said[by_outcome] = known.better if known is not None else None
     found = {by: word for by, word in said.items() if word is not None}
     wrong = [word for word in found.values() if word not in get_args(Better)]
     if wrong:

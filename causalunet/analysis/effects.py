@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from causalunet.analysis.bands import mean_above, simultaneous_band
 from causalunet.analysis.curves import BOUND, BOUNDS
-from causalunet.analysis.direction import Better, sign_of
+from causalunet.analysis.described import described, variable_name
+from causalunet.analysis.direction import sign_of
 from causalunet.analysis.intervals import bootstrap_mean, wilson_share
 from causalunet.analysis.noise import noise_floor
 from causalunet.analysis.selection import check_variable, complete_samples, outcomes, select_interventions
 from causalunet.analysis.sweeps import sweeps
+from causalunet.design.outcomes import Better, Outcome
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
 
@@ -29,9 +31,9 @@ _Array = NDArray[np.float64]
 
 def effects(
     results: xr.DataTree,
-    variable: str = "ssim",
+    variable: str | Outcome = "ssim",
     *,
-    threshold: float = 0.8,
+    threshold: float | None = None,
     better: Better | None = None,
     probability: float = 0.95,
     resamples: int = 9999,
@@ -46,11 +48,11 @@ def effects(
     Parameters
     ----------
     results : xarray.DataTree
-    variable : str
-        Outcome with one number per cell: "ssim", "psnr" (dB), "mse", or one of your own.
-    threshold : float
-        In the variable's unit; 0.8 on SSIM is the paper's. Values at least as large count as alike; of "mse" and other
-        distances, values at most as large.
+    variable : str or Outcome
+        With one number per cell: "ssim", "psnr", or any that the results hold.
+    threshold : float, optional
+        In the variable's unit; by default that of the outcome, which SSIM has: 0.8, the paper's. Values at least as
+        large count as alike; of distances, values at most as large.
     better : {"higher", "lower"}, optional
         Values that mean more alike. Needed for a variable of your own, unless its attribute ``better`` says it.
     probability, resamples, seed
@@ -80,15 +82,15 @@ def effects(
         - ``unet_calls`` per sample; ``unet_calls_saved`` and ``flops_saved`` as shares of the baseline run's own, NaN
           if the study has no null intervention, which costs as much as the baseline.
 
-        ``noise_floor``, a scalar, is the smallest SSIM of the null interventions, NaN if there is none. The attributes
-        say ``variable``, ``threshold``, ``better``, ``family`` and the number of ``samples``. Infinite values, as PSNR
-        has for identical images, make mean, upper bounds and higher quantiles infinite and ``sd`` NaN.
+        ``noise_floor``, a scalar, is the value of the null interventions that is least alike, NaN if there is none. The
+        attributes say ``variable``, ``threshold``, ``better``, ``family`` and the number of ``samples``. Infinite
+        values, as PSNR has for identical images, make mean, upper bounds and higher quantiles infinite and ``sd`` NaN.
 
     Raises
     ------
     SpecError
-        Nothing fits the selection, the variable has not one number per cell or no known direction, or there are fewer
-        than two samples.
+        Nothing fits the selection, the variable has not one number per cell, no known direction or no threshold of its
+        own and none is given, or there are fewer than two samples.
     StoreError
         Some of the cells failed or were not run yet.
 
@@ -98,12 +100,13 @@ def effects(
     ('intervention', 'bound')
     """
     _check(family, quantiles)
+    own, variable = described(variable).threshold, variable_name(variable)
     chosen = _complete(results, variable, selection, allow_incomplete)
-    sign = sign_of(chosen[variable], better)
+    sign, threshold = sign_of(chosen[variable], better), _threshold(variable, threshold, own)
     names = _families(results, chosen, family)
     drawn = {"probability": probability, "resamples": resamples, "seed": seed}
     result = _cost(results, chosen).assign(_measured(chosen[variable], names, sign, threshold, quantiles, drawn))
-    result["noise_floor"] = _noise_floor(results, allow_incomplete)
+    result["noise_floor"] = _noise_floor(results, variable, better, allow_incomplete)
     coords = {"family": (INTERVENTION, names), "quantile": list(map(float, quantiles)), BOUND: list(BOUNDS)}
     attrs = {"variable": variable, "threshold": threshold, "family": family, "samples": chosen.sizes[SAMPLE]}
     return result.assign_coords(coords).assign_attrs(attrs, better="higher" if sign > 0 else "lower")
@@ -130,9 +133,19 @@ def _complete(results: xr.DataTree, variable: str, selection: Mapping[str, Any],
     if set(chosen[variable].dims) != {INTERVENTION, SAMPLE}:
         raise SpecError(
             f"{variable!r} has dimensions {', '.join(map(str, chosen[variable].dims))}; effects need one number per "
-            f"{INTERVENTION} and {SAMPLE}, as ssim, psnr and mse have. curve(...) gives the values themselves."
+            f"{INTERVENTION} and {SAMPLE}, as ssim has. curve(...) gives the values themselves."
         )
     return complete_samples(chosen, allow_incomplete=allow_incomplete)
+
+
+def _threshold(variable: str, given: float | None, own: float | None) -> float:
+    threshold = own if given is None else given
+    if threshold is None:
+        raise SpecError(
+            f"Which values of {variable!r} count as alike is not known. Say threshold=..., in its unit; only outcomes "
+            "with a threshold of their own, as SSIM has, need none."
+        )
+    return threshold
 
 
 def _check(family: str, quantiles: Sequence[float]) -> None:
@@ -234,7 +247,8 @@ def _bounds(bounds: _Array, interval_kind: str, **attrs: Any) -> xr.Variable:
     return xr.Variable((INTERVENTION, BOUND), bounds, {"interval_kind": interval_kind, **attrs})
 
 
-def _noise_floor(results: xr.DataTree, allow_incomplete: bool) -> xr.DataArray:
-    if "null" not in outcomes(results)["kind"].values:
-        return xr.DataArray(np.nan, attrs={"long_name": "smallest SSIM of null interventions", "units": "1"})
-    return noise_floor(results, allow_incomplete=allow_incomplete)["min"]
+def _noise_floor(results: xr.DataTree, variable: str, better: Better | None, allow_incomplete: bool) -> xr.DataArray:
+    everything = outcomes(results)
+    if "null" not in everything["kind"].values:
+        return xr.DataArray(np.nan, attrs=everything[variable].attrs)
+    return noise_floor(results, variable, better=better, allow_incomplete=allow_incomplete)["worst"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,36 +10,43 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from causalunet import metrics
+from causalunet.analysis.described import described
 from causalunet.analysis.selection import complete_baselines
+from causalunet.design.outcomes import Outcome, OutcomeContext, chosen_outcome
+from causalunet.design.outcomes.measuring import measured
 from causalunet.dims import CHANNEL, SAMPLE, STEP, X, Y
-from causalunet.errors import StoreError
+from causalunet.errors import SpecError, StoreError
 from causalunet.results.meaning.index import StepIndex
 
 __all__ = ["estimate_quality", "first_staying", "to_image"]
 
-_UNITS = {"ssim": ("structural similarity", "1"), "psnr": ("peak signal-to-noise ratio", "dB")}
-_UNITS["mse"] = ("mean squared error", "1")
 
-
-def estimate_quality(results: xr.DataTree, *, allow_incomplete: bool = False) -> xr.Dataset:
+def estimate_quality(
+    results: xr.DataTree,
+    outcomes: Sequence[str | Outcome] = ("ssim", "psnr", "mse"),
+    *,
+    allow_incomplete: bool = False,
+) -> xr.Dataset:
     """Closeness of the estimate of x_0 at every step to the final image, in the run without intervention.
 
     Parameters
     ----------
     results : xarray.DataTree
+    outcomes : sequence of str or Outcome
+        What is measured, by name or themselves: outcomes of images alone, with one number per image.
     allow_incomplete : bool
         Take the samples that were run, instead of raising an error for those that failed or are missing.
 
     Returns
     -------
     xarray.Dataset
-        ``ssim``, ``psnr`` (dB; infinite for identical images) and ``mse``, (step, sample), with the coordinates of
-        both. The attribute ``ssim`` says which SSIM.
+        A variable per outcome, by default ``ssim``, ``psnr`` (dB; infinite for identical images) and ``mse``, (step,
+        sample), with the coordinates of both. The attribute ``ssim`` says which SSIM.
 
     Raises
     ------
     SpecError
-        What is given is not opened results.
+        What is given is not opened results, or an outcome needs more than images.
     StoreError
         Some samples failed or were not run yet, the store holds no estimates, or the model is not one of pixels: then
         estimates and images are not of one shape.
@@ -48,35 +56,62 @@ def estimate_quality(results: xr.DataTree, *, allow_incomplete: bool = False) ->
     Estimates are clipped to [-1, 1] and brought to [0, 1], as images are. One step is read at a time. Source: Prasad et
     al. 2023, figures 16 and 17.
     """
+    chosen = _of_images(outcomes)
     baseline = _complete_baseline(results, allow_incomplete)
     images = baseline["image"].transpose(SAMPLE, CHANNEL, Y, X).values
-    reference = metrics.moments(images)
-    rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in _UNITS}
+    prompts, seeds = (baseline[name].values.tolist() for name in ("prompt", "seed"))
+    context = OutcomeContext(prompts=prompts, seeds=seeds, stored={})
+    rows: dict[str, list[NDArray[Any]]] = {name: [] for name in chosen}
     for position in range(baseline.sizes[STEP]):
         estimates = to_image(baseline["x0_hat"].isel({STEP: position}).transpose(SAMPLE, CHANNEL, Y, X).values)
         _check_finite(estimates, baseline, position)
-        error = metrics.mse(estimates, images)
-        rows["ssim"].append(metrics.ssim(metrics.moments(estimates), reference))
-        rows["psnr"].append(metrics.psnr(error))
-        rows["mse"].append(error)
+        for name, outcome in chosen.items():
+            rows[name].append(measured(outcome, estimates[None], images, context)[name][0])
     variables: dict[str, Any] = {
-        name: ((STEP, SAMPLE), np.stack(rows[name]), {"long_name": f"{words} to the final image", "units": units})
-        for name, (words, units) in _UNITS.items()
+        name: ((STEP, SAMPLE), np.stack(rows[name]), _told(outcome)) for name, outcome in chosen.items()
     }
     kept = {name: item for name, item in baseline.coords.items() if item.dims in ((STEP,), (SAMPLE,))}
     return StepIndex.of(xr.Dataset(variables, coords=kept, attrs={"ssim": metrics.SSIM_DEFINITION}))
 
 
+def _of_images(outcomes: Sequence[str | Outcome]) -> dict[str, Outcome]:
+    """Outcomes by variable.
+
+    Raises
+    ------
+    SpecError
+        There is none, or one needs more than images.
+    """
+    chosen = [chosen_outcome(one) for one in ((outcomes,) if isinstance(outcomes, str | Outcome) else outcomes)]
+    for outcome in chosen:
+        if outcome.reads or len(outcome.variables) > 1 or outcome.variables[0].dims:
+            raise SpecError(
+                f"The outcome {outcome.name!r} is not one number for an image and the baseline's, and nothing else is "
+                "known of an estimate; give such as 'ssim'."
+            )
+    if not chosen:
+        raise SpecError("No outcome was given to measure estimates by; give such as 'ssim'.")
+    return {outcome.variable: outcome for outcome in chosen}
+
+
+def _told(outcome: Outcome) -> dict[str, str]:
+    """Attributes of the estimates' variable: here the reference is the final image of the same run."""
+    told = {"long_name": f"{outcome.title or outcome.variable}, the final image being the reference"}
+    told |= {"short_name": described(outcome).title, "units": outcome.units}
+    return told | ({"better": outcome.better} if outcome.better else {})
+
+
 def first_staying(mean: xr.DataArray, threshold: float) -> int | None:
-    """First step of the run from which on a mean stays at or above a threshold; None if the last one is below it.
+    """First step of the run from which on a mean stays as alike as a threshold; None if the last one is not.
 
     Parameters
     ----------
     mean : xarray.DataArray, (step,)
-        In the order of the run.
+        In the order of the run. Of which ``better`` in the attributes tells distances apart.
     threshold : float
     """
-    below = np.flatnonzero(~(mean.values >= threshold))
+    sign = described(str(mean.name), mean.attrs).sign
+    below = np.flatnonzero(~(sign * mean.values >= sign * threshold))
     first = below[-1] + 1 if len(below) else 0
     return int(mean[STEP].values[first]) if first < mean.sizes[STEP] else None
 

@@ -4,32 +4,46 @@ from __future__ import annotations
 
 import xarray as xr
 
-from causalunet.analysis.selection import complete_samples, select_interventions
+from causalunet.analysis.direction import sign_of
+from causalunet.analysis.selection import check_variable, complete_samples, select_interventions
+from causalunet.design.outcomes import Better, Outcome
 from causalunet.dims import INTERVENTION
 from causalunet.errors import StoreError
 
 __all__ = ["noise_floor"]
 
 
-def noise_floor(results: xr.DataTree, *, allow_incomplete: bool = False) -> xr.Dataset:
-    """SSIM to the baseline of the null intervention, which puts every activation back unchanged.
+def noise_floor(
+    results: xr.DataTree,
+    variable: str | Outcome = "ssim",
+    *,
+    better: Better | None = None,
+    allow_incomplete: bool = False,
+) -> xr.Dataset:
+    """An outcome of the null intervention, which puts every activation back unchanged.
 
-    Effects as small as what is missing to 1 here are rounding.
+    Effects as small as what is missing here to that of equal images, 1 for SSIM, are rounding.
 
     Parameters
     ----------
     results : xarray.DataTree
+    variable : str or Outcome
+        With one number per cell.
+    better : {"higher", "lower"}, optional
+        As for `effects`.
     allow_incomplete : bool
         As for `curve`.
 
     Returns
     -------
     xarray.Dataset
-        ``min`` and ``mean`` over all samples and null interventions, scalars; the attributes ``samples`` and
-        ``interventions`` say of how many samples and of which null interventions.
+        ``worst``, the value that is least alike, and ``mean`` over all samples and null interventions, scalars; the
+        attributes ``samples`` and ``interventions`` say of how many samples and of which null interventions.
 
     Raises
     ------
+    SpecError
+        There is no such variable, or which of its values are alike is not known.
     StoreError
         The study has no null intervention, or some of its cells failed or were not run yet.
     """
@@ -40,11 +54,13 @@ def noise_floor(results: xr.DataTree, *, allow_incomplete: bool = False) -> xr.D
             "Run it with Null(window=...) among the interventions; causalunet.Study adds one by itself."
         )
     null = complete_samples(select_interventions(results, {"kind": "null"}), allow_incomplete=allow_incomplete)
-    ssim = null["ssim"]
+    variable = check_variable(null, variable)
+    values, sign = null[variable].values, sign_of(null[variable], better)
+    worst, attrs = sign * (sign * values).min(), {**null[variable].attrs, "better": "higher" if sign > 0 else "lower"}
     return xr.Dataset(
-        {"min": ((), ssim.values.min(), ssim.attrs), "mean": ((), ssim.values.mean(), ssim.attrs)},
+        {"worst": ((), worst, attrs), "mean": ((), values.mean(), attrs)},
         attrs={
-            "variable": "ssim",
+            "variable": variable,
             "samples": null.sizes["sample"],
             "interventions": [str(label) for label in null[INTERVENTION].values],
         },

@@ -30,7 +30,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from causalunet.analysis.curves import BOUND, BOUNDS, curve
+from causalunet.analysis.described import TELLING, variable_name
 from causalunet.analysis.resampling import canonical_order, check_resampling, resampling_weights
+from causalunet.design.outcomes import Outcome
 from causalunet.dims import SAMPLE
 from causalunet.errors import SpecError
 from causalunet.results.meaning.index import StepIndex
@@ -48,7 +50,7 @@ _FLOOR = 1e-6  # noise level, relative to the curve's largest value, below which
 def phases(
     results: xr.DataTree,
     *,
-    variable: str = "ssim",
+    variable: str | Outcome = "ssim",
     model: Model = "linear",
     segments: int | None = None,
     penalty: float = 1.0,
@@ -67,8 +69,8 @@ def phases(
     Parameters
     ----------
     results : xarray.DataTree
-    variable : str
-        Outcome with one finite number per cell.
+    variable : str or Outcome
+        With one finite number per cell.
     model : {"linear", "constant"}
         Course within a phase. Plateau, ramp, plateau are three linear segments.
     segments : int, optional
@@ -106,6 +108,7 @@ def phases(
     """
     length = _shortest(model, shortest)
     _check_options(segments, penalty, probability, resamples)
+    variable = variable_name(variable)
     data = curve(results, variable, allow_incomplete=allow_incomplete, **selection)
     values = canonical_order(_checked_values(data, variable, (segments or 2) * length))
     start, mean = data["start"].values, values.mean(axis=1)
@@ -117,7 +120,7 @@ def phases(
     tails = [(1 - probability) / 2, (1 + probability) / 2]
     bounds = np.quantile(start[drawn], tails, axis=0, method="inverted_cdf").T
     kind = {"interval_kind": "bootstrap percentile", "probability": probability, "resamples": resamples, "seed": seed}
-    named = {name: data[variable].attrs[name] for name in ("long_name", "units") if name in data[variable].attrs}
+    named = {name: data[variable].attrs[name] for name in TELLING if name in data[variable].attrs}
     found = _described(start, mean, breaks_of(previous, count), model, named)
     found["interval"] = (("boundary", BOUND), bounds, {**kind, "units": "step"})
     found["mean"] = ("start", mean, named)
@@ -289,7 +292,7 @@ def _check_options(segments: int | None, penalty: float, probability: float, res
 def _checked_values(data: xr.Dataset, variable: str, needed: int) -> NDArray[np.float64]:
     """Outcomes of a curve, (start, sample), finite and enough of them."""
     if set(data[variable].dims) != {"start", SAMPLE}:
-        raise SpecError(f"{variable!r} has more than one number per cell; phases take one, such as ssim or mse.")
+        raise SpecError(f"{variable!r} has more than one number per cell; phases take one, as ssim has.")
     values = data[variable].transpose("start", SAMPLE).values.astype(np.float64)
     points, samples = values.shape
     if points < needed:

@@ -9,9 +9,11 @@ import xarray as xr
 
 from causalunet.analysis.criteria import Criterion
 from causalunet.analysis.curves import first_reached
+from causalunet.analysis.described import variable_name
 from causalunet.analysis.estimates import estimate_quality, first_staying
 from causalunet.design.interventions import AblateBlock, Intervention, SkipSteps
 from causalunet.design.limits import is_integer, plain_number
+from causalunet.design.outcomes import Outcome
 from causalunet.design.windows import Window, Windows
 from causalunet.errors import SpecError
 
@@ -19,15 +21,22 @@ __all__ = ["fewer_steps", "propose_shortcuts", "stopping_step"]
 
 
 def stopping_step(
-    results: xr.DataTree, *, threshold: float = 0.8, lasting: bool = True, allow_incomplete: bool = False
+    results: xr.DataTree,
+    variable: str | Outcome = "ssim",
+    *,
+    threshold: float = 0.8,
+    lasting: bool = True,
+    allow_incomplete: bool = False,
 ) -> int | None:
     """First step whose estimate of x_0 is good enough to stop at (the paper's figures 16 and 17).
 
     Parameters
     ----------
     results : xarray.DataTree
+    variable : str or Outcome
+        As for `estimate_quality`.
     threshold : float
-        Of the mean SSIM between the baseline's estimate at the step and its final image.
+        Of the mean outcome between the baseline's estimate at the step and its final image.
     lasting : bool
         Every later step must reach it as well.
     allow_incomplete : bool
@@ -41,12 +50,13 @@ def stopping_step(
     Raises
     ------
     SpecError
-        The threshold is not one of SSIM.
+        The threshold is not one of the outcome.
     StoreError
         As for `estimate_quality`.
     """
-    Criterion(threshold=threshold)
-    mean = estimate_quality(results, allow_incomplete=allow_incomplete)["ssim"].mean("sample")
+    Criterion(variable=variable, threshold=threshold)
+    quality = estimate_quality(results, (variable,), allow_incomplete=allow_incomplete)[variable_name(variable)]
+    mean = quality.mean("sample", keep_attrs=True)
     return (first_staying if lasting else first_reached)(mean, threshold)
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from causalunet.analysis.described import variable_name
 from causalunet.design.limits import shown
+from causalunet.design.outcomes import Outcome
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError, StoreError
 from causalunet.results import InterventionIndex
@@ -92,11 +94,14 @@ def select_interventions(results: xr.DataTree, selection: Mapping[str, Any]) -> 
     return dataset.isel({INTERVENTION: found.dim_indexers[INTERVENTION]})
 
 
-def check_variable(dataset: xr.Dataset, variable: str) -> None:
-    """Raise `SpecError` unless the outcomes have a variable of that name."""
-    known = [str(name) for name, array in dataset.data_vars.items() if INTERVENTION in array.dims and name != "status"]
+def check_variable(dataset: xr.Dataset, variable: str | Outcome) -> str:
+    """Name of a variable of the outcomes; raises `SpecError` unless they have it."""
+    variable = variable_name(variable)
+    along = INTERVENTION if INTERVENTION in dataset.dims else SAMPLE  # of one intervention only the samples are left
+    known = [str(name) for name, array in dataset.data_vars.items() if along in array.dims and name != "status"]
     if variable not in known:
         raise SpecError(f"Outcomes have no variable {variable!r}; they have {', '.join(sorted(known))}.")
+    return variable
 
 
 def complete_samples(dataset: xr.Dataset, *, allow_incomplete: bool) -> xr.Dataset:

@@ -9,7 +9,9 @@ import numpy as np
 import xarray as xr
 
 from causalunet.analysis.curves import BOUND, BOUNDS, mean_curve
+from causalunet.analysis.described import variable_name
 from causalunet.analysis.sweeps import named_selections
+from causalunet.design.outcomes import Outcome
 from causalunet.results.meaning.index import StepIndex
 
 __all__ = ["summary_table"]
@@ -19,7 +21,7 @@ def summary_table(
     results: xr.DataTree,
     selections: Mapping[str, Any] | None = None,
     *,
-    variable: str = "ssim",
+    variable: str | Outcome = "ssim",
     probability: float = 0.95,
     allow_incomplete: bool = False,
 ) -> xr.Dataset:
@@ -31,8 +33,8 @@ def summary_table(
     selections : mapping, optional
         Names to selections as `curve` takes them, such as ``{"blocks": {"kind": "ablate_block", "bottom": 2}}``. By
         default every sweep of the study.
-    variable : str
-        Outcome with one number per cell.
+    variable : str or Outcome
+        With one number per cell.
     probability : float
         Coverage of the intervals.
     allow_incomplete : bool
@@ -49,6 +51,7 @@ def summary_table(
     SpecError, StoreError
         As for `mean_curve`.
     """
+    variable = variable_name(variable)
     curves = {
         name: mean_curve(results, variable, probability=probability, allow_incomplete=allow_incomplete, **selection)
         for name, selection in named_selections(results, selections).items()

@@ -165,7 +165,8 @@ def _add_passing_on(commands: Any) -> None:
     report.add_argument("page", metavar="PAGE", nargs="?", help="file ending in .html (default beside the store)")
     report.add_argument("--title", help="default the name of the study")
     report.add_argument("--question", help="what the study is to answer")
-    report.add_argument("--threshold", type=float, default=0.8, help="on SSIM, for the figures (0.8)")
+    report.add_argument("--variable", default="ssim", help="outcome that figures and tables are of (ssim)")
+    report.add_argument("--threshold", type=float, help="on the outcome, for the figures (of ssim 0.8)")
     report.add_argument("--force", action="store_true", help="replace a file that is not such a page")
     report.set_defaults(command=stores.report)
     for command in (export, report):

@@ -71,6 +71,7 @@ def report(options: argparse.Namespace) -> Exit:
         page,
         title=options.title,
         question=options.question,
+        variable=options.variable,
         threshold=options.threshold,
         force=options.force,
     )

@@ -9,12 +9,14 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from causalunet.analysis.described import Described, Threshold, described, thresholds_of, variable_name
 from causalunet.analysis.estimates import estimate_quality, first_staying, to_image
+from causalunet.design.outcomes import Outcome
 from causalunet.dims import CHANNEL, SAMPLE, STEP, X, Y
 from causalunet.errors import SpecError
 from causalunet.report.pictures import captions, line_height, pack, sample_positions, show, wrap
-from causalunet.report.style import axis_label, legend_above, look, new_figure, step_axis, style
-from causalunet.report.trend import band_name, draw_curve, draw_threshold, similarity_axis
+from causalunet.report.style import legend_above, look, new_figure, step_axis, style
+from causalunet.report.trend import band_name, bounded_axis, draw_curve, draw_threshold
 
 __all__ = ["plot_estimate", "plot_estimates"]
 
@@ -27,8 +29,8 @@ _MOST_STEPS = 8
 def plot_estimate(
     results: xr.DataTree,
     *,
-    variables: Sequence[str] = ("ssim", "psnr"),
-    threshold: float | None = 0.8,
+    variable: str | Outcome | Sequence[str | Outcome] = ("ssim", "psnr"),
+    threshold: Threshold = "own",
     allow_incomplete: bool = False,
     figure: Figure | None = None,
 ) -> Figure:
@@ -37,10 +39,11 @@ def plot_estimate(
     Parameters
     ----------
     results : xarray.DataTree
-    variables : sequence of str
-        Of "ssim", "psnr" and "mse", one panel each.
-    threshold : float or None
-        Of SSIM. The first step from which on the mean stays at or above it is marked in every panel.
+    variable : str, Outcome or sequence of them
+        As `causalunet.analysis.estimate_quality` takes them, one panel each.
+    threshold : float, mapping of str to float, "own" or None
+        As for `plot_trend`. The first step from which on the mean stays as alike as that of the first variable is
+        marked in every panel.
     allow_incomplete : bool
         As for `causalunet.analysis.estimate_quality`.
     figure : matplotlib Figure, optional
@@ -56,21 +59,20 @@ def plot_estimate(
     SpecError, StoreError
         As for `causalunet.analysis.estimate_quality`; also if a variable is not known.
     """
-    variables = (variables,) if isinstance(variables, str) else tuple(variables)
-    data = estimate_quality(results, allow_incomplete=allow_incomplete)
-    unknown = [name for name in variables if name not in data.data_vars]
-    if unknown or not variables:
-        raise SpecError(
-            f"Estimates have no {', '.join(unknown) or 'panel'}; draw any of {', '.join(map(str, data.data_vars))}."
-        )
-    settled = None if threshold is None else first_staying(data["ssim"].mean(SAMPLE), threshold)
+    variables = (variable,) if isinstance(variable, str | Outcome) else tuple(variable)
+    data = estimate_quality(results, variables, allow_incomplete=allow_incomplete)
+    told = [described(one, data[variable_name(one)].attrs) for one in variables]
+    lines = thresholds_of(threshold, told)
+    first = data[told[0].name].mean(SAMPLE, keep_attrs=True)
+    settled = None if lines[0] is None else first_staying(first, lines[0])
     with style():
         figure = figure or new_figure(3.4 * len(variables), 2.7)
         axes = list(figure.subplots(1, len(variables), squeeze=False)[0])
-        for ax, variable in zip(axes, variables, strict=True):
-            _draw(ax, data[variable], threshold)
-            if threshold is not None and settled is not None:
-                _mark(ax, settled, f"mean SSIM stays ≥ {threshold:g} from step {settled} on")
+        for ax, one, line in zip(axes, told, lines, strict=True):
+            _draw(ax, data[one.name], one, line)
+            if lines[0] is not None and settled is not None:
+                stays = f"mean {told[0].title} stays {told[0].bound(lines[0])} from step {settled} on"
+                _mark(ax, settled, stays)
         legend_above(figure, axes)
     return figure
 
@@ -78,6 +80,7 @@ def plot_estimate(
 def plot_estimates(
     results: xr.DataTree,
     *,
+    variable: str | Outcome = "ssim",
     sample: int = 0,
     steps: Sequence[int] | None = None,
     figure: Figure | None = None,
@@ -87,6 +90,8 @@ def plot_estimates(
     Parameters
     ----------
     results : xarray.DataTree
+    variable : str or Outcome
+        Told below each estimate, as `causalunet.analysis.estimate_quality` takes it.
     sample : int
         Coordinate of the sample.
     steps : sequence of int, optional
@@ -107,7 +112,8 @@ def plot_estimates(
     """
     baseline = results["baseline"].to_dataset()
     one = baseline.isel({SAMPLE: sample_positions(baseline, [sample])})
-    ssim = estimate_quality(results.from_dict({"baseline": one}))["ssim"].isel({SAMPLE: 0})
+    quality = estimate_quality(results.from_dict({"baseline": one}), (variable,))[variable_name(variable)]
+    told, quality = described(variable, quality.attrs), quality.isel({SAMPLE: 0})
     shown = _steps(one[STEP].values.tolist(), steps)
     strips = one[["x_t", "x0_hat"]].isel({SAMPLE: 0}).sel({STEP: shown}).transpose(STEP, CHANNEL, Y, X)
     rows = {"x_t": to_image(strips["x_t"].values), "estimate\nof x_0": to_image(strips["x0_hat"].values)}
@@ -125,7 +131,7 @@ def plot_estimates(
             of_row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=_FONT)
         for top, bottom, step in zip(*axes, shown, strict=False):
             top.set_title(f"step {step}", fontsize=_FONT, pad=3)
-            bottom.set_xlabel(f"SSIM {float(ssim.sel({STEP: step})):.2f}", fontsize=_FONT, labelpad=2)
+            bottom.set_xlabel(told.short(float(quality.sel({STEP: step}))), fontsize=_FONT, labelpad=2)
         axes[0, -1].set_axis_off()
         show(axes[1, -1], final, "S")
         axes[1, -1].set_xlabel("final image", fontsize=_FONT, labelpad=2)
@@ -133,21 +139,20 @@ def plot_estimates(
     return figure
 
 
-def _draw(ax: Axes, values: xr.DataArray, threshold: float | None) -> None:
-    variable, samples = str(values.name), values.sizes[SAMPLE]
+def _draw(ax: Axes, values: xr.DataArray, told: Described, threshold: float | None) -> None:
+    samples = values.sizes[SAMPLE]
     with np.errstate(invalid="ignore"):  # infinity minus infinity, where images are identical
         sd = values.std(SAMPLE, ddof=1) if samples > 1 else xr.full_like(values.isel({SAMPLE: 0}), np.nan)
     curve = xr.Dataset({"mean": values.mean(SAMPLE), "sd": sd})
     options = {"label": "mean", "band": "sd", "by": STEP, "deviations": _DEVIATIONS}
     draw_curve(ax, curve, look(0), **options)  # type: ignore[arg-type]
     infinite = values[STEP].values[~np.isfinite(curve["mean"].values)].tolist()
-    if variable == "ssim":
-        similarity_axis([ax])
-        if threshold is not None:
-            draw_threshold(ax, threshold)
+    bounded_axis([ax], told.axis)
+    if threshold is not None:
+        draw_threshold(ax, threshold)
     step_axis(ax, values.sizes[STEP])
     ax.set_xlabel("step" + (f"\ninfinite, not drawn: {', '.join(map(str, infinite))}" if infinite else ""))
-    ax.set_ylabel(f"{axis_label(variable, values.attrs)}\n{band_name('sd', samples, _DEVIATIONS)}")
+    ax.set_ylabel(f"{told.label}\n{band_name('sd', samples, _DEVIATIONS)}")
 
 
 def _mark(ax: Axes, step: int, label: str) -> None:

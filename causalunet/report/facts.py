@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from causalunet.analysis.described import described
 from causalunet.analysis.noise import noise_floor
 from causalunet.analysis.selection import intervention_columns, outcomes
 from causalunet.analysis.summary import summary_table
@@ -101,12 +102,12 @@ def sweep_table(results: xr.DataTree) -> TableOf:
     return TableOf(caption, head, tuple(rows))
 
 
-def start_table(results: xr.DataTree, *, allow_incomplete: bool) -> TableOf:
-    """Mean SSIM with interval by start step and sweep; whichever there are fewer of are the columns."""
-    summary = summary_table(results, allow_incomplete=allow_incomplete)
-    attrs = summary["interval"].attrs
+def start_table(results: xr.DataTree, variable: str, *, allow_incomplete: bool) -> TableOf:
+    """Mean outcome with interval by start step and sweep; whichever there are fewer of are the columns."""
+    summary = summary_table(results, variable=variable, allow_incomplete=allow_incomplete)
+    attrs, told = summary["interval"].attrs, described(variable, summary["mean"].attrs)
     caption = (
-        f"Mean SSIM to the baseline by start step, in brackets the {100 * attrs['probability']:g} % interval "
+        f"Mean {told.label} to the baseline by start step, in brackets the {100 * attrs['probability']:g} % interval "
         f"({attrs['interval_kind']}), n = {int(summary['samples'].max())}"
     )
     dims = ("start", "selection") if summary.sizes["start"] >= summary.sizes["selection"] else ("selection", "start")
@@ -116,19 +117,20 @@ def start_table(results: xr.DataTree, *, allow_incomplete: bool) -> TableOf:
     summary = summary.transpose(*dims, ...)
     mean, interval, samples = (summary[part].values for part in ("mean", "interval", "samples"))
     cells = [
-        [cell(mean[i, j], interval[i, j], 3) if samples[i, j] else "-" for j in range(len(columns))]
+        [cell(mean[i, j], interval[i, j], told.digits) if samples[i, j] else "-" for j in range(len(columns))]
         for i in range(len(rows))
     ]
     head = ("start" if dims[0] == "start" else "sweep", *columns)
     return TableOf(caption, head, tuple((name, *of_row) for name, of_row in zip(rows, cells, strict=True)))
 
 
-def floor_facts(results: xr.DataTree, *, allow_incomplete: bool) -> Facts:
-    """The noise floor: SSIM of runs in which nothing is changed."""
-    floor = noise_floor(results, allow_incomplete=allow_incomplete)
+def floor_facts(results: xr.DataTree, variable: str, *, allow_incomplete: bool) -> Facts:
+    """The noise floor: an outcome of runs in which nothing is changed."""
+    floor = noise_floor(results, variable, allow_incomplete=allow_incomplete)
+    told = described(variable, floor["mean"].attrs)
     return [
-        ("Lowest SSIM", f"{float(floor['min']):.6f}"),
-        ("Mean SSIM", f"{float(floor['mean']):.6f}"),
+        (f"{'Lowest' if told.sign > 0 else 'Highest'} {told.label}", f"{float(floor['worst']):.6f}"),
+        (f"Mean {told.label}", f"{float(floor['mean']):.6f}"),
         ("Of", f"{', '.join(floor.attrs['interventions'])}; n = {floor.attrs['samples']}"),
     ]
 

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from causalunet.analysis.curves import mean_curve
+from causalunet.analysis.described import Described, described
 from causalunet.analysis.factors import factor_changes
 from causalunet.analysis.selection import (
     complete_baselines,
@@ -39,6 +40,8 @@ from causalunet.results.meaning.schema import COMPLETE
 
 __all__ = ["fitting_figures"]
 
+_BESIDE = ("psnr",)  # drawn beside the outcome that the figures are of
+_OF_ESTIMATES = ("ssim", "psnr")
 _CURVES = 6  # in one figure of trends
 _GRIDS = 3  # of the sweeps that change images most
 _GRID_ROWS = 5
@@ -47,14 +50,18 @@ _SHARED_STARTS = 3
 _DEPTHS = {"ablate_block": "bottom", "ablate_skip": "top"}
 
 
-def fitting_figures(results: xr.DataTree, *, threshold: float, complete: int) -> tuple[list[Drawn], list[str]]:
+def fitting_figures(
+    results: xr.DataTree, *, variable: str, threshold: float | None, complete: int
+) -> tuple[list[Drawn], list[str]]:
     """Draw what fits a study.
 
     Parameters
     ----------
     results : xarray.DataTree
-    threshold : float
-        On SSIM.
+    variable : str
+        Outcome that the figures are of.
+    threshold : float, optional
+        On it.
     complete : int
         Samples that were run whole; figures show only those.
 
@@ -64,7 +71,7 @@ def fitting_figures(results: xr.DataTree, *, threshold: float, complete: int) ->
     left_out : list of str
         What could not be drawn, and why.
     """
-    study = _Content(results, threshold)
+    study = _Content(results, variable, threshold)
     makers: dict[str, Callable[[], Iterator[Drawn]]] = {"Schedule": study.schedule}
     if complete:
         makers = {
@@ -93,7 +100,18 @@ class _Content:
     """What a study holds, and its figures."""
 
     results: xr.DataTree
-    threshold: float
+    variable: str
+    threshold: float | None
+
+    @cached_property
+    def told(self) -> Described:
+        """What is known of the outcome."""
+        return described(self.variable, outcomes(self.results)[self.variable].attrs)
+
+    @cached_property
+    def middle(self) -> float:
+        """What means are called near to: the threshold, or without one the middle of all means."""
+        return float(np.median(list(self.means.values()))) if self.threshold is None else self.threshold
 
     @cached_property
     def swept(self) -> dict[str, dict[str, Any]]:
@@ -102,16 +120,16 @@ class _Content:
 
     @cached_property
     def means(self) -> dict[str, float]:
-        """Mean SSIM of every intervention but the null ones, over the samples that are whole."""
+        """Mean outcome of every intervention but the null ones, over the samples that are whole."""
         dataset = outcomes(self.results)
         whole = (dataset["status"].values == COMPLETE).all(axis=0)
-        mean = dataset["ssim"].values[:, whole].mean(axis=1)
+        mean = dataset[self.variable].values[:, whole].mean(axis=1)
         named = zip(dataset[INTERVENTION].values, dataset["kind"].values, mean, strict=True)
         return {str(label): float(value) for label, kind, value in named if kind != "null"}
 
     def telling(self, labels: list[str]) -> str:
         """The intervention whose mean is nearest to the threshold, whose samples therefore differ most in verdict."""
-        return min(labels, key=lambda label: abs(self.means[label] - self.threshold))
+        return min(labels, key=lambda label: abs(self.means[label] - self.middle))
 
     def samples(self) -> Iterator[Drawn]:
         """The first images of the run without intervention."""
@@ -128,11 +146,13 @@ class _Content:
         groups = [names] if 0 < len(names) <= _CURVES else _by_kind(names)
         for group in groups:
             chosen = {name: self.swept[name] for name in group}
-            variables = ("ssim", "psnr")
+            beside = [name for name in _BESIDE if name != self.variable and name in outcomes(self.results)]
+            variables = (self.variable, *beside)
             figure = plot_trend(
                 self.results, chosen, variable=variables, threshold=self.threshold, allow_incomplete=True
             )
-            caption = "Mean SSIM and PSNR to the baseline image, by the step at which the intervention starts: "
+            titles = " and ".join([self.told.title, *(described(name).title for name in beside)])
+            caption = f"Mean {titles} to the baseline image, by the step at which the intervention starts: "
             caption += f"{', '.join(group)}."
             yield Drawn("Trends by start", caption, self._words(chosen, "start"), figure)
 
@@ -152,12 +172,20 @@ class _Content:
             if len(deep) < 2:
                 continue
             figure = plot_panels(
-                self.results, panel=panel, threshold=self.threshold, allow_incomplete=True, **{**chosen, panel: deep}
+                self.results,
+                {**chosen, panel: deep},
+                panel=panel,
+                variable=self.variable,
+                threshold=self.threshold,
+                allow_incomplete=True,
             )
             caption = (
-                f"Mean SSIM by start step for {kind}, length {length}, one panel for each number of removed parts, "
-                f"{panel}. Marked is the start from which on all means are at least {self.threshold:g}, if any."
+                f"Mean {self.told.title} by start step for {kind}, length {length}, one panel for each number of "
+                f"removed parts, {panel}."
             )
+            if self.threshold is not None:
+                alike = self.told.bound(self.threshold)
+                caption += f" Marked is the start from which on all means are {alike}, if any."
             parts = {f"{panel}={value}": {**chosen, panel: value} for value in deep}
             yield Drawn("Depths", caption, self._words(parts, "start"), figure)
 
@@ -169,12 +197,18 @@ class _Content:
                 found = series_along(self.results, by)
             except StoreError:
                 continue  # most studies have none, which is no loss to tell of
-            figure = plot_trend(self.results, found, by=by, threshold=self.threshold, allow_incomplete=True)
-            yield Drawn("Lengths and relaxations", f"Mean SSIM by {along}.", self._words(found, by), figure)
+            figure = plot_trend(
+                self.results, found, by=by, variable=self.variable, threshold=self.threshold, allow_incomplete=True
+            )
+            words_of = f"Mean {self.told.title} by {along}."
+            yield Drawn("Lengths and relaxations", words_of, self._words(found, by), figure)
 
     def grids(self) -> Iterator[Drawn]:
         """Images of the same samples by start, for the sweeps that change them most."""
-        lowest = {name: min(self.means[label] for label in one[INTERVENTION]) for name, one in self.swept.items()}
+        sign = self.told.sign
+        lowest = {
+            name: min(sign * self.means[label] for label in one[INTERVENTION]) for name, one in self.swept.items()
+        }
         columns = outcomes(self.results)
         start = dict(zip(columns[INTERVENTION].values.tolist(), columns["start"].values.tolist(), strict=True))
         for name in sorted(lowest, key=lowest.__getitem__)[:_GRIDS]:
@@ -187,14 +221,20 @@ class _Content:
         """Histograms, pairs and deviation of the interventions nearest to the threshold."""
         groups = list(self.swept.values()) or [{INTERVENTION: list(self.means)}]
         telling = [self.telling(group[INTERVENTION]) for group in _spread(groups, _HISTOGRAMS)]
-        why = f"of the intervention whose mean is nearest to {self.threshold:g}"
-        figure = plot_histogram(self.results, {INTERVENTION: telling}, threshold=self.threshold, allow_incomplete=True)
-        caption = f"SSIM over samples{', in every sweep' if self.swept else ''} {why}."
+        why = f"of the intervention whose mean is nearest to {self.middle:.3g}"
+        figure = plot_histogram(
+            self.results,
+            {INTERVENTION: telling},
+            variable=self.variable,
+            threshold=self.threshold,
+            allow_incomplete=True,
+        )
+        caption = f"{self.told.title} over samples{', in every sweep' if self.swept else ''} {why}."
         alt = "; ".join(f"{label}: mean {self.means[label]:.2f}" for label in telling)
-        yield Drawn("Distributions", caption, f"Histograms of SSIM. {alt}.", figure)
+        yield Drawn("Distributions", caption, f"Histograms of {self.told.title}. {alt}.", figure)
         one = {INTERVENTION: self.telling(telling)}
-        pairs = plot_pairs(self.results, one, allow_incomplete=True)
-        caption = f"Samples with the highest and lowest SSIM {why}, {one[INTERVENTION]}."
+        pairs = plot_pairs(self.results, one, variable=self.variable, allow_incomplete=True)
+        caption = f"Samples most and least alike by {self.told.title} {why}, {one[INTERVENTION]}."
         yield Drawn("Distributions", caption, f"Images with and without intervention. {caption}", pairs)
         deviation = plot_deviation(self.results, one, allow_incomplete=True)
         caption = (
@@ -230,7 +270,11 @@ class _Content:
 
     def estimates(self) -> Iterator[Drawn]:
         """Closeness of x0_hat to the image, and what it looks like."""
-        figure = plot_estimate(self.results, threshold=self.threshold, allow_incomplete=True)
+        # Of images alone, and known in this process; estimates are measured now, not read.
+        threshold = self.threshold if self.variable == _OF_ESTIMATES[0] else None
+        figure = plot_estimate(
+            self.results, variable=_OF_ESTIMATES, threshold=threshold or "own", allow_incomplete=True
+        )
         caption = "Closeness of the estimate of x_0 at every step to the final image, in the run without intervention."
         yield Drawn("Estimates", caption, f"Two curves by step. {caption}", figure)
         first = int(complete_baselines(self.results, allow_incomplete=True)[SAMPLE].values[0])
@@ -241,14 +285,15 @@ class _Content:
         """Both ends and the lowest point of every curve."""
         parts = []
         for name, selection in selections.items():
-            mean = mean_curve(self.results, by=by, probability=None, allow_incomplete=True, **selection)["mean"]
+            mean = mean_curve(self.results, self.variable, by=by, probability=None, allow_incomplete=True, **selection)[
+                "mean"
+            ]
             at, value = mean[by].values, mean.values
-            lowest = int(value.argmin())
-            parts.append(
-                f"{name}: {value[0]:.2f} at {by} {at[0]}, {value[-1]:.2f} at {by} {at[-1]}, lowest {value[lowest]:.2f} "
-                f"at {at[lowest]}"
-            )
-        return f"Curves of mean SSIM by {by}. {'; '.join(parts)}."
+            lowest = int((self.told.sign * value).argmin())
+            least = "lowest" if self.told.sign > 0 else "highest"
+            ends = f"{value[0]:.2f} at {by} {at[0]}, {value[-1]:.2f} at {by} {at[-1]}"
+            parts.append(f"{name}: {ends}, {least} {value[lowest]:.2f} at {at[lowest]}")
+        return f"Curves of mean {self.told.title} by {by}. {'; '.join(parts)}."
 
 
 def _by_kind(names: list[str]) -> list[list[str]]:

@@ -12,13 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 from numpy.typing import NDArray
 
+from causalunet.analysis.described import Described, Threshold, described, thresholds_of, variable_name
 from causalunet.analysis.intervals import wilson_share
 from causalunet.analysis.selection import check_variable, complete_samples, select_interventions
 from causalunet.design.limits import plain_number
+from causalunet.design.outcomes import Outcome
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
 from causalunet.report.pictures import wrap
-from causalunet.report.style import axis_label, legend_above, look, new_figure, style
+from causalunet.report.style import legend_above, look, new_figure, style
 from causalunet.report.trend import draw_threshold
 
 __all__ = ["plot_histogram"]
@@ -32,8 +34,8 @@ def plot_histogram(
     results: xr.DataTree,
     selection: Mapping[str, Any],
     *,
-    variable: str = "ssim",
-    threshold: float | None = 0.8,
+    variable: str | Outcome = "ssim",
+    threshold: Threshold = "own",
     bins: int | Sequence[float] = 20,
     columns: int = 3,
     allow_incomplete: bool = False,
@@ -47,13 +49,14 @@ def plot_histogram(
     selection : mapping
         What picks one intervention or several, such as ``{"kind": "ablate_block", "bottom": 2, "start": [60, 20]}``, or
         names of panels to selections of one intervention each.
-    variable : str
-        Outcome with one number per cell.
-    threshold : float or None
-        Drawn as a line where the variable is SSIM, with the share of samples below it and its 95 % Wilson interval.
+    variable : str or Outcome
+        With one number per cell.
+    threshold : float, "own" or None
+        Drawn as a line, as by `plot_trend`, with the share of samples that are less alike and its 95 % Wilson interval.
     bins : int or sequence of float
-        Edges, or number of bins: on [0, 1] for SSIM, and as many more of that width as values below 0 need; from
-        the smallest to the largest value for other variables. All panels share them.
+        Edges, or number of bins: of SSIM, and other outcomes that figures show a given range of, on that range, and as
+        many more of that width as values below need; of others from the smallest to the largest value. All panels
+        share them.
     columns : int
         Panels in a row.
     allow_incomplete : bool
@@ -64,34 +67,36 @@ def plot_histogram(
     Returns
     -------
     matplotlib.figure.Figure
-        Titles give the mean, the mean absolute deviation from it, and the share below the threshold.
+        Titles give the mean, the mean absolute deviation from it, and the share of samples that are less alike than the
+        threshold.
 
     Raises
     ------
     SpecError, StoreError
         As for `causalunet.analysis.curve`; also if there are more than 12 interventions to show.
     """
-    data = _values(results, selection, variable, allow_incomplete)
+    data = _values(results, selection, variable_name(variable), allow_incomplete)
     values = {name: one.values.astype(np.float64) for name, one in data.items()}
     attrs = next(iter(data.values())).attrs
-    edges = _edges(np.concatenate(list(values.values())), variable, bins)
-    threshold = threshold if variable == "ssim" else None
+    told = described(variable, attrs)
+    edges = _edges(np.concatenate(list(values.values())), told.axis, bins)
+    (line,) = thresholds_of(threshold, [told])
     rows = -(-len(values) // columns)
     wide = -(-len(values) // rows)
     with style():
         figure = figure or new_figure(max(3.4, _WIDTH * wide), 0.55 + 2.15 * rows)
         axes = list(figure.subplots(rows, wide, sharex=True, sharey=True, squeeze=False).flat)
         for ax, (name, one) in zip(axes, values.items(), strict=False):
-            _draw(ax, one, edges, threshold)
+            _draw(ax, one, edges, line)
             title = wrap(name, _WIDTH if wide > 1 else 3.0, 8, lines=2)
-            ax.set_title(f"{title}\n{_statistics(one, threshold, attrs)}", loc="left", fontsize=7)
+            ax.set_title(f"{title}\n{_statistics(one, line, told)}", loc="left", fontsize=7)
         for ax in axes[len(values) :]:
             ax.set_axis_off()
         for ax in axes[max(0, len(values) - wide) : len(values)]:
             ax.tick_params(labelbottom=True)
-            ax.set_xlabel(axis_label(variable, attrs))
-        if variable == "ssim":
-            axes[0].xaxis.set_major_locator(MultipleLocator(0.2))
+            ax.set_xlabel(told.label)
+        if told.axis is not None:
+            axes[0].xaxis.set_major_locator(MultipleLocator(0.2 * (told.axis[1] - told.axis[0])))
         axes[0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
         figure.supylabel(f"samples, n = {len(next(iter(values.values())))}", fontsize=8)
         legend_above(figure, axes[: len(values)])
@@ -115,7 +120,7 @@ def _values(
         found = select_interventions(results, selection)
         check_variable(found, variable)
         if set(found[variable].dims) != {INTERVENTION, SAMPLE}:
-            raise SpecError(f"{variable!r} is not one number per sample; a histogram needs one as ssim or psnr.")
+            raise SpecError(f"{variable!r} is not one number per sample; a histogram needs one, as ssim has.")
         whole = complete_samples(found, allow_incomplete=allow_incomplete)
         chosen = {str(one[INTERVENTION].values): one for one in whole[variable]}
     if len(chosen) > _MOST:
@@ -126,16 +131,19 @@ def _values(
     return chosen
 
 
-def _edges(values: NDArray[np.float64], variable: str, bins: int | Sequence[float]) -> NDArray[np.float64]:
+def _edges(
+    values: NDArray[np.float64], span: tuple[float, float] | None, bins: int | Sequence[float]
+) -> NDArray[np.float64]:
     bins = plain_number(bins)
     if not isinstance(bins, int):
         return np.asarray(bins, dtype=np.float64)
     if bins < 1:
         raise SpecError(f"A histogram of {bins} bins asked; give at least 1, or the edges.")
     finite = values[np.isfinite(values)]
-    if variable == "ssim":
-        below = max(0, int(np.ceil(-finite.min() * bins)))
-        return np.arange(-below, bins + 1) / bins
+    if span is not None:
+        least, width = span[0], span[1] - span[0]
+        below = max(0, int(np.ceil((least - finite.min()) / width * bins)))
+        return least + width * np.arange(-below, bins + 1) / bins
     return np.histogram_bin_edges(finite if len(finite) else np.zeros(1), bins)
 
 
@@ -150,19 +158,20 @@ def _draw(ax: Axes, values: NDArray[np.float64], edges: NDArray[np.float64], thr
     ax.set_xlim(edges[0], edges[-1])
 
 
-def _statistics(values: NDArray[np.float64], threshold: float | None, attrs: Mapping[str, Any]) -> str:
-    """Mean, mean absolute deviation, share below the threshold, and what is not drawn, in words."""
+def _statistics(values: NDArray[np.float64], threshold: float | None, told: Described) -> str:
+    """Mean, mean absolute deviation, share less alike than the threshold, and what is not drawn, in words."""
     finite = values[np.isfinite(values)]
-    unit = "" if attrs.get("units", "1") == "1" else f" {attrs['units']}"
+    unit = "" if told.units == "1" else f" {told.units}"
     lines = []
     if len(finite):
         deviation = np.abs(finite - finite.mean()).mean()
         lines += [f"mean {finite.mean():#.3g}{unit}", f"mean absolute deviation {deviation:.2g}{unit}"]
     if threshold is not None:
-        count = int((values < threshold).sum())
+        count = int((told.sign * values < told.sign * threshold).sum())
+        side = "below" if told.sign > 0 else "above"
         low, high = wilson_share(count, len(values), probability=_PROBABILITY)
         lines.append(
-            f"{100 * count / len(values):.0f} % below {threshold:g}, 95 % Wilson [{100 * low:.0f}, {100 * high:.0f}]"
+            f"{100 * count / len(values):.0f} % {side} {threshold:g}, 95 % Wilson [{100 * low:.0f}, {100 * high:.0f}]"
         )
     if len(finite) < len(values):
         lines.append(f"{len(values) - len(finite)} infinite, not drawn and not in the mean")

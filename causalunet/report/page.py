@@ -10,7 +10,11 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
+from causalunet.analysis.described import described
+from causalunet.analysis.direction import sign_of
+from causalunet.analysis.selection import check_variable, outcomes
 from causalunet.design.limits import plain
+from causalunet.design.outcomes import Outcome
 from causalunet.errors import CausalUNetError, SpecError
 from causalunet.paths import given_path
 from causalunet.report.embed import Drawn, embed
@@ -40,7 +44,8 @@ def report(
     title: str | None = None,
     question: str | None = None,
     figures: Mapping[str, Figure] | None = None,
-    threshold: float = 0.8,
+    variable: str | Outcome = "ssim",
+    threshold: float | None = None,
     force: bool = False,
 ) -> Path:
     """Write a study as one HTML page that needs no network and runs no scripts.
@@ -57,8 +62,10 @@ def report(
         What the study is to answer.
     figures : mapping of str to matplotlib Figure, optional
         Captions to figures, shown instead of those chosen by what the study holds.
-    threshold : float
-        On SSIM, for the figures.
+    variable : str or Outcome
+        Outcome that figures and tables are of, with one number per cell and a direction.
+    threshold : float, optional
+        On it, for the figures; by default its own, which SSIM has: 0.8.
     force : bool
         Replace a file that is not such a page.
 
@@ -75,8 +82,12 @@ def report(
     path = given_path(path)
     _check(results, path, force)
     complete = complete_count(results)
+    variable = check_variable(cells := outcomes(results), variable)
+    sign_of(cells[variable])
+    told = described(variable, cells[variable].attrs)
     if figures is None:
-        drawn, left_out = fitting_figures(results, threshold=threshold, complete=complete)
+        limit = told.threshold if threshold is None else threshold
+        drawn, left_out = fitting_figures(results, variable=variable, threshold=limit, complete=complete)
     else:
         drawn, left_out = [Drawn("Figures", caption, caption, figure) for caption, figure in figures.items()], []
     plan = plan_facts(results)
@@ -90,8 +101,9 @@ def report(
         "plan": plan,
         "sweeps": sweep_table(results),
         "groups": _groups(drawn),
-        "tables": _tables(results, left_out) if complete else [],
-        "floor": _floor(results, left_out) if complete else [],
+        "outcome": told.title,
+        "tables": _tables(results, variable, left_out) if complete else [],
+        "floor": _floor(results, variable, left_out) if complete else [],
         "left_out": left_out,
         "provenance": provenance_facts(results),
         "study": study_json(results),
@@ -130,17 +142,17 @@ def _groups(drawn: list[Drawn]) -> list[dict[str, Any]]:
     ]
 
 
-def _tables(results: xr.DataTree, left_out: list[str]) -> list[TableOf]:
+def _tables(results: xr.DataTree, variable: str, left_out: list[str]) -> list[TableOf]:
     try:
-        return [start_table(results, allow_incomplete=True)]
+        return [start_table(results, variable, allow_incomplete=True)]
     except CausalUNetError as error:
         left_out.append(f"Table by start: {error}")
         return []
 
 
-def _floor(results: xr.DataTree, left_out: list[str]) -> list[tuple[str, str]]:
+def _floor(results: xr.DataTree, variable: str, left_out: list[str]) -> list[tuple[str, str]]:
     try:
-        return floor_facts(results, allow_incomplete=True)
+        return floor_facts(results, variable, allow_incomplete=True)
     except CausalUNetError as error:
         left_out.append(f"Noise floor: {error}")
         return []

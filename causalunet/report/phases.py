@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from causalunet.analysis.curves import mean_curve
+from causalunet.analysis.described import Threshold, described, thresholds_of
 from causalunet.dims import STEP
 from causalunet.errors import SpecError
 from causalunet.report.style import legend_above, look, new_figure, step_axis, style
@@ -27,7 +28,7 @@ def plot_phases(
     selection: Mapping[str, Any],
     phases: xr.Dataset,
     *,
-    threshold: float | None = None,
+    threshold: Threshold = None,
     band: Band = "sd",
     allow_incomplete: bool = False,
     ax: Axes | None = None,
@@ -41,8 +42,8 @@ def plot_phases(
         The sweep, such as ``{"kind": "skip_steps", "length": 5}``.
     phases : xarray.Dataset
         What `causalunet.analysis.phases` found of that sweep.
-    threshold : float or None
-        Drawn as a line where the phases are of SSIM.
+    threshold : float, "own" or None
+        Drawn as a line, as by `plot_trend`.
     band : {"sd", "interval"}
         As for `plot_trend`.
     allow_incomplete : bool
@@ -70,14 +71,16 @@ def plot_phases(
     probability = _PROBABILITY if band == "interval" else None
     curve = mean_curve(results, variable, probability=probability, allow_incomplete=allow_incomplete, **selection)
     _check(curve, phases)
+    told = described(variable, curve["mean"].attrs)
+    (line,) = thresholds_of(threshold, [told])
     with style():
         own = new_figure(4.6, 3.0) if ax is None else None
         drawn = own.subplots() if own is not None else cast("Axes", ax)
         draw_curves(
             drawn,
-            {f"mean {'SSIM' if variable == 'ssim' else variable}": curve},
+            {f"mean {told.title}": curve},
             by="start",
-            threshold=threshold,
+            threshold=line,
             band=band,
         )
         _shade(drawn, phases)

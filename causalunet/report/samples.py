@@ -8,7 +8,9 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
-from causalunet.analysis.selection import complete_baselines
+from causalunet.analysis.described import described
+from causalunet.analysis.selection import check_variable, complete_baselines
+from causalunet.design.outcomes import Outcome
 from causalunet.dims import SAMPLE
 from causalunet.report.chosen import one_intervention
 from causalunet.report.pictures import captions, line_height, pack, sample_positions, show, wrap
@@ -25,6 +27,7 @@ def plot_samples(
     results: xr.DataTree,
     selection: Mapping[str, Any] | None = None,
     *,
+    variable: str | Outcome = "ssim",
     samples: int | Sequence[int] = 18,
     columns: int = 6,
     figure: Figure | None = None,
@@ -36,7 +39,9 @@ def plot_samples(
     results : xarray.DataTree
     selection : mapping, optional
         What picks one intervention, such as ``{"kind": "ablate_block", "bottom": 2, "start": 60}`` or
-        ``{"intervention": label}``; its captions give SSIM too. By default the baseline.
+        ``{"intervention": label}``; its captions give an outcome too. By default the baseline.
+    variable : str or Outcome
+        In the captions of an intervention, with one number per cell.
     samples : int or sequence of int
         The first so many samples, or samples by their coordinate.
     columns : int
@@ -61,7 +66,9 @@ def plot_samples(
     height, width = (_CELL * size / max(images.shape[-2:]) for size in images.shape[-2:])
     texts = [wrap(text, width, _FONT, _LINES) for text in captions(data)]
     if selection is not None:
-        texts = [f"SSIM {value:.2f}\n{text}" for value, text in zip(data["ssim"].values, texts, strict=True)]
+        values = data[check_variable(data, variable)]
+        told = described(variable, values.attrs)
+        texts = [f"{told.short(value)}\n{text}" for value, text in zip(values.values, texts, strict=True)]
     below = line_height(_FONT) * max(len(text.splitlines()) for text in texts)
     with style():
         if figure is None:

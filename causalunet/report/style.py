@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from causalunet.design.limits import plain
 
-__all__ = ["GREY", "Look", "axis_label", "legend_above", "look", "new_figure", "step_axis", "step_ticks", "style"]
+__all__ = ["GREY", "Look", "legend_above", "look", "new_figure", "step_axis", "step_ticks", "style"]
 
 GREY = "0.35"
 """Of reference lines and their labels."""
@@ -24,7 +24,6 @@ GREY = "0.35"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (2, 1)))
-_NAMES = {"ssim": "SSIM", "psnr": "PSNR", "mse": "mean squared error"}
 _SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.size": 8,
@@ -100,12 +99,6 @@ def new_figure(width: float, height: float) -> Figure:
         Inches.
     """
     return ShownFigure(figsize=(width, height), dpi=150, layout="constrained")
-
-
-def axis_label(variable: str, attrs: Mapping[str, Any]) -> str:
-    """Name of an outcome with its unit, if it has one."""
-    units = str(attrs.get("units", "1"))
-    return _NAMES.get(variable, variable.replace("_", " ")) + (f" ({units})" if units != "1" else "")
 
 
 def legend_above(figure: Figure, axes: Sequence[Axes]) -> None:

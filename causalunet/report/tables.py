@@ -10,20 +10,19 @@ import xarray as xr
 from rich.table import Table
 from rich.text import Text
 
+from causalunet.analysis.described import described
 from causalunet.analysis.summary import summary_table
 from causalunet.design.limits import plain
-from causalunet.report.style import axis_label
+from causalunet.design.outcomes import Outcome
 
 __all__ = ["cell", "table_by_start"]
-
-_DIGITS = {"ssim": 3, "psnr": 2, "mse": 5}
 
 
 def table_by_start(
     results: xr.DataTree,
     selections: Mapping[str, Any] | None = None,
     *,
-    variable: str = "ssim",
+    variable: str | Outcome = "ssim",
     probability: float = 0.95,
     allow_incomplete: bool = False,
 ) -> Table:
@@ -43,20 +42,20 @@ def table_by_start(
     summary = summary_table(
         results, selections, variable=variable, probability=probability, allow_incomplete=allow_incomplete
     )
+    told = described(variable, summary["mean"].attrs)
     samples, kind = int(summary["samples"].max()), summary["interval"].attrs["interval_kind"]
     table = Table(
-        title=f"Mean {axis_label(variable, summary['mean'].attrs)} by start step",
+        title=f"Mean {told.label} by start step",
         caption=f"In brackets the {100 * probability:g} % interval ({kind}); n = {samples}",
     )
     table.add_column("start", justify="right")
     for name in summary["selection"].values:
         table.add_column(Text(plain(str(name))), justify="right", overflow="fold")
-    digits = _DIGITS.get(variable, 3)
     for start in summary["start"].values:
         row = summary.sel(start=start)
         cells = zip(row["mean"].values, row["interval"].values, row["samples"].values, strict=True)
         # Text, not str: rich reads brackets as markup.
-        table.add_row(str(start), *(Text(cell(mean, bounds, digits) if n else "-") for mean, bounds, n in cells))
+        table.add_row(str(start), *(Text(cell(mean, bounds, told.digits) if n else "-") for mean, bounds, n in cells))
     return table
 
 

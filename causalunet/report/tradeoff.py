@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
+from causalunet.analysis.described import Described, Threshold, described, thresholds_of, variable_name
+from causalunet.design.outcomes import Outcome
 from causalunet.errors import SpecError
 from causalunet.report.style import GREY, legend_above, look, new_figure, style
 from causalunet.report.trend import draw_threshold
@@ -22,22 +24,25 @@ __all__ = ["plot_tradeoff"]
 def plot_tradeoff(
     data: xr.Dataset,
     *,
-    threshold: float | None = 0.8,
+    variable: str | Outcome = "ssim",
+    threshold: Threshold = "own",
     joined: Collection[str] | None = None,
     marks: Mapping[str, float] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw mean SSIM against time for families of methods, such as shortcuts and runs of fewer steps.
+    """Draw the mean of an outcome against time for families of methods, such as shortcuts and runs of fewer steps.
 
     Parameters
     ----------
     data : xarray.Dataset
-        Along ``method``: ``time``, as a share of the uncut run's; ``ssim``, the mean to the uncut run's images;
+        Along ``method``: ``time``, as a share of the uncut run's; the variable, its mean to the uncut run's images;
         ``interval``, (method, bound), of that mean; the coordinates ``family`` and ``label``, which may be empty. The
         attribute ``samples`` and ``interval``'s attributes ``interval_kind`` and ``probability`` are told if they are
         there.
-    threshold : float or None
-        Of SSIM, drawn as a line.
+    variable : str or Outcome
+        Variable of the data that is drawn.
+    threshold : float, "own" or None
+        Drawn as a line, as by `plot_trend`.
     joined : collection of str, optional
         Families whose points are joined by a line, because they differ in one number only; by default all.
     marks : mapping of str to float, optional
@@ -54,22 +59,25 @@ def plot_tradeoff(
     SpecError
         The data are not laid out so.
     """
-    _check(data)
+    name = variable_name(variable)
+    _check(data, name)
+    told = described(variable, data[name].attrs)
+    (line,) = thresholds_of(threshold, [told])
     with style():
         own = new_figure(4.6, 3.2) if ax is None else None
         drawn = own.subplots() if own is not None else cast("Axes", ax)
         families = list(dict.fromkeys(data["family"].values.tolist()))
         for position, family in enumerate(families):
             points = data.isel(method=data["family"].values == family).sortby("time")
-            _draw_family(drawn, points, position, line=joined is None or family in joined)
-        if threshold is not None:
-            draw_threshold(drawn, threshold)
-        for name, share in (marks or {}).items():
-            drawn.axvline(share, color=GREY, linewidth=0.9, linestyle=(0, (6, 2)), label=name, zorder=1)
-        _limit(drawn, data, [] if threshold is None else [threshold], list((marks or {}).values()))
+            _draw_family(drawn, points, name, position, line=joined is None or family in joined)
+        if line is not None:
+            draw_threshold(drawn, line)
+        for label, share in (marks or {}).items():
+            drawn.axvline(share, color=GREY, linewidth=0.9, linestyle=(0, (6, 2)), label=label, zorder=1)
+        _limit(drawn, data, told, [] if line is None else [line], list((marks or {}).values()))
         drawn.xaxis.set_major_formatter(PercentFormatter(1))
         drawn.set_xlabel("time, as a share of the uncut run's")
-        drawn.set_ylabel(f"mean SSIM to the uncut run\n{_interval_name(data)}")
+        drawn.set_ylabel(f"mean {told.label} to the uncut run\n{_interval_name(data)}")
         if own is not None:
             legend_above(own, [drawn])
         else:
@@ -77,16 +85,16 @@ def plot_tradeoff(
     return cast("Figure", drawn.get_figure(root=True))
 
 
-def _draw_family(ax: Axes, points: xr.Dataset, position: int, *, line: bool) -> None:
+def _draw_family(ax: Axes, points: xr.Dataset, variable: str, position: int, *, line: bool) -> None:
     appearance = look(position) if line else look(position)._replace(linestyle="none")
-    time, ssim = points["time"].values, points["ssim"].values
-    reach = np.abs(points["interval"].transpose("bound", "method").values - ssim)
+    time, mean = points["time"].values, points[variable].values
+    reach = np.abs(points["interval"].transpose("bound", "method").values - mean)
     name = str(points["family"].values[0])
-    ax.plot(time, ssim, label=name, **appearance._asdict())
-    ax.errorbar(time, ssim, yerr=reach, fmt="none", capsize=2, elinewidth=0.8, color=appearance.color)
+    ax.plot(time, mean, label=name, **appearance._asdict())
+    ax.errorbar(time, mean, yerr=reach, fmt="none", capsize=2, elinewidth=0.8, color=appearance.color)
     # The labels of one family stand above its points, those of the next below: methods compared have like times.
     above = position % 2 == 0
-    for x, y, text in zip(time, ssim, points["label"].values, strict=True):
+    for x, y, text in zip(time, mean, points["label"].values, strict=True):
         ax.annotate(
             str(text),
             (x, y),
@@ -100,11 +108,15 @@ def _draw_family(ax: Axes, points: xr.Dataset, position: int, *, line: bool) -> 
         )
 
 
-def _limit(ax: Axes, data: xr.Dataset, similarities: list[float], times: list[float]) -> None:
+def _limit(ax: Axes, data: xr.Dataset, told: Described, lines: list[float], times: list[float]) -> None:
     """Leave room for labels around what is drawn; neither axis has to start at 0, since nothing is a bar."""
-    lowest = min(float(data["interval"].min()), float(data["ssim"].min()), *similarities, 1.0)
+    if told.axis is not None:
+        most = told.axis[1]
+        lowest = min(float(data["interval"].min()), float(data[told.name].min()), *lines, most)
+        ax.set_ylim(np.floor(10 * lowest - 0.5) / 10, most + 0.02)
+    else:
+        ax.margins(y=0.15)
     fastest, slowest = min(float(data["time"].min()), *times, 1.0), max(float(data["time"].max()), *times, 1.0)
-    ax.set_ylim(np.floor(10 * lowest - 0.5) / 10, 1.02)
     ax.set_xlim(np.floor(10 * fastest - 0.8) / 10, slowest + 0.03)
 
 
@@ -115,12 +127,13 @@ def _interval_name(data: xr.Dataset) -> str:
     return f"with {kind}" + (f", n = {data.attrs['samples']}" if "samples" in data.attrs else "")
 
 
-def _check(data: xr.Dataset) -> None:
-    wanted = {"time": {"method"}, "ssim": {"method"}, "interval": {"method", "bound"}}
+def _check(data: xr.Dataset, variable: str) -> None:
+    wanted = {"time": {"method"}, variable: {"method"}, "interval": {"method", "bound"}}
     wanted |= {"family": {"method"}, "label": {"method"}}
     wrong = [name for name, dims in wanted.items() if name not in data.variables or set(data[name].dims) != dims]
     if wrong or not data.sizes["method"] or data.sizes["bound"] != 2:
         raise SpecError(
-            f"A trade-off needs time, ssim, family and label along 'method', and interval along 'method' and 'bound' "
-            f"(lower, upper); missing or of other dimensions: {', '.join(wrong) or 'no method, or not two bounds'}."
+            f"A trade-off needs time, {variable}, family and label along 'method', and interval along 'method' and "
+            f"'bound' (lower, upper); missing or of other dimensions: "
+            f"{', '.join(wrong) or 'no method, or not two bounds'}."
         )

@@ -12,22 +12,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from causalunet.analysis.curves import mean_curve
+from causalunet.analysis.described import Threshold, described, thresholds_of
 from causalunet.analysis.sweeps import named_selections
+from causalunet.design.outcomes import Outcome
 from causalunet.dims import INTERVENTION
 from causalunet.errors import SpecError
 from causalunet.report.series import series_along
-from causalunet.report.style import GREY, Look, axis_label, legend_above, look, new_figure, step_axis, style
+from causalunet.report.style import GREY, Look, legend_above, look, new_figure, step_axis, style
 
 __all__ = [
     "Band",
     "along",
     "band_name",
+    "bounded_axis",
     "draw_curve",
     "draw_curves",
     "draw_threshold",
     "named_curves",
     "plot_trend",
-    "similarity_axis",
 ]
 
 Band = Literal["sd", "interval"]
@@ -51,8 +53,8 @@ def plot_trend(
     selections: Mapping[str, Any] | None = None,
     *,
     by: str = "start",
-    variable: str | Sequence[str] = "ssim",
-    threshold: float | None = 0.8,
+    variable: str | Outcome | Sequence[str | Outcome] = "ssim",
+    threshold: Threshold = "own",
     band: Band = "sd",
     allow_incomplete: bool = False,
     ax: Axes | Sequence[Axes] | None = None,
@@ -67,10 +69,11 @@ def plot_trend(
         every sweep of the study, or of other coordinates than the start those that `series_along` finds.
     by : str
         Coordinate of the interventions that the curves run along, such as "start", "length", "relax" or "bottom".
-    variable : str or sequence of str
-        Outcomes with one number per cell, one panel each.
-    threshold : float or None
-        Drawn as a line where the variable is SSIM.
+    variable : str, Outcome or sequence of them
+        With one number per cell, one panel each.
+    threshold : float, mapping of str to float, "own" or None
+        Drawn as a line: a number of the first variable, or numbers by variable. By default that of the outcome itself,
+        if it has one: SSIM has 0.8.
     band : {"sd", "interval"}
         Around the mean: plus and minus one standard deviation of the samples, or the 95 % BCa bootstrap interval of the
         mean.
@@ -101,7 +104,7 @@ def plot_trend(
 
     >>> figure = plot_trend(results, {"kind": "skip_steps"}, variable=("ssim", "psnr"))
     """
-    variables = (variable,) if isinstance(variable, str) else tuple(variable)
+    variables = (variable,) if isinstance(variable, str | Outcome) else tuple(variable)
     named = named_curves(results, selections, by)
     probability = _PROBABILITY if band == "interval" else None
     curves = [
@@ -113,11 +116,13 @@ def plot_trend(
         }
         for one in variables
     ]
+    told = [described(one, _attrs(of_variable)) for one, of_variable in zip(variables, curves, strict=True)]
+    thresholds = thresholds_of(threshold, told)
     with style():
         own = new_figure(max(3.4 * len(variables), 4.8 if len(named) > _FEW else 0), 2.7) if ax is None else None
         axes = list(own.subplots(1, len(variables), squeeze=False)[0]) if own else _listed(ax, len(variables))
-        for one_ax, of_variable in zip(axes, curves, strict=True):
-            draw_curves(one_ax, of_variable, by=by, threshold=threshold, band=band)
+        for one_ax, of_variable, line in zip(axes, curves, thresholds, strict=True):
+            draw_curves(one_ax, of_variable, by=by, threshold=line, band=band)
             if by == "start":
                 step_axis(one_ax, results["baseline"].sizes["step"])
         if own is not None:
@@ -139,21 +144,20 @@ def draw_curves(ax: Axes, curves: Mapping[str, xr.Dataset], *, by: str, threshol
     by : str
         Dimension of the curves.
     threshold : float or None
-        Drawn where the outcome is SSIM.
+        Drawn as a line.
     band : {"sd", "interval"}
     """
     alpha = 0.15 if len(curves) <= _FEW else 0.06
     for position, (label, curve) in enumerate(curves.items()):
         draw_curve(ax, curve, look(position), label=label, band=band, alpha=alpha, by=by)
     first = next(iter(curves.values()))
-    variable = first.attrs["variable"]
-    if variable == "ssim":
-        similarity_axis([ax])
-        if threshold is not None:
-            draw_threshold(ax, threshold)
+    told = described(first.attrs["variable"], first["mean"].attrs)
+    bounded_axis([ax], told.axis)
+    if threshold is not None:
+        draw_threshold(ax, threshold)
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     ax.set_xlabel(along(by) + _left_out(curves, by))
-    ax.set_ylabel(f"{axis_label(variable, first['mean'].attrs)}\n{band_name(band, first.attrs['samples'])}")
+    ax.set_ylabel(f"{told.label}\n{band_name(band, first.attrs['samples'])}")
 
 
 def draw_curve(
@@ -216,12 +220,14 @@ def draw_threshold(ax: Axes, threshold: float, *, vertical: bool = False) -> Non
     draw(threshold, color=GREY, linewidth=0.9, linestyle=(0, (1, 1.5)), label=f"threshold {threshold:g}", zorder=1)
 
 
-def similarity_axis(axes: Sequence[Axes]) -> None:
-    """Let y run from 0, or from the lowest value drawn if that is negative, to 1, the most that SSIM can be."""
-    lowest = min(0.0, *(ax.dataLim.y0 for ax in axes))
+def bounded_axis(axes: Sequence[Axes], span: tuple[float, float] | None) -> None:
+    """Let y run over all that an outcome shows, such as 0 to 1 for SSIM, and further down if lower values are drawn."""
+    if span is None:
+        return
+    lowest = min(span[0], *(ax.dataLim.y0 for ax in axes))
     for ax in axes:
-        ax.set_ylim(lowest, 1.02)
-        ax.yaxis.set_major_locator(MultipleLocator(0.2))
+        ax.set_ylim(lowest, span[1] + 0.02 * (span[1] - span[0]))
+        ax.yaxis.set_major_locator(MultipleLocator(0.2 * (span[1] - span[0])))
 
 
 def band_name(band: Band, samples: int, deviations: float = 1) -> str:
@@ -243,6 +249,12 @@ def named_curves(results: xr.DataTree, selections: Mapping[str, Any] | None, by:
     if selections and not isinstance(selections.get(INTERVENTION, ""), str | Mapping):
         return {"selected interventions": selections}  # a list of labels is no name for a legend
     return named_selections(results, selections)
+
+
+def _attrs(curves: Mapping[str, xr.Dataset]) -> Mapping[str, Any]:
+    """Attributes of the outcome that some curves are of."""
+    found: Mapping[str, Any] = next(iter(curves.values()))["mean"].attrs
+    return found
 
 
 def _left_out(curves: Mapping[str, xr.Dataset], by: str) -> str:

@@ -12,5 +12,5 @@ import causalunet as cu
 
 results = cu.open_results("../tutorials/results/open.zarr")
 figure = cu.report.plot_panels(
-    results, kind="ablate_block", panel="bottom", threshold=0.8
+    results, {"kind": "ablate_block"}, panel="bottom", threshold=0.8
 )

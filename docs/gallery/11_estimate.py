@@ -11,4 +11,4 @@ above 0.8.
 import causalunet as cu
 
 results = cu.open_results("../tutorials/results/open.zarr")
-figure = cu.report.plot_estimate(results, variables=("ssim", "psnr"), threshold=0.8)
+figure = cu.report.plot_estimate(results, variable=("ssim", "psnr"), threshold=0.8)

@@ -127,7 +127,7 @@ def draw(results: xr.DataTree, folder: Folder, console: Console) -> None:
     console.print(
         f"Run: {calls['unet_calls']:,} U-Net calls of {calls['unet_calls_sweep']:,}, {share:.1%}.", highlight=False
     )
-    figure = cu.report.plot_panels(results, kind="ablate_block", panel="bottom", threshold=RUN)
+    figure = cu.report.plot_panels(results, {"kind": "ablate_block"}, panel="bottom", threshold=RUN)
     cu.report.save(figure, folder.figures / "sweep.png")
 
 

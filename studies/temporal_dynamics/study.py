@@ -116,7 +116,7 @@ def tell(results: xr.DataTree, kinds: dict[str, dict[str, Any]], title: str, con
     stop = cu.analysis.stopping_step(results, threshold=THRESHOLD)
     console.print(f"The estimate of the image has a mean SSIM >= {THRESHOLD} from step {stop} on.", highlight=False)
     floor = cu.analysis.noise_floor(results)
-    console.print(f"Noise floor: a run in which nothing is changed has SSIM of at least {float(floor['min']):.6f}.")
+    console.print(f"Noise floor: a run in which nothing is changed has SSIM of at least {float(floor['worst']):.6f}.")
 
 
 def tell_phases(label: str, found: xr.Dataset, console: Console) -> None:
@@ -185,10 +185,10 @@ def of_one(results: xr.DataTree, kinds: dict[str, dict[str, Any]], length: int) 
         "figure-4": cu.report.plot_trend(results, {"SkipSteps": skipped}, variable=("ssim", "psnr")),
         "figure-5": cu.report.plot_grid(results, kinds["AblateSkip, top 2"]),
         "figure-6": cu.report.plot_grid(results, blocks),
-        "figure-8": cu.report.plot_panels(results, kind="ablate_block", panel="bottom", length=length),
+        "figure-8": cu.report.plot_panels(results, {"kind": "ablate_block", "length": length}, panel="bottom"),
         "figure-15": cu.report.plot_schedule(results),
-        "figure-16": cu.report.plot_estimate(results, variables=("psnr",)),
-        "figure-17": cu.report.plot_estimate(results, variables=("ssim",), threshold=THRESHOLD),
+        "figure-16": cu.report.plot_estimate(results, variable=("psnr",)),
+        "figure-17": cu.report.plot_estimate(results, variable=("ssim",), threshold=THRESHOLD),
         "figure-17-images": cu.report.plot_estimates(results),
         "figure-18": cu.report.plot_histogram(results, {**skipped, "start": gone[::2]}),
         "figure-19-first": cu.report.plot_grid(results, {**depths, "start": starts[0]}, by="bottom"),

@@ -213,7 +213,7 @@ def test_ranges_of_starts_hold_in_either_order(results: xr.DataTree) -> None:
 
 def test_noise_floor(results: xr.DataTree) -> None:
     floor = noise_floor(results)
-    assert float(floor["min"]) == float(floor["mean"]) == pytest.approx(1)
+    assert float(floor["worst"]) == float(floor["mean"]) == pytest.approx(1)
     assert floor.attrs["interventions"] == ["null 20-16"]
     assert floor.attrs["samples"] == 12
     outcomes = results["outcomes"].to_dataset().isel(intervention=slice(0, 3))
@@ -223,7 +223,7 @@ def test_noise_floor(results: xr.DataTree) -> None:
 
 def test_noise_floor_of_a_real_run(run_study: Callable[..., xr.DataTree]) -> None:
     floor = noise_floor(run_study(AblateBlock(2, Window(6, 2))))
-    assert 0.9999 < float(floor["min"]) <= float(floor["mean"]) <= 1
+    assert 0.9999 < float(floor["worst"]) <= float(floor["mean"]) <= 1
 
 
 def test_factor_changes(results: xr.DataTree) -> None:

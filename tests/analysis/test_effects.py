@@ -216,7 +216,7 @@ def test_which_values_of_an_own_outcome_mean_more_alike_has_to_be_said(results: 
     ("variable", "attrs", "better", "told"),
     [
         ("mine", {"better": "lower"}, "higher", "said in two ways: the argument says 'higher', the attribute says"),
-        ("ssim", {}, "lower", "said in two ways: the argument says 'lower', this package says 'higher'"),
+        ("ssim", {}, "lower", "said in two ways: the argument says 'lower', the outcome 'ssim' says 'higher'"),
         ("mine", {"better": "smaller"}, None, "better='smaller' of 'mine' is neither 'higher' nor 'lower'"),
     ],
 )

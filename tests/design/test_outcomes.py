@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from causalunet.design.outcomes import (
-    MSE,
     OUTCOMES,
     PSNR,
     SSIM,
+    EstimateDistance,
     FactorReading,
+    HistogramDistance,
+    MultiScaleSSIM,
+    NoiseDistance,
     Outcome,
     OutcomeContext,
     outcome_named,
@@ -30,7 +33,10 @@ from causalunet.results.meaning.schema import VARIABLES, range_at
 
 SHAPE = (3, 16, 16)
 NOTHING = OutcomeContext(stored={})
-_ = (SSIM(), PSNR(), MSE(), FactorReading())
+OWN = (
+    *usual_outcomes(factors=True),
+    *(MultiScaleSSIM(), MultiScaleSSIM(2), HistogramDistance(), EstimateDistance(3), NoiseDistance(3)),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -98,14 +104,15 @@ def test_what_is_stored_of_the_first_four_is_what_they_declare() -> None:
                 assert limits == one.limits, one.name
 
 
-@pytest.mark.parametrize("outcome", usual_outcomes(factors=True), ids=lambda one: one.name)
+@pytest.mark.parametrize("outcome", OWN, ids=lambda one: one.variable)
 def test_they_come_back_from_json_and_have_digests_of_their_own(outcome: Outcome) -> None:
     again = Outcome.from_json(json.loads(json.dumps(outcome.to_json())))
     assert (again, type(again), again.digest) == (outcome, type(outcome), outcome.digest)
-    others = [one.digest for one in usual_outcomes(factors=True) if one != outcome]
+    others = [one.digest for one in OWN if one != outcome]
     assert outcome.digest not in others
     assert outcome.definition.endswith(".")
-    assert outcome_named(outcome.name) == outcome
+    if "step" not in outcome.to_json()["configuration"] and outcome != MultiScaleSSIM(2):
+        assert outcome_named(outcome.name) == outcome
 
 
 def test_a_digest_names_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,3 +221,30 @@ def test_psnr_of_equal_images_is_infinite_and_no_failure() -> None:
     found = measured_cells(PSNR(), baseline[None], baseline, NOTHING, np.ones((1, 3), bool))
     assert (found.values["psnr"] == math.inf).all()
     assert not (found.reasons != "").any()
+
+
+def test_distances_at_a_step_are_those_of_the_trajectory() -> None:
+    runs, baseline = images()
+    stored = np.random.default_rng(0).random((2, 3, 4), dtype=np.float32)
+    context = OutcomeContext(stored={"trajectory/x0_distance": stored, "trajectory/eps_distance": stored + 1})
+    for step, position in ((4, 0), (1, 3)):
+        for kind, expected in ((EstimateDistance, stored), (NoiseDistance, stored + 1)):
+            found = measured(kind(step), runs, baseline, context)[f"{kind.name}_{step}"]
+            np.testing.assert_allclose(found, expected[..., position])
+    stored[1, 2, 3] = np.nan
+    found = measured_cells(EstimateDistance(1), runs, baseline, context, np.ones((2, 3), bool))
+    assert "no U-Net call at step 1" in found.reasons[1, 2]
+    assert (found.reasons != "").sum() == 1
+    with pytest.raises(SpecError, match=r"step 5; the run has the steps 4 \.\.\. 1"):
+        rehearse_outcomes([EstimateDistance(5)], SHAPE, 4)
+    with pytest.raises(SpecError, match="integers from T down to 1"):
+        NoiseDistance(0)
+
+
+def test_scales_are_those_that_images_have_room_for() -> None:
+    rehearse_outcomes([MultiScaleSSIM(1), HistogramDistance(), EstimateDistance(2)], SHAPE, 4)
+    with pytest.raises(SpecError, match="at least 22 x 22"):
+        rehearse_outcomes([MultiScaleSSIM(2)], SHAPE, 4)
+    with pytest.raises(SpecError, match="1 to 5"):
+        MultiScaleSSIM(6)
+    assert [MultiScaleSSIM().variable, MultiScaleSSIM(3).variable] == ["ms_ssim", "ms_ssim_3"]

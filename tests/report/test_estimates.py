@@ -135,8 +135,8 @@ def test_estimate_draws_mean_and_two_deviations(results: xr.DataTree, quality: x
     assert ssim.get_ylabel() == "SSIM\nmean ± 2 SD, n = 6"
     assert ssim.get_xlim()[0] > ssim.get_xlim()[1]
     assert psnr.get_xlabel() == "step\ninfinite, not drawn: 1"
-    with pytest.raises(SpecError, match="no lpips"):
-        plot_estimate(results, variables=("lpips",))
+    with pytest.raises(SpecError, match="no outcome 'lpips'"):
+        plot_estimate(results, variable=("lpips",))
 
 
 def test_strip_shows_the_run(results: xr.DataTree) -> None:

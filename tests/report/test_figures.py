@@ -136,7 +136,7 @@ def test_panels_mark_the_start_from_which_on_the_threshold_is_kept(results: xr.D
     means = {bottom: mean_curve(results, bottom=bottom, **early)["mean"] for bottom in (2, 4)}
     assert [start for start in (20, 15, 10) if means[2].sel(start=start) >= 0.75] == [10]
     assert float(means[4].max()) < 0.75
-    figure = plot_panels(results, threshold=0.75, **early)
+    figure = plot_panels(results, {"kind": "ablate_block", **early}, threshold=0.75)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["(a) bottom = 2", "(b) bottom = 4"]
     for mean, ax in zip(means.values(), figure.axes, strict=True):
         np.testing.assert_array_equal(labelled(ax)["mean SSIM"], np.stack([[20, 15, 10], mean], axis=1))
@@ -180,9 +180,9 @@ def test_panels_and_the_first_redundant_step_agree(results: xr.DataTree) -> None
 
 def test_panels_of_another_kind_and_shape(results: xr.DataTree) -> None:
     figure = Figure()
-    assert plot_panels(results, kind="ablate_skip", panel="top", band="interval", figure=figure) is figure
+    assert plot_panels(results, {"kind": "ablate_skip"}, panel="top", band="interval", figure=figure) is figure
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["(a) top = 2"]
-    assert len(plot_panels(results, columns=1, bottom=[2, 4]).axes) == 2
+    assert len(plot_panels(results, {"bottom": [2, 4]}, columns=1).axes) == 2
     with pytest.raises(SpecError, match="no coordinate 'depth'"):
         plot_panels(results, panel="depth")
 

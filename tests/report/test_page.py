@@ -180,7 +180,7 @@ def test_plan_and_provenance_are_those_of_the_store(results: xr.DataTree, page: 
         "window Gaussian 11 x 11",
         str(results.attrs["digest"]),
         str(results.attrs["created_at"]),
-        f"{float(noise_floor(results)['min']):.6f}",
+        f"{float(noise_floor(results)['worst']):.6f}",
     ):
         assert part in facts
     (study,) = page.text("pre")

@@ -6,10 +6,12 @@ from causalunet.design.outcomes.base import (
     Outcome,
     OutcomeContext,
     OutcomeVariable,
+    chosen_outcome,
     outcome_named,
 )
 from causalunet.design.outcomes.factors import FactorReading
-from causalunet.design.outcomes.similarity import MSE, PSNR, SSIM
+from causalunet.design.outcomes.similarity import MSE, PSNR, SSIM, HistogramDistance, MultiScaleSSIM
+from causalunet.design.outcomes.steps import EstimateDistance, NoiseDistance
 
 __all__ = [
     "MSE",
@@ -17,10 +19,15 @@ __all__ = [
     "PSNR",
     "SSIM",
     "Better",
+    "EstimateDistance",
     "FactorReading",
+    "HistogramDistance",
+    "MultiScaleSSIM",
+    "NoiseDistance",
     "Outcome",
     "OutcomeContext",
     "OutcomeVariable",
+    "chosen_outcome",
     "outcome_named",
     "usual_outcomes",
 ]

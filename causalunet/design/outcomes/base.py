@@ -16,7 +16,16 @@ from causalunet.design.limits import COMPONENT_NAME, check_keys, plain_number, s
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
 
-__all__ = ["OUTCOMES", "Better", "Outcome", "OutcomeContext", "OutcomeVariable", "ReadFactors", "outcome_named"]
+__all__ = [
+    "OUTCOMES",
+    "Better",
+    "Outcome",
+    "OutcomeContext",
+    "OutcomeVariable",
+    "ReadFactors",
+    "chosen_outcome",
+    "outcome_named",
+]
 
 Better = Literal["higher", "lower"]
 """Values of an outcome that mean that an image is more like the baseline's."""
@@ -186,6 +195,23 @@ class Outcome:
         Asked before anything runs.
         """
 
+    @classmethod
+    def check_threshold(cls, threshold: float) -> None:
+        """Raise `SpecError` for a threshold that says nothing: one outside the limits.
+
+        Parameters
+        ----------
+        threshold : float
+            On its values, in its units.
+        """
+        least, most = cls.limits
+        if not least <= threshold <= most:
+            advice = f" give such as {cls.threshold:g}." if cls.threshold is not None else " give one between."
+            raise SpecError(
+                f"Criterion got threshold={threshold!r} for {cls.title or cls.name}, which lies in {least:g} ... "
+                f"{most:g};{advice}"
+            )
+
     def measure(
         self, images: NDArray[np.float32], baseline: NDArray[np.float32], context: OutcomeContext
     ) -> NDArray[Any] | Mapping[str, NDArray[Any]]:
@@ -232,6 +258,26 @@ class Outcome:
             return kind(**configuration)
         except TypeError as error:
             raise SpecError(f"Outcome {name!r} cannot be read from {shown(value)}: {error!s:.200}.") from error
+
+
+def chosen_outcome(value: Any) -> Outcome:
+    """The outcome that is given, or that a name stands for.
+
+    Raises
+    ------
+    SpecError
+        It is neither, or the one of that name has parameters.
+    """
+    if isinstance(value, Outcome):
+        OUTCOMES.check_named(value, "name", value.name)
+        return value
+    found = outcome_named(value) if isinstance(value, str) else None
+    if found is None:
+        told = f"no outcome {shown(value)} without parameters" if isinstance(value, str) else f"{shown(value)} is none"
+        raise SpecError(
+            f"Outcomes are given as values or by name, and there is {told}; there are {', '.join(OUTCOMES)}."
+        )
+    return found
 
 
 def outcome_named(name: str) -> Outcome | None:

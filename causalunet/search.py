@@ -51,7 +51,7 @@ def search_plan(
     found = families(plan.spec.interventions, by)
     if plan.spec.record.activations or plan.spec.record.summary:
         raise SpecError("A search records no activations; leave out record=, or run the study.")
-    if criterion.variable not in (measured := _measured(model)):
+    if criterion.variable not in (measured := _measured(plan)):
         raise SpecError(
             f"A search measures {', '.join(measured)} while it runs, and {criterion} asks for {criterion.variable!r}. "
             "Run the study, add the outcome to its results, and ask first_redundant_step or longest_window."
@@ -89,9 +89,9 @@ def search_plan(
     return _dataset(searches, by, criterion, counts)
 
 
-def _measured(model: DiffusionModel) -> list[str]:
+def _measured(plan: Plan) -> list[str]:
     """Variables with one number per cell that are measured of every run."""
-    outcomes = usual_outcomes(factors=bool(model.factors))
+    outcomes = usual_outcomes(factors=bool(plan.bound.model.factors))
     return [one.name for outcome in outcomes for one in outcome.variables if not one.dims]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CHANNEL", "COMPONENT", "DIMS", "FACTOR", "INTERVENTION", "PLACE", "SAMPLE", "STEP", "X", "Y"]
+__all__ = ["CHANNEL", "COMPONENT", "DIMS", "FACTOR", "INTERVENTION", "PLACE", "ROW", "SAMPLE", "STEP", "X", "Y"]
 
 SAMPLE = "sample"
 STEP = "step"
@@ -14,6 +14,9 @@ Y = "y"
 X = "x"
 FACTOR = "factor"
 """Names of the dimensions; `DIMS` says what each means."""
+
+ROW = "row"
+"""Of what a U-Net computes on, never of what is stored: one sample in one branch."""
 
 DIMS: dict[str, str] = {
     INTERVENTION: "one intervened run per entry, in the order of the study; coordinates name its kind and window",

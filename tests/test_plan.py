@@ -68,7 +68,7 @@ def program(intervention: Intervention | None, steps: int = STEPS) -> list[Step]
     rows = []
     for step, target in pairwise([*called, 0]):
         severed = {edit.component for edit in at[step] if edit.fill == Zero() and edit.branch == "both"}
-        placed = frozenset((edit.component, edit.fill, edit.branch) for edit in at[step])
+        placed = frozenset((edit.site, edit.fill) for edit in at[step])
         rows.append((step, placed, dead(frozenset(severed)), target))
     return rows
 

@@ -11,7 +11,8 @@ from causalunet.analysis.criteria import Criterion
 from causalunet.analysis.curves import first_reached
 from causalunet.analysis.described import variable_name
 from causalunet.analysis.estimates import estimate_quality, first_staying
-from causalunet.design.interventions import AblateBlock, Intervention, SkipSteps
+from causalunet.design.interventions import Intervention
+from causalunet.design.kinds import AblateBlock, SkipSteps
 from causalunet.design.limits import is_integer, plain_number
 from causalunet.design.outcomes import Outcome
 from causalunet.design.windows import Window, Windows

@@ -2,11 +2,14 @@
 
 from causalunet.design.anatomy import Anatomy, Component, Edge
 from causalunet.design.fills import Fill, Identity, Jump, Scale, Zero
-from causalunet.design.interventions import AblateBlock, AblateSkip, Composition, Edit, Intervention, Null, SkipSteps
+from causalunet.design.interventions import Composition, Edit, Intervention
+from causalunet.design.kinds import AblateBlock, AblateSkip, Null, SkipSteps
 from causalunet.design.record import Record
 from causalunet.design.samplers import DDIM, DDPM, Sampler
+from causalunet.design.sites import Site
 from causalunet.design.study import Sample, StudySpec
 from causalunet.design.sweeps import sweep
+from causalunet.design.views import Axes, Channels, Pixels, Rows, View, Whole
 from causalunet.design.windows import Window, Windows, cut_relax_cut
 
 __all__ = [
@@ -15,6 +18,8 @@ __all__ = [
     "AblateBlock",
     "AblateSkip",
     "Anatomy",
+    "Axes",
+    "Channels",
     "Component",
     "Composition",
     "Edge",
@@ -24,12 +29,17 @@ __all__ = [
     "Intervention",
     "Jump",
     "Null",
+    "Pixels",
     "Record",
+    "Rows",
     "Sample",
     "Sampler",
     "Scale",
+    "Site",
     "SkipSteps",
     "StudySpec",
+    "View",
+    "Whole",
     "Window",
     "Windows",
     "Zero",

@@ -11,14 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
 from causalunet.calls import clear_calls
-from causalunet.design.interventions import U_PROBES, Composition, Edit, Intervention, Null
+from causalunet.design.conflicts import twice
+from causalunet.design.interventions import Composition, Edit, Intervention
+from causalunet.design.kinds import U_PROBES, Null
 from causalunet.design.limits import COMPONENT_NAME, shown
+from causalunet.design.views import Axes, Whole
 from causalunet.design.windows import overlaid
+from causalunet.dims import CHANNEL, ROW, X, Y
 from causalunet.errors import ComponentError, SpecError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as PlotAxes
     from matplotlib.figure import Figure
 
 __all__ = ["Anatomy", "Component", "Edge", "Role", "u_edges"]
@@ -42,29 +46,37 @@ class Component:
     depth : int
         Blocks between this one and the top of the U.
     shape : tuple of int
-        Output (channel, y, x).
+        Of what it puts out, without rows; (channel, y, x) unless ``dims`` says otherwise.
     flops : int
         Floating-point operations per row and call; a multiply-add counts as two.
     parameters : int
         Number of weights.
     module : str
         Dotted path of the block in the U-Net.
+    dims : tuple of str
+        Names of the dimensions of ``shape``.
     """
 
     name: str
     role: Role
     level: int
     depth: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     flops: int
     parameters: int
     module: str
+    dims: tuple[str, ...] = (CHANNEL, Y, X)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not COMPONENT_NAME.fullmatch(self.name):
             raise ComponentError(
                 f"A component is called {shown(self.name)}; results are stored under such names, so they are up to 128 "
                 "letters, digits and any of . _ -, such as 'up.3'."
+            )
+        if len(self.dims) != len(self.shape):
+            raise ComponentError(
+                f"The component {self.name} has the shape {self.shape} and the dimensions {', '.join(self.dims)}; give "
+                "a name for each."
             )
 
 
@@ -164,6 +176,20 @@ class Anatomy:
             chosen |= matches
         return tuple(name for name in self.by_name if name in chosen)
 
+    def axes(self, place: str) -> Axes:
+        """Dimensions of the value at a component or skip connection, for one sample under guidance: two rows."""
+        component = self.by_name[self.skips[place].source if place in self.skips else place]
+        return Axes((ROW, *component.dims), (2, *component.shape), 1)
+
+    def severed(self, edits: Iterable[Edit]) -> set[str]:
+        """Places whose value is replaced as a whole, in all rows, so that what feeds only them is dead."""
+        return {edit.component for edit in edits if edit.fill.severs and self._covered(edit)}
+
+    def _covered(self, edit: Edit) -> bool:
+        if edit.branch != "both":
+            return False
+        return edit.view == Whole() or edit.view.covers(self.axes(edit.component))
+
     def dead(self, severed: Collection[str]) -> frozenset[str]:
         """Components whose output reaches the image on no path once some places are severed.
 
@@ -212,7 +238,7 @@ class Anatomy:
             columns={"shape": "output"}
         )
 
-    def plot(self, severed: Collection[str] = (), *, ax: Axes | None = None) -> Figure:
+    def plot(self, severed: Collection[str] = (), *, ax: PlotAxes | None = None) -> Figure:
         """Draw the U-Net, and what need not run once some places are severed.
 
         Parameters and errors are those of `causalunet.report.plot_anatomy`.
@@ -237,15 +263,27 @@ class Anatomy:
                     f"{intervention.label!r} asks for {edit.component}, which this U-Net does not have. "
                     f"It has {self._listing()}."
                 )
+            edit.view.check(self.axes(edit.component), edit.component)
         # Windows are long and edits few: what holds at one step holds at many, and is looked at once.
         first: dict[tuple[int, ...], int] = {}
         for step, _, present in overlaid([edit.window for edit in edits]):
             first.setdefault(present, step)
         for present, step in first.items():
-            self._check_reachable(tuple(edits[index] for index in present), step)
+            there = tuple(edits[index] for index in present)
+            self._check_apart(there, step)
+            self._check_reachable(there, step)
+
+    def _check_apart(self, edits: tuple[Edit, ...], step: int) -> None:
+        """Of views that differ it may take the sizes to tell whether they meet."""
+        for one, other in itertools.combinations(edits, 2):
+            if one.component != other.component or one.view == other.view:
+                continue
+            axes = self.axes(one.component)
+            if (one.site.view.mask(axes) & other.site.view.mask(axes)).any():
+                raise SpecError(twice(one, other, step))
 
     def _check_reachable(self, edits: tuple[Edit, ...], step: int) -> None:
-        severed = severed_places(edits)
+        severed = self.severed(edits)
         dead = self.dead(severed)
         for edit in edits:
             place = self.skips[edit.component].target if edit.component in self.skips else edit.component
@@ -265,11 +303,6 @@ def _ranges(names: Iterable[str]) -> Iterator[str]:
     for _, group in itertools.groupby(names, lambda name: name.rpartition(".")[0] or name):
         first, *others = group
         yield f"{first} ... {others[-1]}" if others else first
-
-
-def severed_places(edits: Iterable[Edit]) -> set[str]:
-    """Places whose value is replaced for the whole guided batch, so that what feeds only them is dead."""
-    return {edit.component for edit in edits if edit.fill.severs and edit.branch == "both"}
 
 
 def u_edges(encoder: int, decoder: int) -> tuple[Edge, ...]:

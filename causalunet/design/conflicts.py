@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from causalunet.design.digests import written
 from causalunet.design.limits import shown
+from causalunet.design.views import Whole, views_meet
 from causalunet.design.windows import Window, Windows, joined
 from causalunet.errors import SpecError
 
 if TYPE_CHECKING:
     from causalunet.design.interventions import Edit
 
-__all__ = ["check_conflicts", "edits_to_json"]
+__all__ = ["check_conflicts", "edits_to_json", "twice"]
 
 
 class _Span(NamedTuple):
@@ -36,6 +37,7 @@ def check_conflicts(edits: list[Edit]) -> None:
     spans = [_Span(part.start, part.stop, i, edit) for i, edit in enumerate(edits) for part in edit.window.parts]
     spans.sort(key=lambda span: (-span.start, span.order))
     lowest: dict[Any, _Span] = {}
+    parts: dict[tuple[str, str], dict[Any, _Span]] = {}
     for span in spans:
         edit, skips = span.edit, span.edit.component == "unet"
         if (other := lowest.get(not skips)) and other.stop <= span.start:
@@ -44,24 +46,38 @@ def check_conflicts(edits: list[Edit]) -> None:
                 f"Step {span.start} is skipped, so the edit of {place} there could never fire. "
                 "Give the parts windows that do not overlap."
             )
-        places: list[Any] = [
+        places: list[tuple[str, str]] = [
             (edit.component, branch) for branch in ("cond", "uncond") if edit.branch in (branch, "both")
         ]
-        for place in places:
-            if (other := lowest.get(place)) and other.stop <= span.start and not _alike(other.edit, edit):
-                first, second = sorted((other, span), key=lambda one: one.order)
-                raise SpecError(
-                    f"{edit.component} at step {span.start} is edited twice, by {shown(first.edit.label)} and by "
-                    f"{shown(second.edit.label)}. Give the parts windows that do not overlap."
-                )
+        for where in places:
+            for other in parts.get(where, {}).values():
+                if other.stop <= span.start and not _together(other.edit, edit):
+                    first, second = sorted((other, span), key=lambda one: one.order)
+                    raise SpecError(twice(first.edit, second.edit, span.start))
         # Of spans that begin higher, the one that reaches lowest overlaps this one if any of them does.
-        for place in (skips, *places):
-            if place not in lowest or span.stop < lowest[place].stop:
-                lowest[place] = span
+        _keep_lowest(lowest, skips, span)
+        for where in places:
+            _keep_lowest(parts.setdefault(where, {}), edit.view, span)
 
 
-def _alike(one: Edit, other: Edit) -> bool:
-    return (one.fill, one.branch) == (other.fill, other.branch)
+def _keep_lowest(lowest: dict[Any, _Span], key: object, span: _Span) -> None:
+    if key not in lowest or span.stop < lowest[key].stop:
+        lowest[key] = span
+
+
+def _together(one: Edit, other: Edit) -> bool:
+    """Whether two edits of one place and step can be made; views of which it is not known yet are told apart later."""
+    if one.view is other.view or one.view == other.view:
+        return (one.fill, one.branch) == (other.fill, other.branch)
+    return not views_meet(one.view, other.view)
+
+
+def twice(one: Edit, other: Edit, step: int) -> str:
+    """Say that two edits replace the same numbers."""
+    return (
+        f"{one.component} at step {step} is edited twice, by {shown(one.label)} and by {shown(other.label)}. Give the "
+        "parts windows that do not overlap, or views that have nothing in common."
+    )
 
 
 def edits_to_json(edits: Iterable[Edit]) -> list[Any]:
@@ -70,10 +86,13 @@ def edits_to_json(edits: Iterable[Edit]) -> list[Any]:
     Returns
     -------
     list
-        Of ``[component, branch, fill, [[start, length], ...]]``, sorted; the windows of alike edits are joined.
+        Of ``[component, branch, fill, [[start, length], ...]]``, sorted; the windows of alike edits are joined. An edit
+        of a part has its view besides, at the end.
     """
-    windows: dict[tuple[str, str, str], list[Window | Windows]] = {}
+    windows: dict[tuple[str, str, str, str], list[Window | Windows]] = {}
     for edit in edits:
-        key = edit.component, edit.branch, json.dumps(edit.fill.to_json(), sort_keys=True)
+        view = written(edit.view.to_json()) if type(edit.view) is not Whole else ""
+        key = edit.component, edit.branch, written(edit.fill.to_json()), view
         windows.setdefault(key, []).append(edit.window)
-    return [[*key, [[part.start, part.length] for part in joined(windows[key])]] for key in sorted(windows)]
+    spans = {key: [[part.start, part.length] for part in joined(parts)] for key, parts in windows.items()}
+    return [[*key[:3], spans[key], *filter(None, key[3:])] for key in sorted(windows)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from causalunet.design import interventions
 from causalunet.design.interventions import Composition, Intervention
 from causalunet.design.limits import LARGEST, is_integer, shown
 from causalunet.errors import SpecError
+from causalunet.registry import is_own
 
 __all__ = ["check_coordinates"]
 
@@ -27,7 +27,7 @@ def check_coordinates(item: Intervention) -> None:
     if isinstance(item, Composition):
         for part in item.parts:
             check_coordinates(part)
-    if type(item).__module__ == interventions.__name__:
+    if is_own(type(item)):
         return
     found: Any = item.coordinates()
     if not isinstance(found, dict):

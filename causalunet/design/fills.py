@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
-from causalunet.design.limits import check_keys, is_number, plain_number, shown
+from causalunet.design.limits import is_number, plain_number, shown
+from causalunet.design.named import read_named
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
 
@@ -68,17 +69,7 @@ class Fill:
         SpecError
             The name is not registered or the configuration does not fit.
         """
-        name = value.get("name") if isinstance(value, dict) else None
-        kind = FILLS.get(name)
-        if kind is None:
-            raise SpecError(f"{shown(value)} is not a fill; known fills: {', '.join(FILLS)}.")
-        check_keys("A fill", value, ("name", "configuration"))
-        configuration = value.get("configuration", {})
-        check_keys(f"Fill {name!r} cannot be read: its configuration", configuration, [x.name for x in fields(kind)])
-        try:
-            return kind(**configuration)
-        except TypeError as error:
-            raise SpecError(f"Fill {name!r} cannot be read from {shown(value)}: {error!s:.200}.") from error
+        return read_named(FILLS, value)
 
 
 def fill_words(value: Any) -> str:

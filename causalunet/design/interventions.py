@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 from causalunet.calls import clear_calls, hold
 from causalunet.design.conflicts import check_conflicts, edits_to_json
 from causalunet.design.digests import digest_of, unlabelled, written
-from causalunet.design.fills import FILLS, Fill, Identity, Jump, Zero, fill_words
+from causalunet.design.fills import FILLS, Fill, Jump, Zero, fill_words
 from causalunet.design.limits import (
     COMPONENT_NAME,
-    MOST_BLOCKS,
     MOST_DEPTH,
     MOST_EDITS,
     MOST_LABEL,
@@ -20,29 +19,27 @@ from causalunet.design.limits import (
     check_keys,
     check_list,
     check_text,
-    is_integer,
     plain_number,
     several,
     shown,
 )
+from causalunet.design.sites import Site, checked_view
+from causalunet.design.views import Branch, Rows, View, Whole, check_branch
 from causalunet.design.windows import Window, Windows, joined, windows_from_json, windows_to_json
 from causalunet.errors import ComponentError, SpecError
 from causalunet.registry import Registry
 
-__all__ = ["KINDS", "AblateBlock", "AblateSkip", "Branch", "Composition", "Edit", "Intervention", "Null", "SkipSteps"]
-
-U_PROBES = ("mid", "skip.0")
-"""Places of null interventions that name none, on a U."""
-
-Branch = Literal["both", "cond", "uncond"]
-"""Which half of the guided batch is intervened on."""
+__all__ = ["KINDS", "Composition", "Edit", "Intervention", "check_edits"]
 
 KINDS: Registry[type[Intervention]] = Registry("kind of intervention", "causalunet.interventions")
 """Every kind of intervention, by name."""
+_FIELDS: dict[Any, tuple[str, ...]] = {}
+"""Names of the fields of each kind: a study makes a hundred thousand edits."""
 _WRITERS: dict[str, Callable[[Any], Any]] = {
     "window": windows_to_json,
     "fill": lambda fill: fill.to_json(),
     "components": list,
+    "view": lambda view: view.to_json(),
 }
 
 
@@ -76,9 +73,8 @@ class Intervention:
             raise SpecError(f"{type(self).__name__} got window={shown(window)}; give a Window or Windows.")
         if isinstance(window, Windows) and len(window.parts) == 1:  # one content, one spelling: that of JSON
             object.__setattr__(self, "window", window.parts[0])
-        branch = getattr(self, "branch", "both")
-        if not isinstance(branch, str) or branch not in ("both", "cond", "uncond"):
-            raise SpecError(f"branch {shown(branch)} is not one of 'both', 'cond', 'uncond'.")
+        check_branch(getattr(self, "branch", "both"))
+        _split_rows(self)
         if self.label == "":
             object.__setattr__(self, "label", self._default_label())
         check_text(type(self).__name__, "label", self.label, MOST_LABEL)
@@ -100,6 +96,8 @@ class Intervention:
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": kind, "configuration": {...}}``, of plain JSON types."""
         values = {name: getattr(self, name) for name in _fields(type(self))}
+        if type(values.get("view")) is Whole:  # as it was written before there were views
+            del values["view"]
         return {
             "name": self.kind,
             "configuration": {name: _WRITERS.get(name, _plain)(value) for name, value in values.items()},
@@ -152,6 +150,8 @@ class Intervention:
                 parts += [f"{part.start}-{part.stop}" for part in value.parts]
             elif name == "fill":
                 parts.append(fill_words(value.to_json()))
+            elif name == "view":
+                parts += [value.words] if value != Whole() else []
             elif name not in ("label", "branch", "components") or (name == "branch" and value != "both"):
                 parts.append(str(value) if name == "component" else f"{name}={value}")
         return " ".join(parts)
@@ -160,23 +160,53 @@ class Intervention:
 @clear_calls
 @dataclass(frozen=True, slots=True)
 class Edit(Intervention):
-    """Replace what one component puts out, during a window, by a fill.
+    """Replace what one component puts out, or a part of it, during a window, by a fill.
 
     Parameters
     ----------
-    component : str
+    component : str or Site
         ``down.i`` (from the top), ``mid``, ``up.i`` (from the bottom) or ``skip.i`` (from the top; the edge into the
-        decoder only). ``unet`` stands for the whole call and takes `Jump` only.
+        decoder only). ``unet`` stands for the whole call and takes `Jump` only. A `Site` is a component and the part of
+        it that is meant: ``Edit(Site("up.3") @ Channels(0, 1) @ Rows("cond"), window)`` is
+        ``Edit("up.3", window, branch="cond", view=Channels(0, 1))``.
     window : Window or Windows
     fill : Fill
+        Made of the part alone.
     branch : {"both", "cond", "uncond"}
+    view : View, optional
+        Which part; the whole by default.
     """
 
     kind: ClassVar[str] = "edit"
     component: str
     window: Window | Windows
-    fill: Fill = field(default_factory=Zero)
-    branch: Branch = "both"
+    fill: Fill
+    branch: Branch
+    view: View
+
+    def __init__(
+        self,
+        component: str | Site,
+        window: Window | Windows,
+        fill: Fill | None = None,
+        branch: Branch = "both",
+        view: View | None = None,
+        *,
+        label: str = "",
+    ) -> None:
+        fill, view = Zero() if fill is None else fill, Whole() if view is None else view
+        site = component if isinstance(component, Site) else None
+        if site is not None:
+            view = site.view @ checked_view("Edit", view)
+        hold(
+            self,
+            component=component if site is None else site.component,
+            window=window,
+            fill=fill,
+            branch=branch,
+            view=view,
+            label=label,
+        )
 
     def __post_init__(self) -> None:
         if not isinstance(self.fill, Fill):
@@ -196,149 +226,18 @@ class Edit(Intervention):
             raise SpecError(
                 f"Edit({self.component!r}, fill={self.fill}): the component 'unet' and the fill Jump() belong together."
             )
-        if isinstance(self.fill, Jump) and self.branch != "both":
-            raise SpecError(f"A jump skips the whole call; branch={self.branch!r} cannot be honoured.")
+        if isinstance(self.fill, Jump) and self.site.view != Whole():
+            part = f"view={self.view}" if self.branch == "both" else f"branch={self.branch!r}"
+            raise SpecError(f"A jump skips the whole call; {part} cannot be honoured.")
+
+    @property
+    def site(self) -> Site:
+        """Component and view, rows of the branch included."""
+        return Site(self.component, self.view @ Rows(self.branch))
 
     def edits(self) -> tuple[Edit, ...]:
         """The edit itself."""
         return (self,)
-
-
-@clear_calls
-@dataclass(frozen=True, slots=True)
-class AblateSkip(Intervention):
-    """Zero the first skip connections, counted from the top of the U, on their edge into the decoder.
-
-    Parameters
-    ----------
-    top : int
-        Number of skip connections removed.
-    window : Window or Windows
-        When.
-    branch : {"both", "cond", "uncond"}
-        Which half of the guided batch.
-
-    Notes
-    -----
-    The encoder's own next block still sees its input unchanged. Source: Prasad et al. 2023, equation 5, figure 2c.
-    """
-
-    kind: ClassVar[str] = "ablate_skip"
-    top: int
-    window: Window | Windows
-    branch: Branch = "both"
-
-    def __post_init__(self) -> None:
-        _check_count(self, "top")
-        super(AblateSkip, self).__post_init__()
-
-    def edits(self) -> tuple[Edit, ...]:
-        """One zero edit per skip connection."""
-        return tuple(Edit(f"skip.{index}", self.window, Zero(), self.branch) for index in range(self.top))
-
-    def count_edits(self) -> int:
-        """Count the edits without making them."""
-        return self.top * len(self.window.parts)
-
-
-@clear_calls
-@dataclass(frozen=True, slots=True)
-class AblateBlock(Intervention):
-    """Zero the output of a decoder block, counted from the bottom, so that all below it is dead and does not run.
-
-    Parameters
-    ----------
-    bottom : int
-        Number of decoder blocks removed: blocks 0 ... bottom - 1, the bottleneck and the ``bottom`` deepest encoder
-        blocks do not run.
-    window : Window or Windows
-        When.
-    branch : {"both", "cond", "uncond"}
-        Which half of the guided batch; only with "both" is anything dead.
-
-    Notes
-    -----
-    Source: Prasad et al. 2023, figure 2b.
-    """
-
-    kind: ClassVar[str] = "ablate_block"
-    bottom: int
-    window: Window | Windows
-    branch: Branch = "both"
-
-    def __post_init__(self) -> None:
-        _check_count(self, "bottom")
-        super(AblateBlock, self).__post_init__()
-
-    def edits(self) -> tuple[Edit, ...]:
-        """One zero edit, at the last of the removed blocks."""
-        return (Edit(f"up.{self.bottom - 1}", self.window, Zero(), self.branch),)
-
-
-@clear_calls
-@dataclass(frozen=True, slots=True)
-class SkipSteps(Intervention):
-    """Leave out the U-Net calls of a window: the step before jumps over it.
-
-    Parameters
-    ----------
-    window : Window or Windows
-        Steps whose call does not happen; the run's first step cannot be among them.
-
-    Notes
-    -----
-    Source: Prasad et al. 2023, equation 4. ``SkipSteps(Window(17, 17))`` stops early: the estimate of x_0 of step 18
-    is the image.
-    """
-
-    kind: ClassVar[str] = "skip_steps"
-    window: Window | Windows
-
-    def edits(self) -> tuple[Edit, ...]:
-        """One jump."""
-        return (Edit("unet", self.window, Jump()),)
-
-
-@clear_calls
-@dataclass(frozen=True, slots=True)
-class Null(Intervention):
-    """Take activations out and put them back unchanged: what its run differs by is the noise floor.
-
-    Parameters
-    ----------
-    window : Window or Windows
-    components : iterable of str, optional
-        Where. By default one place of every way of editing, so that all are exercised: the bottleneck and ``skip.0``;
-        of a model that lacks one of these, what it has (`Anatomy.probes`), as soon as a study is planned on it.
-    """
-
-    kind: ClassVar[str] = "null"
-    window: Window | Windows
-    components: tuple[str, ...]
-
-    def __init__(self, window: Window | Windows, components: str | Iterable[str] = (), *, label: str = "") -> None:
-        hold(self, window=window, components=components, label=label)
-
-    def __post_init__(self) -> None:
-        places = several("Null", "components", self.components, str, MOST_BLOCKS)
-        if "unet" in places or not all(isinstance(name, str) and COMPONENT_NAME.fullmatch(name) for name in places):
-            raise ComponentError(
-                f"Null got components={shown(self.components)}; give names of components or skip connections, such as "
-                "'mid' or 'skip.0'."
-            )
-        object.__setattr__(self, "components", tuple(dict.fromkeys(places)))
-        super(Null, self).__post_init__()
-
-    def edits(self) -> tuple[Edit, ...]:
-        """Identity on every place."""
-        return tuple(Edit(component, self.window, Identity()) for component in self.components or U_PROBES)
-
-    def to_json(self) -> dict[str, Any]:
-        """Write as other interventions; without places where it names none."""
-        written = super(Null, self).to_json()
-        if not self.components:
-            del written["configuration"]["components"]
-        return written
 
 
 @clear_calls
@@ -436,6 +335,7 @@ def _read(value: Any, depth: int) -> Intervention:
     readers: dict[str, Callable[[Any], Any]] = {
         "window": windows_from_json,
         "fill": Fill.from_json,
+        "view": View.from_json,
         "parts": lambda parts: _read_parts(parts, depth),
     }
     try:
@@ -454,20 +354,31 @@ def _read_parts(value: Any, depth: int) -> tuple[Intervention, ...]:
 
 
 def _fields(kind: type[Intervention]) -> tuple[str, ...]:
-    return tuple(entry.name for entry in fields(kind))
+    if kind not in _FIELDS:
+        _FIELDS[kind] = tuple(entry.name for entry in fields(kind))
+    return _FIELDS[kind]
+
+
+def _split_rows(item: Intervention) -> None:
+    """Let the rows of a view be the branch: what is one in content has one spelling."""
+    if not hasattr(item, "view"):
+        return
+    if type(item.view) is Whole:  # of most, and there are a hundred thousand at most
+        return
+    site, branch = Site("any", checked_view(type(item).__name__, item.view)), getattr(item, "branch", None)
+    if branch is None:
+        object.__setattr__(item, "view", site.view)
+        return
+    if site.branch != "both":
+        if branch not in ("both", site.branch):
+            raise SpecError(f"{type(item).__name__} got branch={branch!r} and a view of the rows of {site.branch!r}.")
+        object.__setattr__(item, "branch", site.branch)
+    object.__setattr__(item, "view", site.within)
 
 
 def _depth(item: Intervention) -> int:
     """How deep compositions stand in each other; no deeper than is allowed, and once more."""
     return 1 + max(map(_depth, item.parts)) if isinstance(item, Composition) else 0
-
-
-def _check_count(item: Intervention, name: str) -> None:
-    owner, value = type(item).__name__, plain_number(getattr(item, name))
-    if not is_integer(value) or value < 1:
-        raise SpecError(f"{owner} got {name}={shown(value)}; it must be an integer of at least 1.")
-    if value > MOST_BLOCKS:
-        raise SpecError(f"{owner} got {name}={shown(value)}; no U-Net has more than {MOST_BLOCKS:,} of them.")
 
 
 def _flat(parts: tuple[Intervention, ...]) -> Iterator[Intervention]:

@@ -29,6 +29,7 @@ __all__ = [
     "MOST_PARTS",
     "MOST_PATTERNS",
     "MOST_SAMPLES",
+    "MOST_SIZE",
     "MOST_STEPS",
     "MOST_TEXT",
     "check_keys",
@@ -60,6 +61,9 @@ MOST_DEPTH = 4
 
 MOST_BLOCKS = 1_000
 """Decoder blocks or skip connections of an ablation."""
+
+MOST_SIZE = 65_536
+"""Of a dimension of what a component puts out: channels, or pixels along one side."""
 
 MOST_EDITS = 100_000
 """Edits of a study, each counted once per window, and twice per composition that it is in."""

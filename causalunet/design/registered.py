@@ -1,4 +1,4 @@
-"""Which kinds of intervention, fills and samplers a written study takes for granted."""
+"""Which kinds of intervention, fills, views and samplers a written study takes for granted."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from causalunet.design.fills import FILLS
 from causalunet.design.interventions import KINDS
 from causalunet.design.limits import MOST_DEPTH, shown
 from causalunet.design.samplers import SAMPLERS
+from causalunet.design.views import VIEWS
 from causalunet.errors import PluginError
 from causalunet.registry import Registry, is_own
 
@@ -50,19 +51,24 @@ def plugins(value: Any) -> Iterator[str]:
 
 
 def _named(value: Any, depth: int = 0) -> Iterator[tuple[str, type | None]]:
-    """Every kind and fill in an intervention's JSON, with its class in this process."""
+    """Every kind, fill and view in an intervention's JSON, with its class in this process."""
     configuration = value.get("configuration") if isinstance(value, dict) else None
     if not isinstance(configuration, dict) or depth > MOST_DEPTH:
         return
-    fill = configuration.get("fill")
-    fill_name = fill.get("name") if isinstance(fill, dict) else None
-    names: tuple[tuple[str, Any, Registry[Any]], ...] = (("kind", value.get("name"), KINDS), ("fill", fill_name, FILLS))
-    for what, name, registry in names:
+    views = configuration.get("view"), *_parts(configuration.get("view"))
+    named: list[tuple[str, Any, Registry[Any]]] = [("kind", value, KINDS), ("fill", configuration.get("fill"), FILLS)]
+    for what, part, registry in (*named, *(("view", view, VIEWS) for view in views)):
+        name = part.get("name") if isinstance(part, dict) else None
         if isinstance(name, str):
             yield _found(what, name, registry)
-    parts = configuration.get("parts")
-    for part in parts if isinstance(parts, list) else []:
+    for part in _parts(value):
         yield from _named(part, depth + 1)
+
+
+def _parts(value: Any) -> list[Any]:
+    configuration = value.get("configuration") if isinstance(value, dict) else None
+    parts = configuration.get("parts") if isinstance(configuration, dict) else None
+    return parts if isinstance(parts, list) else []
 
 
 def _found(what: str, name: str, registry: Registry[Any]) -> tuple[str, type | None]:

@@ -13,7 +13,8 @@ from causalunet.calls import clear_calls, hold
 from causalunet.design.conflicts import edits_to_json
 from causalunet.design.coordinates import check_coordinates
 from causalunet.design.digests import digest_of
-from causalunet.design.interventions import Composition, Edit, Intervention, Null, check_edits
+from causalunet.design.interventions import Composition, Edit, Intervention, check_edits
+from causalunet.design.kinds import Null
 from causalunet.design.limits import (
     LARGEST,
     MOST_INTERVENTIONS,

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from causalunet.design import views
 from causalunet.design.fills import Fill, Identity, Zero
-from causalunet.design.interventions import Branch
+from causalunet.design.sites import Site
+from causalunet.design.views import Branch
 from causalunet.execute.call.trace import TracedUNet
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import Action, PlacedFill
@@ -95,7 +97,7 @@ class Places:
             dead = self._anatomy.dead({place})
             if not dead:
                 continue
-            fills = frozenset([PlacedFill(place, Zero(), "both")])
+            fills = frozenset([PlacedFill(Site(place), Zero())])
             try:
                 off = difference(self._call(Action(fills, dead)), self._call(Action(fills)))
             except Exception as error:  # whatever a foreign forward makes of what stands in for a block
@@ -158,14 +160,14 @@ class Places:
             )
 
     def _rows_that_move(self, place: str, half: Half) -> tuple[int, ...]:
-        fills = frozenset([PlacedFill(place, _Other(half.only), half.branch)])
+        fills = frozenset([PlacedFill(Site(place) @ views.Rows(half.branch), _Other(half.only))])
         output = self._call(Action(fills))
         off = [difference(one, other) for one, other in zip(output, self._usual, strict=True)]
         declared = [row for row in half.rows if off[row] > 2 * self._floor]
         return tuple(sorted({*declared, *(row for row, by in enumerate(off) if by > self._rounding)}))
 
     def _off(self, branch: Branch, places: Sequence[str]) -> float:
-        fills = frozenset(PlacedFill(place, Identity(), branch) for place in places)
+        fills = frozenset(PlacedFill(Site(place) @ views.Rows(branch), Identity()) for place in places)
         return difference(self._call(Action(fills)), self._usual)
 
     def _call(self, action: Action) -> Tensor:

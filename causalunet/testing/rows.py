@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from causalunet.design.interventions import Branch
+from causalunet.design.views import Branch
 
 __all__ = ["Half", "Rows", "difference", "rounding"]
 

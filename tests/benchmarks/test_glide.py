@@ -63,7 +63,7 @@ def test_time_saved_by_cutting_the_bottom(model: Glide, samples: int, capsys: py
     actions = {"uncut": Action()}
     for bottom in BOTTOM:
         place = f"up.{bottom - 1}"
-        actions[str(bottom)] = Action(frozenset({PlacedFill(place, Zero(), "both")}), anatomy.dead({place}))
+        actions[str(bottom)] = Action(frozenset({PlacedFill(cu.Site(place), Zero())}), anatomy.dead({place}))
     times = interleaved({name: partial(unet, action, arguments, samples) for name, action in actions.items()})
     bound = one_run(["tench"], None, cu.DDPM(), None).bind(model)
     kernels = {name: count_kernels(bound, action, samples) for name, action in actions.items()}

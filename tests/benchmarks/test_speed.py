@@ -71,7 +71,7 @@ def test_dead_blocks_against_running_them(call: dict[str, object], capsys: pytes
     for bottom in (2, 4, 6, 8, 10, 12):
         (edit,) = AblateBlock(bottom, Window(1, 1)).edits()
         dead = anatomy.dead({edit.component})
-        action = Action(frozenset({PlacedFill(edit.component, Zero(), "both")}), dead)
+        action = Action(frozenset({PlacedFill(edit.site, Zero())}), dead)
         medians = interleaved(
             {
                 "uncut": lambda: traced(Action(), arguments, 4),  # type: ignore[arg-type]

@@ -29,13 +29,15 @@ ROWS = {"both": slice(0, 2), "cond": slice(0, 1), "uncond": slice(1, 2)}
 class Change:
     """Multiply one tensor by a factor: a block's output, or a skip connection where it enters the decoder.
 
-    ``place`` is down, mid, up or skip; ``number`` counts up from the bottom, the others from the top.
+    ``place`` is down, mid, up or skip; ``number`` counts up from the bottom, the others from the top. ``part`` says
+    which channels, rows of pixels and columns, by default all.
     """
 
     place: str
     number: int = 0
     factor: float = 0.0
     branch: str = "both"
+    part: tuple[slice, ...] = (slice(None),)
 
 
 @dataclass
@@ -162,7 +164,7 @@ def _name(change: Change) -> str:
 def _entering(change: Change, rows: Mapping[str, slice], widths: Mapping[int, int]) -> Any:
     def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         h = arguments[0].clone()
-        h[rows[change.branch], h.shape[1] - widths[change.number] :] *= change.factor
+        h[:, h.shape[1] - widths[change.number] :][rows[change.branch]][:, *change.part] *= change.factor
         return (h, *arguments[1:])
 
     return hook
@@ -171,7 +173,7 @@ def _entering(change: Change, rows: Mapping[str, slice], widths: Mapping[int, in
 def _leaving(change: Change, rows: Mapping[str, slice]) -> Any:
     def hook(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
         output = output.clone()
-        output[rows[change.branch]] *= change.factor
+        output[rows[change.branch]][:, *change.part] *= change.factor
         return output
 
     return hook

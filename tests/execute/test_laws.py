@@ -60,7 +60,7 @@ class Bench:
         """What a plan would make of some interventions at one step; ``dead=False`` runs everything all the same."""
         edits = [edit for item in items for edit in item.edits()]
         severed = {edit.component for edit in edits if edit.fill.severs and edit.branch == "both"}
-        fills = frozenset(PlacedFill(edit.component, edit.fill, edit.branch) for edit in edits)
+        fills = frozenset(PlacedFill(edit.site, edit.fill) for edit in edits)
         return Action(fills, self.anatomy.dead(severed) if dead else frozenset())
 
 

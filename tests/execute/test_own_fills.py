@@ -84,7 +84,7 @@ def test_what_severs_puts_its_own_numbers_in_place(tiny_model: TextToImage, plac
     anatomy, unet = tiny_model.anatomy, tiny_model.unet
     arguments = (torch.randn(2, *tiny_model.image_shape), torch.full((2,), 500.0), *tiny_model.encode(["a", "a red"]))
     fill = own(lambda self, value: torch.full_like(value, 0.5), severs=True)
-    action = Action(frozenset([PlacedFill(place, fill, "both")]), anatomy.dead({place}))
+    action = Action(frozenset([PlacedFill(cu.Site(place), fill)]), anatomy.dead({place}))
 
     def after(module: Any, given: Any, output: Any) -> Any:
         return torch.full_like(output, 0.5)

@@ -93,6 +93,19 @@ CASES = {
         + cu.Edit("mid", cu.Window(4, 1), cu.Scale(2), "uncond"),
         {4: [Change("mid", factor=-1.0, branch="cond"), Change("mid", factor=2.0, branch="uncond")]},
     ),
+    "some channels of a block": Case(
+        cu.Edit(cu.Site("up.1") @ cu.Channels(range(2, 6)), cu.Window(7, 3)),
+        at((7, 6, 5), Change("up", 1, part=(slice(2, 6),))),
+    ),
+    "a box of pixels of two skips, unconditional rows": Case(
+        cu.AblateSkip(2, cu.Window(6, 2), "uncond", cu.Pixels((0, 3), (2, 8))),
+        at((6, 5), *(Change("skip", n, branch="uncond", part=(slice(None), slice(0, 3), slice(2, 8))) for n in (0, 1))),
+    ),
+    "two parts of the bottleneck, each by its own factor": Case(
+        cu.Edit("mid", cu.Window(4, 1), cu.Scale(-1.0), view=cu.Channels(range(4)))
+        + cu.Edit("mid", cu.Window(4, 1), view=cu.Channels(range(4, 16, 2))),
+        {4: [Change("mid", factor=-1.0, part=(slice(0, 4),)), Change("mid", part=(slice(4, 16, 2),))]},
+    ),
     "an encoder block": Case(cu.Edit("down.2", cu.Window(6, 1)), {6: [Change("down", 2)]}),
     "a decoder block scaled": Case(cu.Edit("up.2", cu.Window(6, 1), cu.Scale(1.5)), {6: [Change("up", 2, 1.5)]}),
 }

@@ -63,7 +63,7 @@ def test_the_study_runs(results: xr.DataTree) -> None:
 @pytest.mark.parametrize("bottom", BOTTOM)
 def test_skipping_dead_blocks_changes_no_bit(model: Glide, bottom: int) -> None:
     place = f"up.{bottom - 1}"
-    action = Action(frozenset({PlacedFill(place, cu.Zero(), "both")}), model.anatomy.dead({place}))
+    action = Action(frozenset({PlacedFill(cu.Site(place), cu.Zero())}), model.anatomy.dead({place}))
     x = torch.from_numpy(initial_noise([0], model.image_shape)).repeat(2, 1, 1, 1)
     arguments = (x, torch.full((2,), 500.0), *model.encode([*PROMPTS, ""]))
     cut = TracedUNet(model.unet, model.anatomy)(action, arguments, 1).output

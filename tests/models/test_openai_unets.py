@@ -176,7 +176,7 @@ def test_dead_blocks_do_not_run_and_change_no_bit(case: Case, bottom: int) -> No
     (edit,) = cu.AblateBlock(bottom, cu.Window(1, 1)).edits()
     dead = model.anatomy.dead({edit.component})
     assert len(dead) == 2 * bottom + 1
-    action = Action(frozenset({PlacedFill(edit.component, edit.fill, "both")}), dead)
+    action = Action(frozenset({PlacedFill(edit.site, edit.fill)}), dead)
     x = torch.from_numpy(initial_noise([0, 1], model.image_shape))
     arguments = (x, torch.tensor([7.0, 801.0]), *model.encode(case.prompts))
     ran: list[str] = []

@@ -56,7 +56,7 @@ def call(seed: int = 0, rows: int = 4) -> tuple[Tensor, Tensor]:
 
 
 def action(*skips: int, branch: Any = "both", fill: Any = cu.design.Zero()) -> Action:  # noqa: B008 - a value
-    return Action(frozenset(PlacedFill(f"skip.{skip}", fill, branch) for skip in skips))
+    return Action(frozenset(PlacedFill(cu.Site(f"skip.{skip}") @ cu.Rows(branch), fill) for skip in skips))
 
 
 @pytest.mark.parametrize("name", CUT)

@@ -214,7 +214,7 @@ def test_a_cut_skip_connection_leaves_every_shape_as_it_is() -> None:
     arguments = (torch.randn(2, 3, SIZE, SIZE), torch.ones(2))
     with torch.no_grad():
         call = TracedUNet(model.unet, model.anatomy)
-        output = call(Action(frozenset([PlacedFill("skip.1", cu.Zero(), "both")])), arguments, 2).output
+        output = call(Action(frozenset([PlacedFill(cu.Site("skip.1"), cu.Zero())])), arguments, 2).output
     channels = {name: part.shape[0] for name, part in model.anatomy.by_name.items()}
     assert set(widths) == {channels["mid"] + channels["down.1"]}
     assert output.shape == (2, 6, SIZE, SIZE)

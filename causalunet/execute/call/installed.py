@@ -136,7 +136,7 @@ class InstalledUNet:
     def _output(self, visit: Visit, output: Tensor) -> Tensor:
         self._now()
         self._fired[visit.component.name] += 1
-        return filled(output, visit.output_fills, self._cond_rows)
+        return filled(output, visit.output_fills, visit.component.dims, self._cond_rows)
 
     def _now(self) -> Tensor:
         """The input of the call under way."""

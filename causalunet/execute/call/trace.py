@@ -101,7 +101,7 @@ class TracedUNet:
             envoy.inputs = fill_edge(visit, given, named, cond_rows)
             journal.fired[visit.edge] += 1
         if visit.output_fills:
-            envoy.output = filled(envoy.output, visit.output_fills, cond_rows)
+            envoy.output = filled(envoy.output, visit.output_fills, component.dims, cond_rows)
             journal.fired[component.name] += 1
         if visit.record:
             # A copy: what comes after may change the tensor in place.

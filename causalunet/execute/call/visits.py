@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy, Component
-from causalunet.design.fills import Fill
-from causalunet.design.interventions import Branch
+from causalunet.design.views import Axes
+from causalunet.dims import ROW
 from causalunet.errors import FiringError, SpecError
 from causalunet.models.wiring import SkipPlace, skip_places
-from causalunet.plan import Action
+from causalunet.plan import Action, PlacedFill
 
 __all__ = ["CallResult", "UNetCaller", "Visit", "check_call", "fill_edge", "filled", "lay_out_visits", "stand_in"]
 
@@ -67,14 +67,15 @@ class Visit:
     skip_value: str = ""  # "", "placeholder" or "zeros": the module does not run
     edge: str = ""
     place: SkipPlace | None = None
-    edge_fills: tuple[tuple[Fill, Branch], ...] = ()
-    output_fills: tuple[tuple[Fill, Branch], ...] = ()
+    edge_fills: tuple[PlacedFill, ...] = ()
+    edge_dims: tuple[str, ...] = ()
+    output_fills: tuple[PlacedFill, ...] = ()
     record: bool = False
 
 
 def check_call(action: Action, fired: Counter[str]) -> None:
     """Raise `FiringError` unless every edit of a call fired exactly once."""
-    declared = Counter({fill.component: 1 for fill in action.fills})
+    declared = Counter({fill.site.component: 1 for fill in action.fills})
     if fired != declared:
         raise FiringError(
             f"Edits declared {dict(declared)} but fired {dict(fired)}. The result would not be that of the "
@@ -89,7 +90,8 @@ def stand_in(visit: Visit, like: Tensor, dtype: torch.dtype, cond_rows: int) -> 
     """
     if visit.skip_value == "placeholder":
         return like.new_zeros(0, 1, 1, 1, dtype=dtype)
-    return filled(like.new_zeros(like.shape[0], *visit.component.shape, dtype=dtype), visit.output_fills, cond_rows)
+    zeros = like.new_zeros(like.shape[0], *visit.component.shape, dtype=dtype)
+    return filled(zeros, visit.output_fills, visit.component.dims, cond_rows)
 
 
 def fill_edge(
@@ -101,26 +103,35 @@ def fill_edge(
         raise FiringError(f"Where {visit.edge} enters {visit.component.name} was not read; please report the model.")
     value: Tensor = named[place.argument] if isinstance(place.argument, str) else given[place.argument]
     before, skip, after = value.tensor_split((place.start, place.start + place.channels), dim=1)
-    replaced = torch.cat([before, filled(skip, visit.edge_fills, cond_rows), after], dim=1)
+    replaced = torch.cat([before, filled(skip, visit.edge_fills, visit.edge_dims, cond_rows), after], dim=1)
     if isinstance(place.argument, str):
         return given, {**named, place.argument: replaced}
     return (*given[: place.argument], replaced, *given[place.argument + 1 :]), named
 
 
-def filled(value: Tensor, fills: tuple[tuple[Fill, Branch], ...], cond_rows: int) -> Tensor:
-    """Replace a value, or the rows of one branch of it; never in place, since others may hold the tensor."""
-    for fill, branch in fills:
-        replaced = fill.apply(value)
-        if replaced is value or replaced.shape != value.shape or replaced.dtype != value.dtype:
+def filled(value: Tensor, fills: tuple[PlacedFill, ...], dims: tuple[str, ...], cond_rows: int) -> Tensor:
+    """Replace a value, or the part of it that a view shows; never in place, since others may hold the tensor.
+
+    Parameters
+    ----------
+    value : Tensor, (row, ...)
+    fills : tuple of PlacedFill
+        Of parts that have nothing in common.
+    dims : tuple of str
+        Names of the dimensions after the rows.
+    cond_rows : int
+        Number of conditional rows, which are the first.
+    """
+    axes = Axes((ROW, *dims), tuple(value.shape), cond_rows)
+    for site, fill in fills:
+        view, part = site.view, site.view.get(value, axes)
+        replaced = fill.apply(part)
+        if replaced is part or replaced.shape != part.shape or replaced.dtype != part.dtype:
             raise SpecError(
-                f"The fill {fill.name!r} gave {_described(replaced)} for {_described(value)}; apply(value) has to give "
+                f"The fill {fill.name!r} gave {_described(replaced)} for {_described(part)}; apply(value) has to give "
                 "a new tensor of the same shape and dtype."
             )
-        if branch == "cond":
-            replaced = torch.cat([replaced[:cond_rows], value[cond_rows:]])
-        elif branch == "uncond":
-            replaced = torch.cat([value[:cond_rows], replaced[cond_rows:]])
-        value = replaced
+        value = view.put(value, replaced, axes)
     return value
 
 
@@ -146,9 +157,9 @@ def lay_out_visits(
     arguments : tuple of Tensor
         Of a call, by which it is read where skip connections enter, unless that is known.
     """
-    fills: dict[str, list[tuple[Fill, Branch]]] = {}
+    fills: dict[str, list[PlacedFill]] = {}
     for placed in action.fills:
-        fills.setdefault(placed.component, []).append((placed.fill, placed.branch))
+        fills.setdefault(placed.site.component, []).append(placed)
     places = skip_places(unet, anatomy, arguments) if fills.keys() & anatomy.skips.keys() else {}
     visits = []
     for component in anatomy.components:
@@ -167,6 +178,7 @@ def lay_out_visits(
             edge=edge.name if edge else "",
             place=places.get(edge.name) if edge else None,
             edge_fills=tuple(fills[edge.name]) if edge and edited else (),
+            edge_dims=anatomy.by_name[edge.source].dims if edge else (),
             output_fills=tuple(fills.get(name, ())),
             record=name in record,
         )

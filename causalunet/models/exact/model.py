@@ -1,0 +1,297 @@
+"""An exact denoiser as a `DiffusionModel`, and the loaders of all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from causalunet.design.anatomy import Anatomy
+from causalunet.design.limits import is_integer, is_number, shown
+from causalunet.errors import ModelError
+from causalunet.models.base import register
+from causalunet.models.checkpoints import fingerprint
+from causalunet.models.devices import usable_device
+from causalunet.models.exact.banks import ImageBank, scene_bank
+from causalunet.models.exact.gaussian import GaussianUNet
+from causalunet.models.exact.local import LocalUNet
+from causalunet.models.exact.mixture import MixtureUNet
+from causalunet.models.exact.optimal import OptimalUNet
+from causalunet.models.exact.unet import ExactUNet
+from causalunet.models.exact.wiener import WienerUNet
+from causalunet.scenes import FACTORS
+from causalunet.schedule import cosine_alpha_bar
+
+if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties
+    from builtins import property as cached_property
+else:
+    from functools import cached_property
+
+__all__ = ["ExactModel", "load_gaussian", "load_local", "load_mixture", "load_optimal", "load_wiener"]
+
+_GROUPS = (1, 1, 2, 4, 8, 16, 32)
+_LOCAL_IMAGES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class ExactModel:
+    """A pixel-space model whose denoiser is a formula over a bank of images. Estimates of x_0 are not clipped.
+
+    Prompts stand for the images whose labels have all their words, see `ImageBank`; the empty prompt for all.
+
+    Parameters
+    ----------
+    unet : ExactUNet
+    data : ImageBank
+    alpha_bar : ndarray of float64, (timestep,)
+        Share of signal variance at every timestep.
+    options : mapping
+        What else the denoiser was made with: plain values, by name.
+    """
+
+    unet: ExactUNet
+    data: ImageBank
+    alpha_bar: NDArray[np.float64]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        return f"exact-{self.unet.kind}"
+
+    @property
+    def clip(self) -> bool:
+        """Not: a mean of images is within their range, and clipping would undo what is linear."""
+        return False
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channel, y, x) of an image."""
+        return self.data.image_shape
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Read off the U-Net at first use."""
+        return self.unet.read_anatomy()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of bank, noise schedule and options."""
+        told = json.dumps([self.name, self.data.digest, fingerprint(self.unet), dict(self.options)], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Parts of what makes the images that not every model has, see ``causalunet.identity.identity_of``."""
+        return {"bank": self.data.digest, **self.options}
+
+    @property
+    def factors(self) -> Mapping[str, tuple[str, ...]]:
+        """Empty: no reader."""
+        return {}
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Raise `PromptError` for prompts that no image of the bank matches."""
+        self.data.matches(prompts)
+
+    def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[np.bool_]]:
+        """What prompts become: the images that match, (prompt, image)."""
+        return (self.data.matches(prompts),)
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor]:
+        """As `tokens`, for the U-Net."""
+        return (torch.from_numpy(self.data.matches(prompts)).to(self.unet.bank.device),)
+
+    def decode(self, x0: Tensor) -> NDArray[np.float32]:
+        """Images in [0, 1], (sample, channel, y, x)."""
+        image: NDArray[np.float32] = ((x0.float().clamp(-1, 1) + 1) / 2).cpu().numpy()
+        return image
+
+    def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Raise `ModelError`: there is no reader."""
+        raise ModelError(f"The model {self.name!r} has no factor reader; its images can only be compared as pixels.")
+
+
+@register("exact-gaussian")
+def load_gaussian(
+    bank: ImageBank | None = None,
+    *,
+    groups: Sequence[int] = _GROUPS,
+    alpha_bar: NDArray[np.float64] | None = None,
+    device: str = "cpu",
+) -> ExactModel:
+    """Load the exact denoiser of the Gaussian with the mean and covariance of a bank of images.
+
+    Its components are the mean, the coefficients, and a branch for every few principal components, ``pc.0`` ...
+
+    Parameters
+    ----------
+    bank : ImageBank, optional
+        By default ``scene_bank()``.
+    groups : sequence of int
+        Number of principal components of each branch, from the largest variance on. What lies beyond them is left out
+        of the covariance: the data are then the Gaussian of that rank.
+    alpha_bar : ndarray, (timestep,), optional
+        Share of signal variance at every timestep; by default the squared-cosine schedule of the embedded model.
+    device : str
+        Where it runs, such as ``cuda``.
+
+    Raises
+    ------
+    ModelError
+        The groups are not integers of at least 1, or more than there are pixels; the device is not there.
+    """
+    data = _data(bank)
+    pixels = data.images[0].size
+    counts = [groups] if is_integer(groups) else list(groups)
+    if not counts or not all(is_integer(count) and count >= 1 for count in counts) or sum(counts) > pixels:
+        raise ModelError(
+            f"groups={shown(groups)}: give the number of principal components of every branch, integers of at least 1; "
+            f"together at most {pixels}, the numbers of an image."
+        )
+    sizes = [int(count) for count in counts]
+    share = _schedule(alpha_bar)
+    return _made(GaussianUNet(data, share, sizes), data, share, device, groups=sizes)
+
+
+@register("exact-mixture")
+def load_mixture(
+    bank: ImageBank | None = None,
+    *,
+    classes: Sequence[str] = FACTORS["shape"],
+    rank: int = 16,
+    alpha_bar: NDArray[np.float64] | None = None,
+    device: str = "cpu",
+) -> ExactModel:
+    """Load the exact denoiser of a mixture of low-rank Gaussians, one for each class of images.
+
+    Its components are ``evidence``, ``weights`` and an expert for every class, ``expert.0`` ...
+
+    Parameters
+    ----------
+    bank : ImageBank, optional
+        By default ``scene_bank()``.
+    classes : sequence of str
+        Prompts of which every image matches one; by default the shapes of scenes.
+    rank : int
+        Number of principal components of a class.
+    alpha_bar, device
+        As for `load_gaussian`.
+
+    Raises
+    ------
+    PromptError, ModelError
+        A class is not one of the bank, an image matches none or several, or the rank is not an integer from 1 to the
+        numbers of an image; the device is not there.
+    """
+    data = _data(bank)
+    pixels = data.images[0].size
+    if not is_integer(rank) or not 1 <= rank <= pixels:
+        raise ModelError(f"rank={shown(rank)}: give an integer from 1 to {pixels}, the numbers of an image.")
+    share, named = _schedule(alpha_bar), [str(name) for name in classes]
+    return _made(MixtureUNet(data, share, named, int(rank)), data, share, device, classes=named, rank=int(rank))
+
+
+@register("exact-optimal")
+def load_optimal(
+    bank: ImageBank | None = None, *, alpha_bar: NDArray[np.float64] | None = None, device: str = "cpu"
+) -> ExactModel:
+    """Load the optimal denoiser of a bank of images: what it makes are, in the end, these images.
+
+    Its components are those of an attention over the bank: ``logits``, ``weights`` and ``average``.
+
+    Parameters
+    ----------
+    bank : ImageBank, optional
+        By default ``scene_bank()``.
+    alpha_bar, device
+        As for `load_gaussian`.
+
+    Raises
+    ------
+    ModelError
+        The device is not there.
+    """
+    data, share = _data(bank), _schedule(alpha_bar)
+    return _made(OptimalUNet(data, share), data, share, device)
+
+
+@register("exact-wiener")
+def load_wiener(
+    bank: ImageBank | None = None, *, alpha_bar: NDArray[np.float64] | None = None, device: str = "cpu"
+) -> ExactModel:
+    """Load the best linear denoiser of a bank of images.
+
+    Its components are ``filter``, what comes from x_t, and ``prior``, what is known without it.
+
+    Parameters
+    ----------
+    bank : ImageBank, optional
+        By default ``scene_bank()``.
+    alpha_bar, device
+        As for `load_gaussian`.
+
+    Raises
+    ------
+    ModelError
+        The device is not there.
+    """
+    data, share = _data(bank), _schedule(alpha_bar)
+    return _made(WienerUNet(data, share), data, share, device)
+
+
+@register("exact-local")
+def load_local(
+    bank: ImageBank | None = None,
+    *,
+    threshold: float = 0.02,
+    alpha_bar: NDArray[np.float64] | None = None,
+    device: str = "cpu",
+) -> ExactModel:
+    """Load the analytic local denoiser of a bank of images, which puts images together from parts of several.
+
+    Its components are ``logits``, ``weights`` and ``average``, as of `load_optimal`, for every pixel.
+
+    Parameters
+    ----------
+    bank : ImageBank, optional
+        By default ``scene_bank(64)``: its work grows with the number of images times the square of that of pixels.
+    threshold : float
+        Pixels count as near each other where the Wiener filter has at least this share of its largest entry.
+    alpha_bar, device
+        As for `load_gaussian`.
+
+    Raises
+    ------
+    ModelError
+        The threshold is not a number from 0 to 1; the device is not there.
+    """
+    data, share = _data(bank, _LOCAL_IMAGES), _schedule(alpha_bar)
+    if not is_number(threshold) or not 0 <= threshold <= 1:
+        raise ModelError(f"threshold={shown(threshold)}: give a number from 0 (every pixel is near) to 1.")
+    return _made(LocalUNet(data, share, float(threshold)), data, share, device, threshold=float(threshold))
+
+
+def _data(bank: ImageBank | None, images: int | None = None) -> ImageBank:
+    if bank is None:
+        return scene_bank() if images is None else scene_bank(images)
+    if not isinstance(bank, ImageBank):
+        raise ModelError(
+            f"bank={shown(bank)} is no ImageBank. Give causalunet.models.ImageBank(images, labels) or scene_bank()."
+        )
+    return bank
+
+
+def _schedule(alpha_bar: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    return cosine_alpha_bar() if alpha_bar is None else np.asarray(alpha_bar, dtype=np.float64)
+
+
+def _made(unet: ExactUNet, data: ImageBank, alpha_bar: NDArray[np.float64], device: str, **options: Any) -> ExactModel:
+    return ExactModel(unet.to(usable_device(device)).eval(), data, alpha_bar, options)

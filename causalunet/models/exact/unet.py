@@ -1,0 +1,160 @@
+"""U-Nets that are formulas: modules joined as in a network, so that parts can be cut and their effect is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from causalunet.design.anatomy import Anatomy, Component, Edge, Role
+from causalunet.models.exact.banks import ImageBank
+from causalunet.models.exact.tweedie import noise_of
+from causalunet.models.modules import watched
+
+__all__ = ["ExactUNet", "Part", "Picture"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A component of an exact U-Net.
+
+    Parameters
+    ----------
+    name : str
+    role : {"encoder", "bottleneck", "decoder"}
+    module : str
+        Path below the U-Net.
+    into : str
+        The component that is given what it puts out, ``out`` for the estimate of x_0; or several, with spaces between.
+    """
+
+    name: str
+    role: Role
+    module: str
+    into: str = "out"
+
+
+class Picture(nn.Module):
+    """Base of components that put out images.
+
+    Parameters
+    ----------
+    image_shape : tuple of int
+        (channel, y, x).
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+
+    def pixels(self, *given: Any) -> Tensor:
+        """What is put out, (row, pixel)."""
+        raise NotImplementedError
+
+    def forward(self, *given: Any) -> Tensor:
+        """What is put out, float32, (row, channel, y, x)."""
+        return self.pixels(*given).unflatten(1, self.image_shape).float()
+
+
+class ExactUNet(nn.Module):
+    """Base of every exact denoiser as a network: its components make E[x_0 | x_t], in float64 inside.
+
+    Parameters
+    ----------
+    bank : ImageBank
+        The data.
+    alpha_bar : ndarray of float64, (timestep,)
+        Share of signal variance at every timestep.
+
+    Attributes
+    ----------
+    kind : str
+        What the denoiser is called.
+    """
+
+    kind: ClassVar[str] = ""
+    bank: Tensor
+    log_snr: Tensor
+
+    def __init__(self, bank: ImageBank, alpha_bar: NDArray[np.float64]) -> None:
+        super().__init__()
+        self.image_shape = bank.image_shape
+        self.register_buffer("bank", torch.from_numpy(bank.images.reshape(len(bank), -1).astype(np.float64)))
+        share = torch.from_numpy(np.array(alpha_bar, dtype=np.float64))
+        self.register_buffer("log_snr", share.log() - (-share).log1p())
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Components in the order in which they run."""
+        raise NotImplementedError(self.kind)
+
+    def estimate(self, x: Tensor, share: Tensor, matches: Tensor) -> Tensor:
+        """E[x_0 | x_t], (row, channel, y, x), by the components.
+
+        Parameters
+        ----------
+        x : Tensor of float64, (row, pixel)
+        share : Tensor of float64, (row,)
+            Of signal variance.
+        matches : Tensor of bool, (row, image)
+            Images of the bank that each row's condition leaves.
+        """
+        raise NotImplementedError(self.kind)
+
+    def share(self, timesteps: Tensor) -> Tensor:
+        """Share of signal variance, (row,); between whole timesteps the log SNR is linear."""
+        last = len(self.log_snr) - 1
+        time = timesteps.double().clamp(0, last)
+        before = time.floor().long()
+        along = time - before
+        after = (before + 1).clamp(max=last)
+        return torch.lerp(self.log_snr[before], self.log_snr[after], along).sigmoid()
+
+    def forward(self, x: Tensor, timesteps: Tensor, matches: Tensor) -> Tensor:
+        """Noise in x_t, and 1 for the variance, its larger bound: (row, 2 * channel, y, x).
+
+        Parameters
+        ----------
+        x : Tensor, (row, channel, y, x)
+        timesteps : Tensor, (row,)
+        matches : Tensor of bool, (row, image)
+        """
+        share = self.share(timesteps)
+        x0 = self.estimate(x.double().flatten(1), share, matches)
+        noise = noise_of(x0, x, share).float()
+        return torch.cat([noise, torch.ones_like(noise)], dim=1)
+
+    def read_anatomy(self) -> Anatomy:
+        """Describe the components as a graph; shapes and FLOPs are read off a call."""
+        shapes: dict[str, Any] = {}
+        modules = {part.name: self.get_submodule(part.module) for part in self.parts}
+        device = self.bank.device
+        row = torch.zeros(1, *self.image_shape, device=device), torch.zeros(1, device=device)
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), watched(modules, lambda name, output: shapes.update({name: tuple(output.shape[1:])})):
+            matches = torch.ones(1, len(self.bank), dtype=torch.bool, device=device)
+            self(*row, matches)  # once before it is counted: what a condition makes is made for the first of its calls
+            with counter:
+                self(*row, matches)
+        counts = counter.get_flop_counts()
+        root = type(self).__name__
+        components = tuple(
+            Component(
+                name=part.name,
+                role=part.role,
+                level=0,
+                depth=len(self.parts) - 1 - index if part.role == "decoder" else index,
+                shape=shapes[part.name],
+                flops=sum(counts.get(f"{root}.{part.module}", {}).values()),
+                parameters=0,
+                module=part.module,
+            )
+            for index, part in enumerate(self.parts)
+        )
+        edges = tuple(Edge(part.name, target) for part in self.parts for target in part.into.split())
+        return Anatomy(components, edges, counter.get_total_flops(), sum(buffer.numel() for buffer in self.buffers()))

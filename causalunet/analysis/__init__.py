@@ -8,6 +8,7 @@ from causalunet.analysis.effects import effects
 from causalunet.analysis.estimates import estimate_quality
 from causalunet.analysis.factors import factor_changes, factor_effects
 from causalunet.analysis.frames import to_frame
+from causalunet.analysis.gaussian import LinearRun, gaussian_theory, kick, linear_run, psi, xi
 from causalunet.analysis.intervals import bootstrap_mean
 from causalunet.analysis.noise import noise_floor
 from causalunet.analysis.phases import phases
@@ -17,6 +18,7 @@ from causalunet.analysis.summary import summary_table
 
 __all__ = [
     "Criterion",
+    "LinearRun",
     "bisection",
     "bootstrap_mean",
     "compare",
@@ -28,13 +30,18 @@ __all__ = [
     "fewer_steps",
     "first_redundant_step",
     "frontier",
+    "gaussian_theory",
+    "kick",
+    "linear_run",
     "longest_window",
     "mean_curve",
     "noise_floor",
     "phases",
     "propose_shortcuts",
+    "psi",
     "relaxation_needed",
     "stopping_step",
     "summary_table",
     "to_frame",
+    "xi",
 ]

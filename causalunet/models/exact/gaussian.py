@@ -249,6 +249,13 @@ class GaussianUNet(ExactUNet):
         self.branches = nn.ModuleList([_Branch(bank.image_shape, *some) for some in itertools.pairwise(ends)])
 
     @property
+    def answers(self) -> dict[str, tuple[int, ...]]:
+        """Principal components that each of its own adds to the estimate, or that are gone with it."""
+        whole = range(self.fitting.rank or 0)
+        of_branches = {f"pc.{number}": whole[branch.some] for number, branch in enumerate(self.branches)}
+        return {name: tuple(some) for name, some in {"coefficients": whole, **of_branches}.items()}
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         """The mean, the coefficients, and the branches."""
         names = [f"pc.{number}" for number in range(len(self.branches))]

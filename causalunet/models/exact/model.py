@@ -20,7 +20,7 @@ from causalunet.models.base import register
 from causalunet.models.checkpoints import fingerprint
 from causalunet.models.devices import usable_device
 from causalunet.models.exact.banks import ImageBank, scene_bank
-from causalunet.models.exact.gaussian import GaussianUNet
+from causalunet.models.exact.gaussian import Gaussian, GaussianUNet, fitted
 from causalunet.models.exact.local import LocalUNet
 from causalunet.models.exact.mixture import MixtureUNet
 from causalunet.models.exact.optimal import OptimalUNet
@@ -113,6 +113,36 @@ class ExactModel:
         """Images in [0, 1], (sample, channel, y, x)."""
         image: NDArray[np.float32] = ((x0.float().clamp(-1, 1) + 1) / 2).cpu().numpy()
         return image
+
+    def gaussian(self, prompt: str = "") -> Gaussian:
+        """Gaussian with the mean and covariance of the images that a prompt stands for, to the rank of the model's."""
+        images = self.unet.bank[torch.from_numpy(self.data.matches([prompt])[0])]
+        rank = self.unet.fitting.rank if isinstance(self.unet, GaussianUNet | WienerUNet) else None
+        return fitted(images, rank)
+
+    def theory(self, prompt: str = "") -> dict[str, Any]:
+        """What `causalunet.analysis.gaussian_theory` is given for samples of a prompt, by keyword.
+
+        Raises
+        ------
+        ModelError
+            The denoiser is not linear.
+        PromptError
+            As for `check_prompts`.
+        """
+        if not isinstance(self.unet, GaussianUNet | WienerUNet):
+            raise ModelError(
+                f"The model {self.name!r} has no linear denoiser, so that effects have no closed form; "
+                "'exact-gaussian' and 'exact-wiener' do. Effects on this one are known by running many samples."
+            )
+        fit = self.gaussian(prompt)
+        return {
+            "alpha_bar": self.alpha_bar,
+            "variances": fit.variances.cpu().numpy(),
+            "offsets": (fit.mean @ fit.vectors).cpu().numpy(),
+            "pixels": int(np.prod(self.image_shape)),
+            "branches": self.unet.answers if isinstance(self.unet, GaussianUNet) else {},
+        }
 
     def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Raise `ModelError`: there is no reader."""

@@ -50,7 +50,7 @@ def psi(alpha_bar: ArrayLike, variances: ArrayLike, first: float) -> _Array:
 
     Notes
     -----
-    Wang & Vastola 2023, equation 9. A sampler of few steps is another thing, see `linear_run`.
+    Wang & Vastola 2023. A sampler of few steps is another thing, see `linear_run`.
     """
     share, variance = np.asarray(alpha_bar, np.float64)[..., None], np.asarray(variances, np.float64)
     return np.asarray(np.sqrt(_spread(share, variance) / _spread(first, variance)))
@@ -66,7 +66,15 @@ def xi(alpha_bar: ArrayLike, variances: ArrayLike, first: float) -> _Array:
 
 
 def kick(alpha_bar: ArrayLike, variances: ArrayLike) -> _Array:
-    """How far the image moves along a principal component when x_t is moved by 1 along it; parameters as for `psi`."""
+    """How far the image moves along a principal component when x_t is moved by 1 along it; parameters as for `psi`.
+
+    Examples
+    --------
+    >>> kick([0.01, 0.5, 0.99], [10.0, 0.1]).round(2)
+    array([[3.03, 0.32],
+           [1.35, 0.43],
+           [1.  , 0.96]])
+    """
     share, variance = np.asarray(alpha_bar, np.float64)[..., None], np.asarray(variances, np.float64)
     return np.asarray(np.sqrt(variance / _spread(share, variance)))
 
@@ -195,11 +203,6 @@ def gaussian_theory(
     ------
     SpecError
         Nothing is known in closed form of the sampler, the guidance, or an intervention.
-
-    Examples
-    --------
-    >>> model = cu.load_model("exact-gaussian")
-    >>> theory = gaussian_theory(study, **model.theory("red"))
     """
     schedule = Schedule.spaced(np.asarray(alpha_bar, np.float64), study.sampler.steps)
     of_data = np.asarray(variances, np.float64)

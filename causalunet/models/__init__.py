@@ -1,5 +1,6 @@
 """Models whose U-Net can be intervened on, by name."""
 
+from causalunet.models import exact
 from causalunet.models.architectures import Architecture, architectures
 from causalunet.models.base import DiffusionModel, load_model, model_names, register
 from causalunet.models.glide import load_glide
@@ -10,6 +11,7 @@ __all__ = [
     "Architecture",
     "DiffusionModel",
     "architectures",
+    "exact",
     "from_unet",
     "load_glide",
     "load_model",

@@ -100,7 +100,7 @@ def test_the_flow_is_that_of_the_equation() -> None:
 
     solved = scipy.integrate.solve_ivp(velocity, (0.95, 0.05), np.ones(5), rtol=1e-10, atol=1e-12, t_eval=[0.5, 0.05])
     expected = psi([share(0.5), share(0.05)], VARIANCES, share(0.95))
-    assert solved.y.T == pytest.approx(expected, rel=1e-6)
+    assert pytest.approx(expected, rel=1e-6) == solved.y.T
     x0 = np.stack([estimate(row, np.zeros(5), share(t)) for row, t in zip(expected, (0.5, 0.05), strict=True)])
     assert xi([share(0.5), share(0.05)], VARIANCES, share(0.95)) == pytest.approx(x0, abs=1e-12)
 

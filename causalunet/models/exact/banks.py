@@ -47,7 +47,7 @@ class ImageBank:
     [[True, True], [True, False], [True, True]]
     """
 
-    images: NDArray[np.float32]
+    images: NDArray[np.floating]
     labels: Sequence[str]
     _words: tuple[frozenset[str], ...] = field(init=False, repr=False)
 

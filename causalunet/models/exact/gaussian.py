@@ -42,7 +42,7 @@ class Gaussian(NamedTuple):
     Notes
     -----
     x_t is N(sqrt(ab) mu, ab U L U' + (1 - ab) I), and E[x_0 | x_t] = mu + U diag(sqrt(ab) l / (1 - ab + ab l)) U'
-    (x_t - sqrt(ab) mu): the Wiener filter (Wiener 1949), equation 6 of Wang & Vastola 2023.
+    (x_t - sqrt(ab) mu): the Wiener filter, as in Wang & Vastola 2023 (arXiv 2303.02490).
     """
 
     mean: Tensor
@@ -243,17 +243,19 @@ class GaussianUNet(ExactUNet):
 
     def __init__(self, bank: ImageBank, alpha_bar: NDArray[np.float64], groups: Sequence[int]) -> None:
         super().__init__(bank, alpha_bar)
-        ends = list(itertools.accumulate(groups, initial=0))
-        self.fitting = Fitting(ends[-1])
+        self.groups = tuple(groups)
+        ends = itertools.accumulate(self.groups, initial=0)
+        self.fitting = Fitting(sum(self.groups))
         self.mean, self.coefficients = _Mean(bank.image_shape), _Coefficients()
         self.branches = nn.ModuleList([_Branch(bank.image_shape, *some) for some in itertools.pairwise(ends)])
 
     @property
     def answers(self) -> dict[str, tuple[int, ...]]:
         """Principal components that each of its own adds to the estimate, or that are gone with it."""
-        whole = range(self.fitting.rank or 0)
-        of_branches = {f"pc.{number}": whole[branch.some] for number, branch in enumerate(self.branches)}
-        return {name: tuple(some) for name, some in {"coefficients": whole, **of_branches}.items()}
+        ends = list(itertools.accumulate(self.groups, initial=0))
+        of_branches = [tuple(range(*some)) for some in itertools.pairwise(ends)]
+        named = {f"pc.{number}": some for number, some in enumerate(of_branches)}
+        return {"coefficients": tuple(range(ends[-1])), **named}
 
     @property
     def parts(self) -> tuple[Part, ...]:

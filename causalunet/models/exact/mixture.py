@@ -33,7 +33,7 @@ class Mixture(NamedTuple):
 
     Notes
     -----
-    With means of zero and l = 1, the mixture of low-rank Gaussians of Wang et al. 2024 (arXiv 2409.02426), equation 5.
+    With means of zero and l = 1, the mixture of low-rank Gaussians of Wang et al. 2024 (arXiv 2409.02426).
     """
 
     log_weights: Tensor

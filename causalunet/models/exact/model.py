@@ -153,7 +153,7 @@ class ExactModel:
 def load_gaussian(
     bank: ImageBank | None = None,
     *,
-    groups: Sequence[int] = _GROUPS,
+    groups: int | Sequence[int] = _GROUPS,
     alpha_bar: NDArray[np.float64] | None = None,
     device: str = "cpu",
 ) -> ExactModel:
@@ -165,7 +165,7 @@ def load_gaussian(
     ----------
     bank : ImageBank, optional
         By default ``scene_bank()``.
-    groups : sequence of int
+    groups : int or sequence of int
         Number of principal components of each branch, from the largest variance on. What lies beyond them is left out
         of the covariance: the data are then the Gaussian of that rank.
     alpha_bar : ndarray, (timestep,), optional
@@ -180,7 +180,7 @@ def load_gaussian(
     """
     data = _data(bank)
     pixels = data.images[0].size
-    counts = [groups] if is_integer(groups) else list(groups)
+    counts = [groups] if isinstance(groups, int) else list(groups)
     if not counts or not all(is_integer(count) and count >= 1 for count in counts) or sum(counts) > pixels:
         raise ModelError(
             f"groups={shown(groups)}: give the number of principal components of every branch, integers of at least 1; "

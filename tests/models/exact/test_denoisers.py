@@ -135,7 +135,7 @@ def test_moments_of_a_mixture_are_those_of_draws() -> None:
 
 
 def test_mixture_of_subspaces_is_the_published_one() -> None:
-    """Wang et al. 2024, equation 5: means of zero, variances of 1."""
+    """Wang et al. 2024: means of zero, variances of 1."""
     drawn, share, x = mixture(6, 2, 3), 0.3, noisy(4, 6)
     classes = drawn.classes._replace(mean=torch.zeros(3, 6).double(), variances=torch.ones(3, 2).double())
     projected = np.einsum("cpk,rp->rck", classes.vectors.numpy(), x.numpy())

@@ -176,7 +176,7 @@ def dim_bank() -> ImageBank:
 
 @pytest.mark.parametrize("sampler", [cu.DDIM(steps=8, guidance_scale=1), cu.DDPM(steps=8, guidance_scale=1)])
 def test_effects_of_a_study_are_those_of_the_theory(sampler: Sampler, tmp_path: Path) -> None:
-    model = load_gaussian(dim_bank(), groups=(1, 3, 8))
+    model = load_gaussian(dim_bank(), groups=(1, 3, 8), alpha_bar=linear_alpha_bar())
     study = cu.Study(
         name="theory",
         prompts=["red"],

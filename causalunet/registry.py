@@ -7,9 +7,10 @@ imported when it is first asked for.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from reprlib import repr as shortly
 from typing import Any, Generic, TypeVar
@@ -38,10 +39,19 @@ class Registry(Generic[_T]):
         a dot, as ``guests.flip`` does.
     error : type of CausalUNetError
         Raised for what cannot be entered, or is not there.
+    late : mapping of str to str, optional
+        Names of this package's own whose modules are imported when they are first asked for, since they need more than
+        the rest does.
     """
 
-    def __init__(self, what: str, group: str, error: type[CausalUNetError] = SpecError) -> None:
-        self.what, self.group, self._error = what, group, error
+    def __init__(
+        self,
+        what: str,
+        group: str,
+        error: type[CausalUNetError] = SpecError,
+        late: Mapping[str, str] | None = None,
+    ) -> None:
+        self.what, self.group, self._error, self._late = what, group, error, dict(late or {})
         self._entries: dict[str, _T] = {}
 
     def register(self, name: Any, entry: _T) -> None:
@@ -87,6 +97,8 @@ class Registry(Generic[_T]):
         """
         if not isinstance(name, str):
             return None
+        if name not in self._entries and name in self._late:
+            self._import(name)
         if name not in self._entries and (announced := _announced(self.group).get(name)) is not None:
             self._load(announced)
         return self._entries.get(name)
@@ -107,14 +119,18 @@ class Registry(Generic[_T]):
         return found
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name in self._entries or name in _announced(self.group))
+        return isinstance(name, str) and name in self._known
 
     def __iter__(self) -> Iterator[str]:
         """Names in alphabetical order, those that are only announced among them."""
-        return iter(sorted({*self._entries, *_announced(self.group)}))
+        return iter(sorted(self._known))
 
     def __len__(self) -> int:
-        return len({*self._entries, *_announced(self.group)})
+        return len(self._known)
+
+    @property
+    def _known(self) -> set[str]:
+        return {*self._entries, *self._late, *_announced(self.group)}
 
     def check_named(self, value: object, attribute: str, name: str) -> None:
         """Check that an instance is of a class with a name of its own, which a mere base of others lacks.
@@ -148,7 +164,17 @@ class Registry(Generic[_T]):
         try:
             yield
         finally:
-            self._entries = kept
+            # A module enters what it defines once: what is late and came meanwhile would never come again.
+            self._entries = {name: entry for name, entry in self._entries.items() if name in self._late} | kept
+
+    def _import(self, name: str) -> None:
+        try:
+            import_module(self._late[name])
+        except ModuleNotFoundError as error:
+            raise PluginError(
+                f"The {self.what} {name!r} needs {error.name}, which is not installed. Install the extra: pip install "
+                "'causalunet[run]'."
+            ) from error
 
     def _load(self, announced: EntryPoint) -> None:
         name, package = announced.name, _package(announced)

@@ -4,10 +4,12 @@ from causalunet.models import exact
 from causalunet.models.architectures import Architecture, architectures
 from causalunet.models.base import DiffusionModel, load_model, model_names, register
 from causalunet.models.glide import load_glide
+from causalunet.models.lpips import LPIPS
 from causalunet.models.openai_unets import from_unet
 from causalunet.models.shapes import load_shapes
 
 __all__ = [
+    "LPIPS",
     "Architecture",
     "DiffusionModel",
     "architectures",

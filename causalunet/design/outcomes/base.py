@@ -33,7 +33,9 @@ Better = Literal["higher", "lower"]
 ReadFactors = Callable[[NDArray[np.float32]], tuple[NDArray[np.int64], NDArray[np.float32]]]
 """As `causalunet.models.base.DiffusionModel.read_factors`."""
 
-OUTCOMES: Registry[type[Outcome]] = Registry("outcome", "causalunet.outcomes")
+OUTCOMES: Registry[type[Outcome]] = Registry(
+    "outcome", "causalunet.outcomes", late={"lpips": "causalunet.models.lpips"}
+)
 """Every outcome, by name."""
 
 

@@ -40,6 +40,11 @@ def network(x: Tensor, timesteps: Tensor) -> Tensor:
     return torch.tanh(out) + torch.cat([0.7 * level.sqrt() * x, torch.zeros_like(x)], dim=1)
 
 
+def said(x0: Tensor, fraction: Tensor) -> tuple[Estimate]:
+    """What the one call of a step said; noise and level play no part for DDPM."""
+    return (Estimate(x0, None, fraction, None, Level(1.0, 0.5)),)
+
+
 def guided(x: Tensor, timesteps: Tensor) -> Tensor:
     """Noise guided and the variance of the conditional rows, written as in GLIDE's notebook."""
     output = network(torch.cat([x, x]), torch.cat([timesteps, timesteps]))
@@ -62,7 +67,7 @@ def walk(schedule: Schedule, called: Sequence[int], dtype: torch.dtype, *, clip:
         eps, fraction = guide(network(torch.cat([x, x]), timesteps), SCALE)
         at, to = schedule.level(step), schedule.level(target)
         x0 = estimate_x0(x, eps, at.alpha_bar, clip=clip)
-        x = DDPM().step(State(x), Estimate(x0, eps, fraction), at, to, noise).x
+        x = DDPM().step(State(x), said(x0, fraction), at, to, noise).x
         passed += [x, x0]
     return passed
 
@@ -203,8 +208,7 @@ def coefficients(a: float, b: float, fraction: float) -> tuple[float, float, flo
     one, zero, share = (torch.full((1, 1, 1, 1), value, dtype=torch.float64) for value in (1.0, 0.0, fraction))
     inputs = [(one, zero, zero), (zero, one, zero), (zero, zero, one)]
     x, x0, noise = (
-        DDPM().step(State(x), Estimate(x0, x0, share), Level(1.0, a), Level(0.0, b), noise).x.item()
-        for x, x0, noise in inputs
+        DDPM().step(State(x), said(x0, share), Level(1.0, a), Level(0.0, b), noise).x.item() for x, x0, noise in inputs
     )
     return x, x0, noise
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from causalunet.bound import BoundStudy
 from causalunet.design.anatomy import Anatomy
@@ -27,6 +28,7 @@ from causalunet.tree import (
     PlacedFill,
     Program,
     Stretch,
+    calls_by_step,
     calls_of,
     grow,
     leaves_baseline,
@@ -102,7 +104,67 @@ class Plan:
     @cached_property
     def calls(self) -> tuple[Call, ...]:
         """Every call, in the order of the steps, T first; made at first use, since a long study has millions."""
-        return tuple(calls_of(self.stretches))
+        if not self.spec.sampler.several:
+            return tuple(calls_of(self.stretches))
+        made, steps = self.calls_by_step, self.schedule.steps
+        return tuple(calls_of(self.stretches, lambda run, step: int(made[run][steps - step])))
+
+    @cached_property
+    def calls_by_step(self) -> Mapping[int, NDArray[np.uint8]]:
+        """U-Net calls that every run makes by itself at each step, T first; 0 at those that it skips."""
+        sampler, schedule = self.spec.sampler, self.schedule
+        return {run: calls_by_step(program, sampler, schedule) for run, program in self.programs.items()}
+
+    @property
+    def most_calls(self) -> int:
+        """The most U-Net calls that a step of a run takes."""
+        if not self.spec.sampler.several:
+            return 1
+        return max((int(made.max()) for made in self.calls_by_step.values()), default=1)
+
+    def calls_in(self, stretch: Stretch) -> int:
+        """U-Net calls of a stretch, for one sample."""
+        if not self.spec.sampler.several or not stretch.runs:
+            return len(stretch)
+        through, ends = self._several_calls(stretch)
+        return through + 1 + sum(made - 1 for _, made in ends)
+
+    def _calls_of_runs(self, stretch: Stretch) -> Iterable[tuple[tuple[int, ...], int]]:
+        """Runs that a stretch serves, with the U-Net calls that each of them makes there."""
+        replayed = [(stretch.replays, 1)] if stretch.replays else []
+        if not self.spec.sampler.several or not stretch.runs:
+            return [(stretch.runs, len(stretch)), *replayed]
+        through, ends = self._several_calls(stretch)
+        return [*((runs, through + made) for runs, made in ends), *replayed]
+
+    def _several_calls(self, stretch: Stretch) -> tuple[int, list[tuple[tuple[int, ...], int]]]:
+        """U-Net calls of all steps of a stretch but the last, and of that by the runs that go to one target."""
+        last = self.schedule.steps - stretch.stop
+        through = int(self.calls_by_step[stretch.runs[0]][self.schedule.steps - stretch.start : last].sum())
+        return through, [(end.runs, int(self.calls_by_step[end.runs[0]][last])) for end in stretch.ends]
+
+    def declared(self, run: int, places: Sequence[str]) -> NDArray[np.uint8]:
+        """How often the edits of a run are to apply: once in every U-Net call of their steps, and once for each jump.
+
+        Parameters
+        ----------
+        run : int
+            An intervention of the plan.
+        places : sequence of str
+            Every place that it edits, and others.
+
+        Returns
+        -------
+        ndarray of uint8, (step, place)
+        """
+        steps, made = self.schedule.steps, self.calls_by_step[run]
+        found = np.zeros((steps, len(places)), np.uint8)
+        for edit in self.spec.interventions[run].edits():
+            place = places.index(edit.component)
+            for part in edit.window.parts:
+                at = slice(steps - part.start, steps - part.stop + 1)
+                found[at, place] = 1 if edit.component == "unet" else made[at]
+        return found
 
     @cached_property
     def by_step(self) -> dict[int, dict[Action, list[Call]]]:
@@ -120,7 +182,7 @@ class Plan:
     @cached_property
     def calls_per_sample(self) -> int:
         """U-Net calls that each sample takes."""
-        return sum(map(len, self.stretches))
+        return sum(map(self.calls_in, self.stretches))
 
     @property
     def unet_calls(self) -> int:
@@ -137,10 +199,9 @@ class Plan:
         """U-Net calls that each run passes through, for one sample."""
         counts: dict[int, int] = defaultdict(int)
         for stretch in self.stretches:
-            for run in stretch.runs:
-                counts[run] += len(stretch)
-            for run in stretch.replays:
-                counts[run] += 1
+            for runs, made in self._calls_of_runs(stretch):
+                for run in runs:
+                    counts[run] += made
         return dict(counts)
 
     @cached_property
@@ -149,10 +210,9 @@ class Plan:
         totals: dict[int, int] = defaultdict(int)
         for stretch in self.stretches:
             flops = self._flops(stretch.action)
-            for run in stretch.runs:
-                totals[run] += flops * len(stretch)
-            for run in stretch.replays:
-                totals[run] += flops
+            for runs, made in self._calls_of_runs(stretch):
+                for run in runs:
+                    totals[run] += flops * made
         return dict(totals)
 
     @cached_property
@@ -163,7 +223,7 @@ class Plan:
     @cached_property
     def flops(self) -> int:
         """Floating-point operations of the whole study."""
-        return sum(self._flops(stretch.action) * len(stretch) for stretch in self.stretches) * self.samples
+        return sum(self._flops(stretch.action) * self.calls_in(stretch) for stretch in self.stretches) * self.samples
 
     @property
     def seconds(self) -> float | None:
@@ -222,8 +282,15 @@ class Plan:
         leaves = {run: leaves_baseline(program) for run, program in self.programs.items()}
         total = 0
         for stretch in self.stretches:
-            groups = {run // group if run != BASELINE and stretch.start <= leaves[run] else 0 for run in stretch.runs}
-            total += len(stretch) * max(1, len(groups))
+            own = [run // group if run != BASELINE and stretch.start <= leaves[run] else 0 for run in stretch.runs]
+            groups = max(1, len(set(own)))
+            if not self.spec.sampler.several or not stretch.runs:
+                total += len(stretch) * groups
+                continue
+            through, ends = self._several_calls(stretch)
+            group_of = dict(zip(stretch.runs, own, strict=True))
+            total += (through + 1) * groups
+            total += sum((made - 1) * len({group_of[run] for run in runs}) for runs, made in ends)
         return total
 
     def __str__(self) -> str:
@@ -347,8 +414,8 @@ class RunCost(NamedTuple):
     flops: int
 
 
-def cost_of_run(intervention: Intervention | None, sampler: Sampler, anatomy: Anatomy) -> RunCost:
-    """Count what one run takes, with an intervention or without; no schedule and no sample is needed for it.
+def cost_of_run(intervention: Intervention | None, sampler: Sampler, anatomy: Anatomy, schedule: Schedule) -> RunCost:
+    """Count what one run takes, with an intervention or without; no sample is needed for it.
 
     Raises
     ------
@@ -359,9 +426,13 @@ def cost_of_run(intervention: Intervention | None, sampler: Sampler, anatomy: An
         intervention = anatomy.placed(intervention)
         anatomy.check(intervention)
     edits = intervention.edits() if intervention is not None else ()
-    program = program_maker(anatomy, sampler.steps)(edits)
-    flops = sum(anatomy.live_flops(span.action.dead) * span.steps for span in program)
-    return RunCost(sum(span.steps for span in program), flops * sampler.rows_per_sample)
+    program = program_maker(anatomy, schedule.steps)(edits)
+    made, steps = calls_by_step(program, sampler, schedule), schedule.steps
+    flops = sum(
+        anatomy.live_flops(span.action.dead) * int(made[steps - span.start : steps - span.stop + 1].sum())
+        for span in program
+    )
+    return RunCost(int(made.sum()), flops * sampler.rows_per_sample)
 
 
 def _probing(bound: BoundStudy) -> BoundStudy:

@@ -1,4 +1,4 @@
-"""The noise schedule as numbers: alpha_bar over training timesteps, and the timestep of every step.
+"""The noise schedule as numbers: alpha_bar over training time, and the timestep of every step.
 
 No torch: plans and stored results carry these as coordinates along ``step``.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from causalunet.errors import ModelError, SpecError
 
-__all__ = ["Level", "Schedule", "cosine_alpha_bar", "linear_alpha_bar", "spaced_timesteps"]
+__all__ = ["Level", "Schedule", "TrainingSchedule", "cosine_alpha_bar", "linear_alpha_bar", "spaced_timesteps"]
 
 
 def cosine_alpha_bar(timesteps: int = 1000, max_beta: float = 0.999) -> NDArray[np.float64]:
@@ -73,6 +73,81 @@ class Level(NamedTuple):
 
     timestep: float
     alpha_bar: float
+
+    @property
+    def log_snr(self) -> float:
+        """Logarithm of signal variance over noise variance; infinite at the image."""
+        return math.inf if self.alpha_bar == 1 else math.log(self.alpha_bar / (1 - self.alpha_bar))
+
+
+class TrainingSchedule:
+    """alpha_bar over training time, between the timesteps too.
+
+    Parameters
+    ----------
+    alpha_bar : ndarray of float64, (timestep,)
+        Share of signal variance left at every training timestep.
+
+    Notes
+    -----
+    Between two timesteps the logarithm of the ratio of signal to noise is a straight line in time, which is that of
+    sigma = sqrt((1 - alpha_bar) / alpha_bar): so it is in k-diffusion's ``DiscreteSchedule`` and in ``_sigma_to_t`` of
+    the schedulers of diffusers (after Karras et al. 2022).
+    """
+
+    def __init__(self, alpha_bar: NDArray[np.float64]) -> None:
+        self._alpha_bar = np.asarray(alpha_bar, dtype=np.float64)
+        with np.errstate(divide="ignore"):
+            self._log_snr = np.log(self._alpha_bar) - np.log1p(-self._alpha_bar)
+
+    @property
+    def timesteps(self) -> int:
+        """Number of training timesteps, which count from 0."""
+        return len(self._alpha_bar)
+
+    def level(self, timestep: float) -> Level:
+        """Noise level at a timestep, whole or between two.
+
+        Raises
+        ------
+        SpecError
+            It lies outside 0 ... ``timesteps`` - 1.
+        """
+        last = self.timesteps - 1
+        if not 0 <= timestep <= last:
+            raise SpecError(f"The noise at timestep {timestep:g} was asked for; the model was trained at 0 to {last}.")
+        below = int(timestep)
+        if timestep == below:
+            return Level(float(timestep), float(self._alpha_bar[below]))
+        share = timestep - below
+        log_snr = (1 - share) * float(self._log_snr[below]) + share * float(self._log_snr[below + 1])
+        return Level(float(timestep), _sigmoid(log_snr))
+
+    def level_of(self, log_snr: float) -> Level:
+        """Noise level of a ratio of signal to noise, with the timestep at which it was trained.
+
+        Parameters
+        ----------
+        log_snr : float
+            As of `Level.log_snr`.
+
+        Raises
+        ------
+        SpecError
+            There is more or less noise than at any timestep.
+        """
+        least, most = float(self._log_snr[-1]), float(self._log_snr[0])
+        if not least <= log_snr <= most:
+            raise SpecError(
+                f"The timestep of log SNR {log_snr:.4g} was asked for; the model was trained from {least:.4g} to "
+                f"{most:.4g}."
+            )
+        timestep = float(np.interp(log_snr, self._log_snr[::-1], np.arange(self.timesteps)[::-1]))
+        return Level(timestep, _sigmoid(log_snr))
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from causalunet.errors import ModelError, SpecError
 from causalunet.identity import FINGERPRINT, differences
 from causalunet.paths import given_path
 from causalunet.plan import cost_of_run
+from causalunet.schedule import Schedule
 from causalunet.study import chosen_model, load_registered
 
 if TYPE_CHECKING:
@@ -162,8 +163,9 @@ class Shortcut:
         dict
             ``unet_calls`` and ``flops`` per sample, ``calls_share`` and ``flops_share`` of the uncut run's.
         """
-        anatomy = self.load(model).anatomy
-        own, uncut = (cost_of_run(run, self.sampler, anatomy) for run in (self.intervention, None))
+        loaded = self.load(model)
+        schedule = Schedule.spaced(loaded.alpha_bar, self.sampler.steps)
+        own, uncut = (cost_of_run(run, self.sampler, loaded.anatomy, schedule) for run in (self.intervention, None))
         return {
             "unet_calls": own.unet_calls,
             "flops": own.flops,

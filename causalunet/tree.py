@@ -13,11 +13,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from causalunet.design.anatomy import Anatomy
 from causalunet.design.fills import Fill
 from causalunet.design.interventions import Edit
+from causalunet.design.samplers import Sampler
 from causalunet.design.sites import Site
 from causalunet.design.windows import overlaid
+from causalunet.schedule import Schedule
 
 __all__ = [
     "BASELINE",
@@ -28,6 +33,7 @@ __all__ = [
     "Program",
     "Span",
     "Stretch",
+    "calls_by_step",
     "calls_of",
     "grow",
     "leaves_baseline",
@@ -73,16 +79,23 @@ class Fork(NamedTuple):
         Number of the state drawn.
     runs : tuple of int
         Interventions (or ``BASELINE``, -1) that go there.
+    calls : int
+        U-Net calls of the step on the way there: the shared one, and those that some samplers make after it, which look
+        where it goes.
     """
 
     target: int
     state: int
     runs: tuple[int, ...]
+    calls: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One U-Net call per sample, shared by all runs that are still equal.
+    """One U-Net call per sample, shared by all runs that are still equal, and what follows it within the step.
+
+    Some samplers call the U-Net several times a step. Where these further calls look depends on where the step goes, so
+    they belong to its forks; the edits of the action are made in each of them.
 
     Parameters
     ----------
@@ -107,6 +120,11 @@ class Call:
         """Every run that this call serves."""
         return (*self.replays, *(run for fork in self.forks for run in fork.runs))
 
+    @property
+    def unet_calls(self) -> int:
+        """U-Net calls per sample: the shared one and the further ones of every fork."""
+        return 1 + sum(fork.calls - 1 for fork in self.forks)
+
 
 class Span(NamedTuple):
     """Steps ``start ... stop`` of a run, all called under one action; steps between two spans are not called."""
@@ -127,7 +145,7 @@ Program = tuple[Span, ...]
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Calls ``start ... stop`` of runs that do the same for as long: each but the last leads to the next.
+    """Steps ``start ... stop`` of runs that do the same for as long: each but the last leads to the next.
 
     Parameters
     ----------
@@ -183,6 +201,18 @@ def program_maker(anatomy: Anatomy, steps: int) -> Callable[[Sequence[Edit]], Pr
         return _cut(spans, leaves_baseline(spans))
 
     return program_of
+
+
+def calls_by_step(program: Program, sampler: Sampler, schedule: Schedule) -> NDArray[np.uint8]:
+    """U-Net calls that a run makes by itself at each step, T first; 0 at those that it skips."""
+    steps = schedule.steps
+    found = np.zeros(steps, np.uint8)
+    for span in program:
+        found[steps - span.start : steps - span.stop + 1] = 1
+    if sampler.several:
+        called = [*(steps - np.flatnonzero(found)).tolist(), 0]
+        found[found > 0] = sampler.calls_along([schedule.level(step) for step in called])
+    return found
 
 
 def leaves_baseline(program: Sequence[Span]) -> int:
@@ -280,8 +310,15 @@ def _replayed(step: int, starts: Mapping[int, tuple[int, int]]) -> tuple[int, ..
     return (BASELINE, *sorted(run for run, (first, _) in starts.items() if first < step))
 
 
-def calls_of(stretches: Iterable[Stretch]) -> Iterator[Call]:
-    """Single calls, in the order of the steps, T first; at one step in the order of their first runs."""
+def calls_of(stretches: Iterable[Stretch], calls_at: Callable[[int, int], int] = lambda run, step: 1) -> Iterator[Call]:
+    """Single calls, in the order of the steps, T first; at one step in the order of their first runs.
+
+    Parameters
+    ----------
+    stretches : iterable of Stretch
+    calls_at : callable
+        U-Net calls of a run at a step.
+    """
     arriving: dict[int, list[Stretch]] = defaultdict(list)
     for stretch in stretches:
         arriving[stretch.start].append(stretch)
@@ -299,13 +336,14 @@ def calls_of(stretches: Iterable[Stretch]) -> Iterator[Call]:
             if step > stretch.stop:
                 number += 1
                 onward.append((stretch, number))
-                yield Call(step, stretch.action, state, (Fork(step - 1, number, stretch.runs),), replays)
+                onto = Fork(step - 1, number, stretch.runs, calls_at(stretch.runs[0], step))
+                yield Call(step, stretch.action, state, (onto,), replays)
                 continue
             forks = []
-            for target, end, runs in stretch.ends:
+            for target, end, runs, _ in stretch.ends:
                 number += 1
                 drawn[end] = number
-                forks.append(Fork(target, number, runs))
+                forks.append(Fork(target, number, runs, calls_at(runs[0], step)))
             yield Call(step, stretch.action, state, tuple(forks), replays)
         if any(stretch.replays for stretch in fresh):
             onward.sort(key=lambda entry: _order(entry[0], step - 1))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # Before torch: tests run side by side, and the processes that they start would each take all cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,11 @@ import xarray as xr
 from hypothesis import settings
 
 import causalunet as cu
+from causalunet import registry
+from causalunet.design.fills import FILLS
+from causalunet.design.interventions import KINDS
+from causalunet.design.samplers import SAMPLERS
+from causalunet.models.base import MODELS
 from causalunet.models.openai_layout import TextUNet, UNetConfig
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.text_transformer import TextConfig
@@ -25,6 +32,9 @@ from causalunet.schedule import cosine_alpha_bar
 # A deadline measures the machine; random examples would make a failure come and go.
 settings.register_profile("causalunet", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("causalunet")
+
+PLUGINS = Path(__file__).parent / "plugins"
+"""A package of somebody else's, laid out as pip would install it."""
 
 TINY_CONFIG = UNetConfig(
     image_size=16,
@@ -57,6 +67,18 @@ def tiny_model() -> TextToImage:
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.05)
     return TextToImage("tiny", unet.eval().requires_grad_(False), tokenize, cosine_alpha_bar())
+
+
+@pytest.fixture
+def guests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if pip had installed the package in tests/plugins, and nothing had imported it."""
+    monkeypatch.syspath_prepend(PLUGINS)
+    registry._announced.cache_clear()
+    with FILLS.scoped(), KINDS.scoped(), MODELS.scoped(), SAMPLERS.scoped():
+        yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "guests"]:
+        del sys.modules[name]
+    registry._announced.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -10,18 +10,18 @@ from causalunet.design import Edit
 from causalunet.design.anatomy import Anatomy
 from causalunet.plan import BASELINE, Action, Call, Fork, PlacedFill
 
-_Program = dict[int, tuple[Action, int]]
-"""Action and target step of every step whose call happens."""
+_Program = dict[int, tuple[Action, int, int]]
+"""Action, target step and number of U-Net calls of every step that is taken."""
 
 
 def planned(
     bound: BoundStudy, runs: Iterable[int], *, group: int, forked: bool = False, replay: Iterable[int] = ()
 ) -> list[Call]:
     """The calls of `causalunet.plan.make_plan`."""
-    spec, anatomy, steps = bound.spec, bound.anatomy, bound.schedule.steps
+    spec, steps = bound.spec, bound.schedule.steps
     edits = {run: () if run == BASELINE else spec.interventions[run].edits() for run in sorted(set(runs))}
-    programs = {run: _program(edits[run], anatomy, steps) for run in edits}
-    baseline = _program((), anatomy, steps)
+    programs = {run: _program(edits[run], bound) for run in edits}
+    baseline = _program((), bound)
     leaves = {
         run: next((step for step in baseline if program.get(step) != baseline[step]), steps)
         for run, program in programs.items()
@@ -30,16 +30,17 @@ def planned(
     return list(_grow_tree(programs, steps, starts, {} if forked else leaves, frozenset(replay), group))
 
 
-def _program(edits: Sequence[Edit], anatomy: Anatomy, steps: int) -> _Program:
+def _program(edits: Sequence[Edit], bound: BoundStudy) -> _Program:
     at: dict[int, list[Edit]] = defaultdict(list)
     for edit in edits:
         for step in edit.window:
             at[step].append(edit)
     skipped = {step for step, present in at.items() if any(edit.component == "unet" for edit in present)}
-    called = [step for step in range(steps, 0, -1) if step not in skipped]
+    called = [step for step in range(bound.schedule.steps, 0, -1) if step not in skipped]
+    level, sampler = bound.schedule.level, bound.spec.sampler
     return {
-        step: (_action(at.get(step, ()), anatomy), target)
-        for step, target in zip(called, [*called[1:], 0], strict=True)
+        step: (_action(at.get(step, ()), bound.anatomy), target, sampler.calls(level(step), level(target), passed))
+        for passed, (step, target) in enumerate(zip(called, [*called[1:], 0], strict=True))
     }
 
 
@@ -62,17 +63,17 @@ def _grow_tree(
         waiting[step].append(run)
     next_state = 1
     for step in range(steps, 0, -1):
-        shared: dict[tuple[int, int, Action], dict[int, list[int]]] = {}
+        shared: dict[tuple[int, int, Action], dict[tuple[int, int], list[int]]] = {}
         if step in replay:
             shared[0, -step, Action()] = {}
         for run in sorted(waiting.pop(step, [])):
-            action, target = programs[run][step]
+            action, target, made = programs[run][step]
             group = run // size if run != BASELINE and step <= leaves.get(run, 0) else 0
-            shared.setdefault((group, state_of[run], action), {}).setdefault(target, []).append(run)
+            shared.setdefault((group, state_of[run], action), {}).setdefault((target, made), []).append(run)
         for (_, state, action), targets in shared.items():
             forks = []
-            for target, runs in targets.items():
-                forks.append(Fork(target, next_state, tuple(runs)))
+            for (target, made), runs in targets.items():
+                forks.append(Fork(target, next_state, tuple(runs), made))
                 state_of.update(dict.fromkeys(runs, next_state))
                 waiting[target].extend(runs)
                 next_state += 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +14,23 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 import causalunet as cu
-from causalunet import registry
 from causalunet.cli.exits import Exit
 from causalunet.design import Fill, Intervention
 from causalunet.design.fills import FILLS
-from causalunet.design.interventions import KINDS
 from causalunet.design.samplers import SAMPLERS, Sampler
 from causalunet.errors import PluginError, SpecError
 from causalunet.models import load_model, model_names
-from causalunet.models.base import MODELS
 from causalunet.models.text_to_image import TextToImage
 from causalunet.noise import step_noise
 from causalunet.schedule import Schedule
 from causalunet.testing import check_fill, check_intervention, check_sampler
+from tests.conftest import PLUGINS
 
-PLUGINS = Path(__file__).parent / "plugins"
 FLIP = {"name": "guests.flip", "configuration": {}}
 FLIP_SKIP = {"name": "guests.flip_skip", "configuration": {"skip": 1, "window": [[3, 2]], "label": "mirrored"}}
 
 
-@pytest.fixture(autouse=True)
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As if pip had installed the package, and nothing had imported it."""
-    monkeypatch.syspath_prepend(PLUGINS)
-    registry._announced.cache_clear()
-    with FILLS.scoped(), KINDS.scoped(), MODELS.scoped(), SAMPLERS.scoped():
-        yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "guests"]:
-        del sys.modules[name]
-    registry._announced.cache_clear()
+pytestmark = pytest.mark.usefixtures("guests")
 
 
 def test_names_are_listed_without_an_import() -> None:

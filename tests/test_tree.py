@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -16,23 +17,45 @@ import causalunet as cu
 from causalunet import tree
 from causalunet.bound import BoundStudy
 from causalunet.design import Intervention, StudySpec, Window, Windows
+from causalunet.design.samplers import Sampler
 from causalunet.design.windows import overlaid
 from causalunet.execute.fill import pace
 from causalunet.execute.walk.batches import mean_batch_size, samples_per_block
-from causalunet.plan import BASELINE, Plan, cost_of_run, make_plan
-from causalunet.schedule import Schedule, cosine_alpha_bar
+from causalunet.plan import BASELINE, Call, Plan, cost_of_run, make_plan
+from causalunet.schedule import Level, Schedule, cosine_alpha_bar
 from tests.design.examples import STEPS, distinct_interventions, u_anatomy
 from tests.reference_planner import planned
 
 ANATOMY = u_anatomy()
 
 
-def bound(interventions: list[Intervention], steps: int = STEPS, **fields: Any) -> BoundStudy:
-    spec = StudySpec(name="s", prompts=["a"], interventions=interventions, sampler=cu.DDPM(steps=steps), **fields)
+class Uneven(Sampler):
+    """Steps of one to four calls, by what the run has passed and by where it goes."""
+
+    name = "tests.uneven"
+
+    def calls(self, at: Level, to: Level, passed: int) -> int:
+        return 1 if to.alpha_bar == 1 else 1 + passed % 3 + (to.alpha_bar > 0.5)
+
+
+def bound(
+    interventions: list[Intervention], steps: int = STEPS, kind: type[Sampler] = cu.DDPM, **fields: Any
+) -> BoundStudy:
+    spec = StudySpec(name="s", prompts=["a"], interventions=interventions, sampler=kind(steps=steps), **fields)
     return BoundStudy(spec, ANATOMY, Schedule.spaced(cosine_alpha_bar(2000), steps), (3, 16, 16))
 
 
-studies = distinct_interventions(7).map(bound)
+kinds: st.SearchStrategy[type[Sampler]] = st.sampled_from([cu.DDPM, Uneven])
+studies = st.builds(lambda items, kind: bound(items, kind=kind), distinct_interventions(7), kinds)
+
+
+def called(calls: Iterable[Call]) -> Counter[int]:
+    """U-Net calls by run."""
+    made = Counter(run for call in calls for run in call.replays)
+    for call in calls:
+        for fork in call.forks:
+            made.update(dict.fromkeys(fork.runs, fork.calls))
+    return made
 
 
 @given(studies, st.integers(1, 8), st.data())
@@ -55,27 +78,27 @@ def test_calls_from_stored_states_are_those_of_the_plain_planner(study: BoundStu
     expected = planned(made.bound, runs, group=made.group, forked=True, replay=replay)
     assert list(made.calls) == expected
     assert make_plan(study).part(runs, forked=True, replay=replay) == made
-    assert made.calls_per_sample == len(expected)
-    assert made.calls_by_run == Counter(run for call in expected for run in call.runs)
+    assert made.calls_per_sample == sum(call.unet_calls for call in expected)
+    assert made.calls_by_run == called(expected)
 
 
 @given(studies, st.integers(1, 8))
 def test_what_is_counted_is_what_the_calls_are(study: BoundStudy, group: int) -> None:
     made = make_plan(study, group=8)
     calls = made.calls
-    assert made.calls_per_sample == len(calls)
-    assert made.calls_by_run == Counter(run for call in calls for run in call.runs)
+    assert made.calls_per_sample == sum(call.unet_calls for call in calls)
+    assert made.calls_by_run == called(calls)
     flops = {call: 2 * ANATOMY.live_flops(call.action.dead) for call in calls}
-    assert made.flops == sum(flops.values())
+    assert made.flops == sum(flops[call] * call.unet_calls for call in calls)
     assert made.flops_by_run == {
-        run: sum(flops[call] for call in calls if run in call.runs) for run in made.calls_by_run
+        run: sum(flops[call] * called([call])[run] for call in calls) for run in made.calls_by_run
     }
     assert made.widest_step == max(Counter(call.step for call in calls).values())
-    assert made.calls_if_grouped(group) == len(make_plan(study, group=group).calls) if group < 8 else True
+    assert made.calls_if_grouped(group) == make_plan(study, group=group).calls_per_sample if group < 8 else True
     assert made.grouped(group) == make_plan(study, group=group)
     items = made.spec.interventions
     for run in (BASELINE, *range(len(items))):
-        alone = cost_of_run(None if run == BASELINE else items[run], made.spec.sampler, ANATOMY)
+        alone = cost_of_run(None if run == BASELINE else items[run], made.spec.sampler, ANATOMY, made.schedule)
         assert alone == (made.calls_by_run[run], made.flops_by_run[run])
 
 

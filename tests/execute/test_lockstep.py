@@ -13,6 +13,7 @@ from torch import Tensor
 
 import causalunet as cu
 from causalunet.design import Intervention, StudySpec
+from causalunet.design.samplers import Estimate
 from causalunet.execute import Block, generate, run_block
 from causalunet.execute.call.trace import TracedUNet
 from causalunet.execute.walk import lockstep
@@ -51,7 +52,7 @@ class Collector:
     def fired(self, call: Call, rows: slice, places: Mapping[str, int]) -> None:
         assert set(places) == {fill.component for fill in call.action.fills}
 
-    def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:
+    def predicted(self, call: Call, stage: int, estimate: Estimate) -> None:
         self.steps.append(call.step)
 
     def finished(self, run: int, x0: Tensor) -> None:

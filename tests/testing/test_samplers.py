@@ -32,39 +32,39 @@ def own(mean: Callable[..., Any] | None = None, **members: Any) -> Any:
     return dataclass(frozen=True, kw_only=True)(kind)(steps=9)
 
 
-def in_place(self: Any, state: Any, estimate: Any, at: Any, to: Any) -> Any:
+def in_place(self: Any, state: Any, estimates: Any, at: Any, to: Any) -> Any:
     state.x[...] = state.x * 0.5
-    return MEAN(self, state, estimate, at, to)
+    return MEAN(self, state, estimates, at, to)
 
 
-def random(self: Any, state: Any, estimate: Any, at: Any, to: Any) -> Any:
-    return MEAN(self, state, estimate, at, to) + (0 if to.alpha_bar == 1 else torch.randn(1))
+def random(self: Any, state: Any, estimates: Any, at: Any, to: Any) -> Any:
+    return MEAN(self, state, estimates, at, to) + (0 if to.alpha_bar == 1 else torch.randn(1))
 
 
-def seeded(self: Any, state: Any, estimate: Any, at: Any, to: Any) -> Any:
+def seeded(self: Any, state: Any, estimates: Any, at: Any, to: Any) -> Any:
     torch.manual_seed(0)
-    return random(self, state, estimate, at, to)
+    return random(self, state, estimates, at, to)
 
 
-def over_rows(self: Any, state: Any, estimate: Any, at: Any, to: Any) -> Any:
-    return MEAN(self, state, estimate, at, to) + (0 if to.alpha_bar == 1 else state.x.mean())
+def over_rows(self: Any, state: Any, estimates: Any, at: Any, to: Any) -> Any:
+    return MEAN(self, state, estimates, at, to) + (0 if to.alpha_bar == 1 else state.x.mean())
 
 
-def not_there(self: Any, state: Any, estimate: Any, at: Any, to: Any) -> Any:
-    return MEAN(self, state, estimate, at, to) + (float("inf") if to.alpha_bar == 1 else 0)
+def not_there(self: Any, state: Any, estimates: Any, at: Any, to: Any) -> Any:
+    return MEAN(self, state, estimates, at, to) + (float("inf") if to.alpha_bar == 1 else 0)
 
 
-def further_back(self: Any, state: Any, estimate: Any, at: Any, to: Any) -> Any:
+def further_back(self: Any, state: Any, estimates: Any, at: Any, to: Any) -> Any:
     older = sum(moment.x0 for moment in state.past[1:])
-    return MEAN(self, state, estimate, at, to) + (0 if to.alpha_bar == 1 else older)
+    return MEAN(self, state, estimates, at, to) + (0 if to.alpha_bar == 1 else older)
 
 
-def with_torch(self: Any, state: Any, estimate: Any, at: Any, to: Any) -> Any:
-    return torch.add(MEAN(self, state, estimate, at, to), 0)
+def with_torch(self: Any, state: Any, estimates: Any, at: Any, to: Any) -> Any:
+    return torch.add(MEAN(self, state, estimates, at, to), 0)
 
 
-def other_in_numpy(self: Any, state: Any, estimate: Any, at: Any, to: Any) -> Any:
-    return MEAN(self, state, estimate, at, to) + (0.1 if isinstance(state.x, np.ndarray) else 0)
+def other_in_numpy(self: Any, state: Any, estimates: Any, at: Any, to: Any) -> Any:
+    return MEAN(self, state, estimates, at, to) + (0.1 if isinstance(state.x, np.ndarray) else 0)
 
 
 TRUE = property(lambda self: True)
@@ -80,7 +80,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str, str]] = {
         "steps taken",
         "IndexError",
     ),
-    "written in place": (lambda: own(in_place), "untouched", r"from alpha_bar .* wrote into its state or estimate"),
+    "written in place": (lambda: own(in_place), "untouched", r"from alpha_bar .* wrote into its state or estimates"),
     "random": (lambda: own(random), "repeatable", "something else the second time"),
     "the user's random numbers": (lambda: own(seeded), "repeatable", "drew or seeded PyTorch's random numbers"),
     "a mean over rows": (
@@ -90,7 +90,11 @@ WRONG: dict[str, tuple[Callable[[], Any], str, str]] = {
     ),
     "not finite": (lambda: own(not_there), "finite", r"to 1 gives numbers that are not finite\. At the image"),
     "further back than is kept": (lambda: own(further_back, history=1), "history", "looks further back than 1 steps"),
-    "another image": (lambda: own(lambda *given: MEAN(*given) * 1.01), "image", r"something else than estimate\.x0"),
+    "another image": (
+        lambda: own(lambda *given: MEAN(*given) * 1.01),
+        "image",
+        r"something else than x0 where all calls agree",
+    ),
     "noise of no size": (
         lambda: own(draws=TRUE, spread=lambda self, *rest: 0.0),
         "noise",

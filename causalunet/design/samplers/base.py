@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,16 +11,19 @@ from causalunet.calls import clear_calls
 from causalunet.design.limits import MOST_STEPS, check_keys, is_integer, is_number, plain_number, shown
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
-from causalunet.schedule import Level
+from causalunet.schedule import Level, TrainingSchedule
 
-__all__ = ["SAMPLERS", "Estimate", "Moment", "Sampler", "State"]
+__all__ = ["SAMPLERS", "Estimate", "Query", "Sampler", "State"]
 
 SAMPLERS: Registry[type[Sampler]] = Registry("sampler", "causalunet.samplers")
 """Every sampler that this process knows, by name."""
 
+_MOST_CALLS = 255
+"""Of a step: how often an edit fired at it is stored in a byte."""
+
 
 class Estimate(NamedTuple):
-    """What a U-Net call says about x_t, guided.
+    """What a U-Net call says about x at some noise level, guided.
 
     Attributes
     ----------
@@ -26,29 +31,33 @@ class Estimate(NamedTuple):
         Estimate of the image, clipped where the model's are.
     eps : Tensor, (sample, channel, y, x)
         Noise, as predicted: it does not know of clipping.
-    fraction : Tensor, (sample, channel, y, x)
+    fraction : Tensor, (sample, channel, y, x), or None
         Place of the log variance between its bounds, -1 ... 1, from models that predict one.
+    x : Tensor, (sample, channel, y, x)
+        What the U-Net was given.
+    level : Level
+        Noise in it.
     """
 
     x0: Any
     eps: Any
     fraction: Any
+    x: Any
+    level: Level
 
 
-class Moment(NamedTuple):
-    """A step that a run has passed.
+class Query(NamedTuple):
+    """What a further U-Net call of a step is given.
 
     Attributes
     ----------
+    x : Tensor, (sample, channel, y, x)
     level : Level
-    x, x0, eps : Tensor, (sample, channel, y, x)
-        State that went in, and what was estimated of it.
+        Its timestep need not be whole, see `causalunet.schedule.TrainingSchedule`.
     """
 
-    level: Level
     x: Any
-    x0: Any
-    eps: Any
+    level: Level
 
 
 class State(NamedTuple):
@@ -57,12 +66,13 @@ class State(NamedTuple):
     Attributes
     ----------
     x : Tensor, (sample, channel, y, x)
-    past : tuple of Moment
-        The newest first; as many as the sampler asks for, fewer near the first step.
+    past : tuple of Estimate
+        What the first call of each passed step said, without ``fraction``; the newest first, as many as the sampler
+        asks for, fewer near the first step.
     """
 
     x: Any
-    past: tuple[Moment, ...] = ()
+    past: tuple[Estimate, ...] = ()
 
 
 @clear_calls
@@ -70,6 +80,7 @@ class State(NamedTuple):
 class Sampler:
     """Base of every sampler. A subclass names itself, says `mean` and, if it draws noise, `spread`.
 
+    One whose steps take several U-Net calls says how many by `calls`, and where each further one looks by `further`.
     Their arithmetic is that of tensors with Python's operators and ``math``, so that NumPy's arrays do as well: results
     are verified without torch.
 
@@ -120,7 +131,52 @@ class Sampler:
         """Whether its steps draw noise."""
         return False
 
-    def mean(self, state: State, estimate: Estimate, at: Level, to: Level) -> Any:
+    @property
+    def several(self) -> bool:
+        """Whether a step may take more than one U-Net call."""
+        return type(self).calls is not Sampler.calls
+
+    def calls(self, at: Level, to: Level, passed: int) -> int:
+        """How many U-Net calls a step takes; the first is always at the state itself.
+
+        Parameters
+        ----------
+        at, to : Level
+            From where to where.
+        passed : int
+            Steps that the run has taken before.
+
+        Returns
+        -------
+        int
+            At least 1.
+        """
+        return 1
+
+    def further(
+        self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level, training: TrainingSchedule
+    ) -> Query:
+        """Say what the next call of a step is given, after what the earlier ones said.
+
+        Asked for where a step takes several `calls`.
+
+        Parameters
+        ----------
+        state : State
+        estimates : tuple of Estimate
+            Of the calls of this step so far, the first of ``state.x``.
+        at, to : Level
+            From where to where the step goes.
+        training : TrainingSchedule
+            Gives levels in between.
+
+        Returns
+        -------
+        Query
+        """
+        raise NotImplementedError(self.name)
+
+    def mean(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
         """Where a step goes, but for the noise that it draws.
 
         A window that skips steps makes ``to`` lie further down: such a run is one on the schedule without those steps.
@@ -128,10 +184,10 @@ class Sampler:
         Parameters
         ----------
         state : State
-        estimate : Estimate
-            Of ``state.x``.
+        estimates : tuple of Estimate
+            Of all calls of the step, the first of ``state.x``; of most samplers it is the only one.
         at, to : Level
-            From where to where. At the image ``to.alpha_bar`` is 1, and the image is ``estimate.x0``.
+            From where to where. At the image ``to.alpha_bar`` is 1; a step of one call gives its ``x0`` there.
 
         Returns
         -------
@@ -139,7 +195,7 @@ class Sampler:
         """
         raise NotImplementedError(self.name)
 
-    def spread(self, state: State, estimate: Estimate, at: Level, to: Level) -> Any:
+    def spread(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
         """What standard normal noise is multiplied by before it is added to `mean`.
 
         Asked for where the sampler `draws`, and never on the step to the image.
@@ -151,12 +207,12 @@ class Sampler:
         """
         raise NotImplementedError(self.name)
 
-    def step(self, state: State, estimate: Estimate, at: Level, to: Level, noise: Any) -> State:
+    def step(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level, noise: Any) -> State:
         """Take one step.
 
         Parameters
         ----------
-        state, estimate, at, to
+        state, estimates, at, to
             As for `mean`.
         noise : Tensor, (sample, channel, y, x), or None
             Standard normal; None where the sampler draws none.
@@ -165,11 +221,40 @@ class Sampler:
         -------
         State
         """
-        x = self.mean(state, estimate, at, to)
+        x = self.mean(state, estimates, at, to)
         if self.draws and to.alpha_bar < 1:
-            x = x + self.spread(state, estimate, at, to) * noise
-        passed = Moment(at, state.x, estimate.x0, estimate.eps)
-        return State(x, (passed, *state.past)[: self.history])
+            x = x + self.spread(state, estimates, at, to) * noise
+        # Without the variance, which stores do not keep: a run that starts from a stored baseline has the same past.
+        return State(x, (estimates[0]._replace(fraction=None), *state.past)[: self.history])
+
+    def calls_along(self, levels: Sequence[Level]) -> list[int]:
+        """How many U-Net calls each step of a run takes.
+
+        Parameters
+        ----------
+        levels : sequence of Level
+            That the run passes, the image last.
+
+        Returns
+        -------
+        list of int
+            One fewer than levels.
+
+        Raises
+        ------
+        SpecError
+            The sampler says something else than a number from 1 to 255.
+        """
+        if not self.several:
+            return [1] * (len(levels) - 1)
+        found = [self.calls(at, to, passed) for passed, (at, to) in enumerate(itertools.pairwise(levels))]
+        for count in found:
+            if not is_integer(count) or not 1 <= count <= _MOST_CALLS:
+                raise SpecError(
+                    f"The sampler {shown(self.name)} says that a step takes {shown(count)} U-Net calls; calls() has to "
+                    f"give an integer in 1 ... {_MOST_CALLS}."
+                )
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": ..., "configuration": {...}}``."""

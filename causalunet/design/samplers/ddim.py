@@ -51,13 +51,14 @@ class DDIM(Sampler):
         """Only where eta is above 0."""
         return self.eta > 0
 
-    def mean(self, state: State, estimate: Estimate, at: Level, to: Level) -> Any:
+    def mean(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
         """The estimate with so much of its own noise as belongs to the later step, less what is drawn anew."""
-        noise = (state.x - math.sqrt(at.alpha_bar) * estimate.x0) / math.sqrt(1 - at.alpha_bar)
+        x0 = estimates[0].x0
+        noise = (state.x - math.sqrt(at.alpha_bar) * x0) / math.sqrt(1 - at.alpha_bar)
         left = max(1 - to.alpha_bar - self._sigma(at, to) ** 2, 0.0)
-        return math.sqrt(to.alpha_bar) * estimate.x0 + math.sqrt(left) * noise
+        return math.sqrt(to.alpha_bar) * x0 + math.sqrt(left) * noise
 
-    def spread(self, state: State, estimate: Estimate, at: Level, to: Level) -> float:
+    def spread(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> float:
         """Sigma of equation 16."""
         return self._sigma(at, to)
 

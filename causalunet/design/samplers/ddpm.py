@@ -39,17 +39,17 @@ class DDPM(Sampler):
         """It does."""
         return True
 
-    def mean(self, state: State, estimate: Estimate, at: Level, to: Level) -> Any:
+    def mean(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
         """Mean of q(x_to | x_at, x0)."""
         beta = 1 - at.alpha_bar / to.alpha_bar
         from_x0 = beta * math.sqrt(to.alpha_bar) / (1 - at.alpha_bar)
         from_x = (1 - to.alpha_bar) * math.sqrt(1 - beta) / (1 - at.alpha_bar)
-        return from_x0 * estimate.x0 + from_x * state.x
+        return from_x0 * estimates[0].x0 + from_x * state.x
 
-    def spread(self, state: State, estimate: Estimate, at: Level, to: Level) -> Any:
+    def spread(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
         """Standard deviation that the network chooses between the posterior's and that of the transition."""
         beta = 1 - at.alpha_bar / to.alpha_bar
         upper = math.log(beta)
         lower = math.log(beta * (1 - to.alpha_bar) / (1 - at.alpha_bar))
-        share = (estimate.fraction + 1) / 2
+        share = (estimates[0].fraction + 1) / 2
         return (0.5 * (share * upper + (1 - share) * lower)).exp()

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from causalunet.design.samplers import Moment, State
+from causalunet.design.samplers import Estimate, State
 from causalunet.errors import FiringError, ModelError
 from causalunet.execute.fill.parts import Part
 from causalunet.execute.measure.outcomes import baseline_values, outcome_values
@@ -85,7 +85,10 @@ class Recorder:
         schedule, history = self._plan.schedule, self._plan.spec.sampler.history
         x, x0, eps = (torch.from_numpy(self.baseline[name]) for name in ("x_t", "x0_hat", "eps"))
         passed = range(step + 1, min(step + history, schedule.steps) + 1)
-        past = (Moment(schedule.level(at), *(part[:, self._position(at)] for part in (x, x0, eps))) for at in passed)
+        past = (
+            Estimate(x0[:, at], eps[:, at], None, x[:, at], schedule.level(step))
+            for step, at in ((step, self._position(step)) for step in passed)
+        )
         return State(x[:, self._position(step)], tuple(past))
 
     def wants(self, call: Call) -> tuple[str, ...]:
@@ -115,10 +118,12 @@ class Recorder:
             for place, times in places.items():
                 self._fired[row, rows, position, self._places[place]] += times
 
-    def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:
-        """Keep the baseline's trajectory, and the distance of every other run to it."""
-        position = self._position(call.step)
+    def predicted(self, call: Call, stage: int, estimate: Estimate) -> None:
+        """Keep the baseline's trajectory, and the distance of every other run to it: of the first call of each step."""
+        position, (x0, eps, _, x, _) = self._position(call.step), estimate
         self._check_finite(call, eps)
+        if stage:
+            return
         if BASELINE in call.runs and not self._part.forked:
             for name, value in zip(_TRAJECTORY, (x, x0, eps), strict=True):
                 self.baseline[name][:, position] = value.cpu().numpy()
@@ -252,9 +257,7 @@ class Recorder:
                 begun[self._row[run], :, self._position(step) :] = True
             self._fired[..., self._places["unet"]] = begun & ~self._called
         for run, row in self._row.items():
-            declared, item = np.zeros(self._fired.shape[2:], np.uint8), self._plan.spec.interventions[run]
-            for edit in item.edits():
-                declared[[self._position(step) for step in edit.window], self._places[edit.component]] = 1
+            declared, item = self._plan.declared(run, list(self._places)), self._plan.spec.interventions[run]
             if (self._fired[row] != declared).any():
                 sample, position, place = np.argwhere(self._fired[row] != declared)[0].tolist()
                 at = list(self._places)[place], self._plan.schedule.steps - position

@@ -162,7 +162,7 @@ def _kernels(plans: Iterable[Plan], samples: int) -> list[int]:
     for plan in plans:
         times = Counter[Action]()
         for stretch in plan.stretches:
-            times[stretch.action] += len(stretch)
+            times[stretch.action] += plan.calls_in(stretch)
         for action in times:
             if action not in counts:
                 counts[action] = count_kernels(plan.bound, action, samples)

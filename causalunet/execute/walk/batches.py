@@ -100,7 +100,9 @@ def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:
     parted = min(plan.part_cells / max(1, together), plan.part_flops * plan.samples / max(1, plan.flops * share))
     runs = 1 + together
     widest = min(runs, plan.widest_step)
-    fit = budget // (image * (4 * widest + 2 * runs + 3 * plan.schedule.steps))
+    # What the earlier calls of a step gave is kept until its last.
+    kept = 4 + 3 * (plan.most_calls - 1)
+    fit = budget // (image * (kept * widest + 2 * runs + 3 * plan.schedule.steps))
     mean_calls = min(plan.calls_per_sample / plan.schedule.steps, runs)
     filled = math.ceil(micro_batch / mean_calls)
     return max(1, int(min(plan.samples, fit, filled, parted)))
@@ -125,4 +127,4 @@ def mean_batch_size(plan: Plan, budget: int, micro_batch: int) -> int:
     # Only calls of one action and group go together; how many do changes where a stretch begins or ends.
     widths = [width for stretches in alike.values() for width in widths_of(stretches)]
     calls = sum(steps * math.ceil(block * width / micro_batch) for steps, width in widths)
-    return max(1, round(block * plan.calls_per_sample / calls))
+    return max(1, round(block * sum(map(len, plan.stretches)) / calls))

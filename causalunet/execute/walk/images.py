@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from causalunet.design.samplers import Estimate
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import Call
 
@@ -21,7 +22,7 @@ class KeptImages:
     ----------
     model : DiffusionModel
     predicted : callable, optional
-        Told call, x_t and the estimate of x_0 at every U-Net call.
+        Told call, x_t and the estimate of x_0 at the first U-Net call of every step.
 
     Attributes
     ----------
@@ -43,10 +44,10 @@ class KeptImages:
     def fired(self, call: Call, rows: slice, places: Mapping[str, int]) -> None:
         """Nothing is recorded."""
 
-    def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:
-        """Hand on state and estimate."""
-        if self._predicted is not None:
-            self._predicted(call, x, x0)
+    def predicted(self, call: Call, stage: int, estimate: Estimate) -> None:
+        """Hand on state and estimate, of the first call of each step."""
+        if self._predicted is not None and not stage:
+            self._predicted(call, estimate.x, estimate.x0)
 
     def finished(self, run: int, x0: Tensor) -> None:
         """Keep a run's image."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from causalunet.design.samplers import Estimate, Moment, State
+from causalunet.design.samplers import Estimate, Query, State
 from causalunet.errors import FiringError
 from causalunet.execute.call.visits import CallResult, UNetCaller
 from causalunet.execute.walk.batches import MicroBatch, out_of_memory
@@ -18,8 +18,9 @@ from causalunet.models.base import DiffusionModel
 from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
 from causalunet.noise import initial_noise, step_noise
-from causalunet.plan import Action, Call, Plan
+from causalunet.plan import Action, Call, Fork, Plan
 from causalunet.sampler import Prediction, estimate_x0, guide
+from causalunet.schedule import Level, TrainingSchedule
 
 __all__ = ["Block", "Observer", "check_fired", "run_block"]
 
@@ -56,8 +57,11 @@ class Observer(Protocol):
         """How often each edited place was replaced for some samples of a call."""
         ...
 
-    def predicted(self, call: Call, x: Tensor, x0: Tensor, eps: Tensor) -> None:
-        """What a call predicted for every sample of the block; the baseline's call comes first at each step."""
+    def predicted(self, call: Call, stage: int, estimate: Estimate) -> None:
+        """What a call predicted for every sample of the block; the baseline's call comes first at each step.
+
+        ``stage`` counts the U-Net calls of the step from 0; of a later one ``call`` has only the runs that it serves.
+        """
         ...
 
     def finished(self, run: int, x0: Tensor) -> None:
@@ -89,42 +93,68 @@ class _Walk:
     observer: Observer
     advance: Callable[[int], None] | None
     context: _Context
+    device: torch.device
+    training: TrainingSchedule
     fired: Counter[tuple[str, int]] = field(default_factory=Counter)
 
-    def predictions(self, step: int, action: Action, calls: Sequence[Call], states: dict[int, State]) -> Prediction:
-        """U-Net predictions for all samples of all calls of one action, (call * sample, channel, y, x)."""
-        x = torch.cat([states[call.state].x for call in calls])
-        samples = torch.arange(len(self.block.seeds), device=x.device).repeat(len(calls))
+    def estimates(self, action: Action, asked: Sequence[_Asked], stage: int) -> Iterator[Estimate]:
+        """Call the U-Net for all samples of what is asked at a step under one action; an estimate for each, in turn."""
+        n = len(self.block.seeds)
+        x = torch.cat([one.query.x for one in asked])
         parts: list[Prediction] = []
         start = 0
         while start < len(x):
             rows = slice(start, min(start + self.micro_batch.samples, len(x)))
-            pieces = _pieces(calls, len(self.block.seeds), rows)
+            pieces = _pieces(asked, n, rows)
             try:
-                traced = self._call(step, action, pieces, x[rows], samples[rows])
+                traced = self._call(action, pieces, x[rows], record=stage == 0)
             except Exception as error:
                 if not out_of_memory(error):
                     raise
                 self.micro_batch.halve(error)
                 continue
-            self._tell(step, traced, pieces, rows.stop - start)
+            self._tell(traced, pieces, rows.stop - start)
             # The arithmetic of a step is float32, whatever the U-Net computes in.
             parts.append(guide(traced.output.float(), self.plan.spec.sampler.guidance_scale))
             start = rows.stop
-        return Prediction(torch.cat([part.eps for part in parts]), torch.cat([part.fraction for part in parts]))
+        eps, fraction = (torch.cat(values) for values in zip(*parts, strict=True))
+        for index, (call, query) in enumerate(asked):
+            of_call = slice(index * n, (index + 1) * n)
+            x0 = estimate_x0(query.x, eps[of_call], query.level.alpha_bar, clip=self.plan.bound.model.clip)
+            estimate = Estimate(x0, eps[of_call], fraction[of_call], *query)
+            self.observer.predicted(call, stage, estimate)
+            yield estimate
 
-    def _call(self, step: int, action: Action, pieces: _Pieces, batch: Tensor, samples: Tensor) -> CallResult:
-        guided = self.plan.spec.sampler.guidance_scale != 1.0
+    def told_more(self, action: Action, ways: Sequence[_Way], at: Level) -> Iterator[_Way]:
+        """Make the next U-Net call of a step for ways that have had equally many, all together."""
+        sampler = self.plan.spec.sampler
+        # Only the runs of the fork: others that shared the first call look elsewhere.
+        asked = [
+            _Asked(
+                replace(way.call, forks=(way.fork,), replays=()),
+                sampler.further(way.state, way.estimates, at, way.to, self.training),
+            )
+            for way in ways
+        ]
+        said = self.estimates(action, asked, len(ways[0].estimates))
+        for way, estimate in zip(ways, said, strict=True):
+            yield way._replace(estimates=(*way.estimates, estimate))
+
+    def _call(self, action: Action, pieces: _Pieces, batch: Tensor, *, record: bool) -> CallResult:
+        guided, device = self.plan.spec.sampler.guidance_scale != 1.0, batch.device
         # A copy in either case: a U-Net may change its input in place, and the call may be tried again with less.
         doubled = torch.cat([batch, batch]) if guided else batch.clone()
-        timesteps = torch.full((len(doubled),), float(self.plan.schedule.timestep(step)), device=batch.device)
-        wanted = tuple(dict.fromkeys(name for call, _, _ in pieces for name in self.observer.wants(call)))
+        samples = torch.cat([torch.arange(of_call.start, of_call.stop, device=device) for _, of_call, _ in pieces])
+        times = [one.query.level.timestep for one, of_call, _ in pieces for _ in range(of_call.start, of_call.stop)]
+        timesteps = torch.tensor([*times, *times] if guided else times, dtype=torch.float32, device=device)
+        names = (name for one, _, _ in pieces for name in self.observer.wants(one.call)) if record else ()
+        wanted = tuple(dict.fromkeys(names))
         return self.unet(action, (doubled, timesteps, *self.context.rows(samples, guided)), len(batch), wanted)
 
-    def _tell(self, step: int, traced: CallResult, pieces: _Pieces, n: int) -> None:
-        for place, times in traced.fired.items():
-            self.fired[place, step] += times * n
-        for call, of_call, of_batch in pieces:
+    def _tell(self, traced: CallResult, pieces: _Pieces, n: int) -> None:
+        for (call, _), of_call, of_batch in pieces:
+            for place, times in traced.fired.items():
+                self.fired[place, call.step] += times * (of_call.stop - of_call.start)
             self.observer.fired(call, of_call, traced.fired)
             names = self.observer.wants(call)
             values = {name: traced.activations[name][of_batch] for name in names if name in traced.activations}
@@ -134,7 +164,14 @@ class _Walk:
             self.advance(n)
 
 
-_Pieces = list[tuple[Call, slice, slice]]
+class _Asked(NamedTuple):
+    """A U-Net call of a step, with the runs that it serves."""
+
+    call: Call
+    query: Query
+
+
+_Pieces = list[tuple[_Asked, slice, slice]]
 
 
 def run_block(
@@ -173,7 +210,8 @@ def run_block(
         guided = plan.spec.sampler.rows_per_sample > 1
         context = _Context(_encode_once(model, block.prompts), encoded(model, [""]) if guided else ())
         size = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch(micro_batch)
-        walk = _Walk(unet, plan, block, size, observer, advance, context)
+        training = TrainingSchedule(model.alpha_bar)
+        walk = _Walk(unet, plan, block, size, observer, advance, context, device, training)
         if states is None:
             states = {0: State(torch.from_numpy(initial_noise(block.seeds, plan.image_shape)))}
         alive = {number: _on(device, state) for number, state in states.items()}
@@ -204,7 +242,7 @@ def check_fired(plan: Plan, fired: Counter[tuple[str, int]], samples: int) -> No
     declared: Counter[tuple[str, int]] = Counter()
     for call in plan.calls:
         for component in {fill.site.component for fill in call.action.fills}:
-            declared[component, call.step] += samples
+            declared[component, call.step] += samples * call.unet_calls
     if fired != declared:
         wrong = {key: (fired[key], declared[key]) for key in fired | declared if fired[key] != declared[key]}
         raise FiringError(
@@ -214,31 +252,51 @@ def check_fired(plan: Plan, fired: Counter[tuple[str, int]], samples: int) -> No
 
 def _step(walk: _Walk, step: int, groups: dict[Action, list[Call]], states: dict[int, State]) -> None:
     """One step of every run that has a call there; drawn states are added to ``states``."""
-    plan, n, sampler = walk.plan, len(walk.block.seeds), walk.plan.spec.sampler
-    at, noise = plan.schedule.level(step), None
+    plan, noise = walk.plan, None
+    at = plan.schedule.level(step)
+    if plan.spec.sampler.draws and any(call.forks for calls in groups.values() for call in calls):
+        noise = torch.from_numpy(step_noise(walk.block.seeds, step, plan.image_shape)).to(walk.device)
     for action, calls in groups.items():
-        eps, fraction = walk.predictions(step, action, calls, states)
-        for index, call in enumerate(calls):
-            rows = slice(index * n, (index + 1) * n)
-            state = states[call.state]
-            x0 = estimate_x0(state.x, eps[rows], at.alpha_bar, clip=plan.bound.model.clip)
-            walk.observer.predicted(call, state.x, x0, eps[rows])
-            if not call.forks:
-                continue
-            if noise is None and sampler.draws:
-                noise = torch.from_numpy(step_noise(walk.block.seeds, step, plan.image_shape)).to(x0.device)
-            estimate = Estimate(x0, eps[rows], fraction[rows])
-            for fork in call.forks:
-                going = sampler.step(state, estimate, at, plan.schedule.level(fork.target), noise)
-                if fork.target:
-                    states[fork.state] = going
-                    continue
-                for run in fork.runs:
-                    walk.observer.finished(run, going.x)
+        going: Iterable[_Way] = _first_calls(walk, action, calls, states, at)
+        while waiting := [way for way in going if not _arrived(walk, way, at, noise, states)]:
+            going = walk.told_more(action, waiting, at)
+
+
+def _arrived(walk: _Walk, way: _Way, at: Level, noise: Tensor | None, states: dict[int, State]) -> bool:
+    """Take the step once the U-Net has said all there is to say, and not before."""
+    if len(way.estimates) < way.fork.calls:
+        return False
+    going = walk.plan.spec.sampler.step(way.state, way.estimates, at, way.to, noise)
+    if way.fork.target:
+        states[way.fork.state] = going
+    else:
+        for run in way.fork.runs:
+            walk.observer.finished(run, going.x)
+    return True
+
+
+class _Way(NamedTuple):
+    """Where some runs go from a shared call, and what the U-Net has said on the way."""
+
+    call: Call
+    fork: Fork
+    state: State
+    to: Level
+    estimates: tuple[Estimate, ...]
+
+
+def _first_calls(
+    walk: _Walk, action: Action, calls: Sequence[Call], states: Mapping[int, State], at: Level
+) -> Iterator[_Way]:
+    """Make the first U-Net call of a step for all runs under one action, and say in turn where each goes from there."""
+    asked = [_Asked(call, Query(states[call.state].x, at)) for call in calls]
+    for call, estimate in zip(calls, walk.estimates(action, asked, 0), strict=True):
+        for fork in call.forks:
+            yield _Way(call, fork, states[call.state], walk.plan.schedule.level(fork.target), (estimate,))
 
 
 def _on(device: torch.device, state: State) -> State:
-    past = (Moment(level, *(part.to(device) for part in parts)) for level, *parts in state.past)
+    past = (Estimate(one.x0.to(device), one.eps.to(device), None, one.x.to(device), one.level) for one in state.past)
     return State(state.x.to(device), tuple(past))
 
 
@@ -249,11 +307,11 @@ def _encode_once(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor,
     return tuple(part[rows.to(part.device)] for part in encoded(model, distinct))
 
 
-def _pieces(calls: Sequence[Call], n: int, rows: slice) -> _Pieces:
+def _pieces(asked: Sequence[_Asked], n: int, rows: slice) -> _Pieces:
     """Which samples of which calls lie in some rows: (call, samples of the call, rows of the batch)."""
     pieces = []
     for index in range(rows.start // n, (rows.stop - 1) // n + 1):
         start, stop = max(rows.start, index * n), min(rows.stop, (index + 1) * n)
         of_call = slice(start - index * n, stop - index * n)
-        pieces.append((calls[index], of_call, slice(start - rows.start, stop - rows.start)))
+        pieces.append((asked[index], of_call, slice(start - rows.start, stop - rows.start)))
     return pieces

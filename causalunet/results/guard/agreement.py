@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.limits import is_number, shown
-from causalunet.design.registered import plugins
+from causalunet.design.registered import plugins, unknown_sampler
+from causalunet.design.samplers import Sampler
 from causalunet.dims import FACTOR, INTERVENTION, SAMPLE, STEP
 from causalunet.results.guard.checked_store import Reader, Stored, dims_of
 from causalunet.results.guard.coverage import Coverage
-from causalunet.results.guard.documents import COORDINATES
+from causalunet.results.guard.documents import COORDINATES, OPTIONAL
 from causalunet.results.guard.findings import Finding
 from causalunet.results.guard.readback import ReadBack
+from causalunet.results.meaning.schema import CALLS
+from causalunet.schedule import Level
 
 __all__ = ["agreement"]
 
@@ -36,8 +39,10 @@ def agreement(reader: Reader, read: ReadBack, coverage: Coverage) -> Iterator[Fi
     compared = list(_Coordinates(reader, read).compared())
     problems = tuple(problem for found in compared for problem in found)
     yield Finding("coordinates", f"{len(compared)} arrays", problems)
-    wrong, unchecked = _declared(reader, read, coverage)
-    wrong += _calls(reader, coverage)
+    calls = _Calls(reader, coverage)
+    wrong, unchecked = _declared(reader, read, coverage, calls)
+    wrong += _miscounted(reader, coverage, calls)
+    unchecked += calls.unchecked
     rows = len(coverage.marks["audit/declared"])
     yield Finding("edits and calls", f"{rows:,} interventions", tuple(wrong), unchecked=tuple(unchecked))
 
@@ -56,6 +61,7 @@ class _Coordinates:
             name: self._values(f"{group}/{name}")
             for group, dim in (("outcomes", INTERVENTION), ("outcomes", SAMPLE), ("baseline", STEP))
             for name in COORDINATES[dim]
+            if name not in OPTIONAL or reader.has(f"{group}/{name}")
         }
         self._expected |= {
             **self._of_interventions(),
@@ -124,7 +130,44 @@ def _same(found: list[Any], expected: list[Any]) -> bool:
     return found == expected
 
 
-def _declared(reader: Reader, read: ReadBack, coverage: Coverage) -> tuple[list[str], list[str]]:
+class _Calls:
+    """U-Net calls that each intervention makes at every step, by the study's sampler.
+
+    Attributes
+    ----------
+    by_step : ndarray of int, (intervention, step), or None
+        None where ``trajectory/ran`` is not there or the sampler is not known.
+    unchecked : list of str
+        The sampler, where it is not known.
+    """
+
+    def __init__(self, reader: Reader, coverage: Coverage) -> None:
+        self.by_step: NDArray[np.int64] | None = None
+        self.unchecked: list[str] = []
+        ran = coverage.marks.get("trajectory/ran")
+        if ran is None or ran.shape != coverage.marks["audit/declared"].shape[:2]:
+            return
+        if not reader.has(f"baseline/{CALLS}"):  # each step takes one
+            self.by_step = ran.astype(np.int64)
+            return
+        written = reader.stored.attributes.get("study", {}).get("sampler")
+        self.unchecked = unknown_sampler(written)
+        columns = [reader.read(f"baseline/{name}").tolist() for name in ("timestep", "alpha_bar")]
+        if self.unchecked or any(len(values) != ran.shape[1] for values in columns):
+            return
+        levels = [Level(*both) for both in zip(*columns, strict=True)]
+        found = np.zeros(ran.shape, np.int64)
+        try:
+            sampler = Sampler.from_json(written)
+            for row, at in enumerate(map(np.flatnonzero, ran)):
+                found[row, at] = sampler.calls_along([*(levels[step] for step in at), Level(-1.0, 1.0)])
+        except Exception as error:  # of a class of somebody else's
+            self.unchecked.append(f"the sampler as it is defined here ({error!s:.200})")
+            return
+        self.by_step = found
+
+
+def _declared(reader: Reader, read: ReadBack, coverage: Coverage, calls: _Calls) -> tuple[list[str], list[str]]:
     """Interventions that declare other edits than they make, the package's own and those of others."""
     declared = coverage.marks["audit/declared"]
     places = reader.read("audit/place").tolist()
@@ -138,7 +181,12 @@ def _declared(reader: Reader, read: ReadBack, coverage: Coverage) -> tuple[list[
             edited = [steps - step for step in edit.window if step <= steps]
             fits &= edit.component in column and len(edited) == len(list(edit.window))
             if fits:
-                expected[edited, column[edit.component]] = 1
+                often = 1 if edit.component == _UNET or calls.by_step is None else calls.by_step[row, edited]
+                expected[edited, column[edit.component]] = often
+        if calls.unchecked:  # nothing is known of how often, only of where
+            expected = (
+                np.where(expected > 0, np.maximum(declared[row], 1), 0).astype(declared.dtype) if fits else expected
+            )
         if fits and np.array_equal(declared[row], expected):
             continue
         if own := list(plugins(read.documents[row])):
@@ -148,7 +196,7 @@ def _declared(reader: Reader, read: ReadBack, coverage: Coverage) -> tuple[list[
     return wrong, list(unchecked)
 
 
-def _calls(reader: Reader, coverage: Coverage) -> list[str]:
+def _miscounted(reader: Reader, coverage: Coverage, counted: _Calls) -> list[str]:
     """Interventions whose calls are not those at the steps that they do not skip."""
     declared, ran = coverage.marks["audit/declared"], coverage.marks.get("trajectory/ran")
     places = reader.read("audit/place").tolist()
@@ -158,7 +206,8 @@ def _calls(reader: Reader, coverage: Coverage) -> list[str]:
     wrong = _listed("trajectory/ran", (ran == skipped).any(axis=1), "other steps than those that it does not skip")
     if reader.has("outcomes/unet_calls"):
         calls = reader.read("outcomes/unet_calls")
-        wrong += _listed("outcomes/unet_calls", calls != ran.sum(axis=1), "another number than of steps that it runs")
+        expected = calls if counted.by_step is None else counted.by_step.sum(axis=1)
+        wrong += _listed("outcomes/unet_calls", calls != expected, "another number than of steps that it runs")
     if reader.has("outcomes/unet_calls", "outcomes/flops"):
         flops, most = reader.read("outcomes/flops"), calls * _flops_per_call(reader.stored)
         wrong += _listed("outcomes/flops", (flops < 0) | (flops > most), "more than its calls can take")

@@ -24,7 +24,13 @@ from causalunet.design.study import Sample
 from causalunet.errors import CausalUNetError, DamageError, PluginError, StoreError
 from causalunet.plan import GROUP
 from causalunet.prompts import NO_PROMPT
-from causalunet.results.guard.documents import COORDINATES, array_document, check_group_document, read_document
+from causalunet.results.guard.documents import (
+    COORDINATES,
+    OPTIONAL,
+    array_document,
+    check_group_document,
+    read_document,
+)
 from causalunet.results.guard.storage_errors import faults_told
 from causalunet.results.meaning.grid import Grid
 from causalunet.results.meaning.schema import FORMAT, FORMAT_VERSION, VARIABLES
@@ -230,7 +236,7 @@ def _check_dims(arrays: Mapping[str, zarr.AsyncArray[Any]], groups: Iterable[str
         for group, dim in sizes
         if group
         for name in COORDINATES.get(dim, ())
-        if f"{group}/{name}" not in arrays
+        if f"{group}/{name}" not in arrays and name not in OPTIONAL
     ]
     lacking += [f"{group}/" for group in _GROUPS if not group.startswith("activation") and group not in groups]
     if lacking:

@@ -19,13 +19,13 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from causalunet.design.limits import MOST_BLOCKS, MOST_INTERVENTIONS, MOST_SAMPLES, MOST_STEPS, is_integer, shown
 from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
 from causalunet.errors import DamageError
-from causalunet.results.meaning.schema import variable_at
+from causalunet.results.meaning.schema import CALLS, variable_at
 
-__all__ = ["COORDINATES", "array_document", "check_group_document", "read_document"]
+__all__ = ["COORDINATES", "OPTIONAL", "array_document", "check_group_document", "read_document"]
 
 COORDINATES: dict[str, dict[str, str]] = {
     SAMPLE: {SAMPLE: "int64", "prompt": "string", "seed": "int64"},
-    STEP: {STEP: "int64", "timestep": "int64", "alpha_bar": "float64", "log_snr": "float64"},
+    STEP: {STEP: "int64", "timestep": "int64", "alpha_bar": "float64", "log_snr": "float64", CALLS: "int64"},
     INTERVENTION: {
         **dict.fromkeys((INTERVENTION, "kind", "digest", "spec"), "string"),
         **dict.fromkeys(("top", "bottom", "start", "length", "cuts", "relax"), "int64"),
@@ -37,7 +37,10 @@ COORDINATES: dict[str, dict[str, str]] = {
     PLACE: {PLACE: "string"},
     FACTOR: {FACTOR: "string"},
 }
-"""Coordinates of each dimension, with their types; every group has those of its dimensions."""
+"""Coordinates of each dimension, with their types; every group has those of its dimensions, but for `OPTIONAL`."""
+
+OPTIONAL = frozenset((CALLS,))
+"""Coordinates that only some studies have."""
 
 _DIM_OF = {name: dim for dim, names in COORDINATES.items() for name in names}
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet.design.samplers import Estimate, Moment, Sampler, State
+from causalunet.design.samplers import Estimate, Sampler, State
 from causalunet.noise import initial_noise, step_noise
 from causalunet.results.engine.export import regions
 from causalunet.results.guard.checked_store import Reader
@@ -59,7 +59,8 @@ def trajectories(reader: Reader, chosen: NDArray[np.bool_], sampler: Sampler | N
     The first state must be the noise of the seed. Every estimate of x_0 must follow from state and prediction, clipped
     or not (as the store says, if it does); every next state from state and estimate by the sampler, and from the seed's
     noise of the step, if it draws any, whose share is positive; and, if it does for any sample, every image from its
-    last estimate.
+    last estimate. Of a step with several U-Net calls only the first is stored, so that nothing is said of the state
+    after it.
 
     Parameters
     ----------
@@ -109,25 +110,31 @@ def _follow(
 ) -> None:
     places = [one.sample - samples.start for one in some]
     shape = reader.stored.arrays["baseline/x_t"].shape[2:]
-    expected: NDArray[np.floating] = initial_noise([one.seed for one in some], shape)
-    past: tuple[Moment, ...] = ()
-    timesteps = [*reader.read("baseline/timestep").tolist(), -1]
+    start = initial_noise([one.seed for one in some], shape)
+    expected: NDArray[np.floating] | None = start
+    past: tuple[Estimate, ...] = ()
+    levels = [Level(*both) for both in zip([*reader.read("baseline/timestep").tolist(), -1], shares, strict=True)]
+    calls = [] if sampler is None else sampler.calls_along(levels)
     noise: NDArray[np.floating] | None = None
-    slack = np.full(len(some), _ROUNDING * np.abs(expected).max())
+    slack = np.full(len(some), _ROUNDING * np.abs(start).max())
     steps = len(shares) - 1
     for (window,) in regions((steps,), (chunk,)):
         read = {name: reader.read(f"baseline/{name}", (samples, window))[places] for name in _NAMES}
         for position in range(window.start, window.stop):
             x, x0, eps = (read[name][:, position - window.start].astype(np.float64) for name in _NAMES)
             step = steps - position
-            if sampler is not None or step == steps:
+            if expected is not None:
                 _check_state(some, step, steps, x - expected, noise, slack)
             _check_estimate(some, step, x, x0, eps, shares[position])
             if sampler is None:
+                expected = None
                 continue
-            at, to = (Level(timesteps[place], shares[place]) for place in (position, position + 1))
-            expected = sampler.mean(State(x, past), Estimate(x0, eps, None), at, to)
-            past = (Moment(at, x, x0, eps), *past)[: sampler.history]
+            estimate = Estimate(x0, eps, None, x, levels[position])
+            state, past = State(x, past), (estimate, *past)[: sampler.history]
+            if calls[position] > 1:
+                expected = None
+                continue
+            expected = sampler.mean(state, (estimate,), *levels[position : position + 2])
             slack = _ROUNDING * (1 + _largest(expected) + _largest(x) + _largest(x0))
             noise = step_noise([one.seed for one in some], step, shape) if sampler.draws else None
     _check_image(reader, some, samples, places, x0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
 from causalunet.plan import Action, Plan
 from causalunet.results.meaning.grid import Grid
-from causalunet.results.meaning.schema import VARIABLES, Variable
+from causalunet.results.meaning.schema import CALLS, VARIABLES, Variable
 
 __all__ = ["Coordinate", "Layout", "Recording", "StoredArray"]
 
@@ -140,12 +140,9 @@ class Layout:
 
     def _declared(self) -> NDArray[np.uint8]:
         """How often each intervention's edits are to apply, (intervention, step, place)."""
-        places, steps = {name: index for index, name in enumerate(self.grid.places)}, self.plan.schedule.steps
-        declared = np.zeros((len(self.grid.interventions), steps, len(places)), np.uint8)
-        for row, item in enumerate(self.grid.interventions):
-            for edit in item.edits():
-                for part in edit.window.parts:
-                    declared[row, steps - part.start : steps - part.stop + 1, places[edit.component]] = 1
+        declared = np.zeros((len(self.grid.interventions), self.plan.schedule.steps, len(self.grid.places)), np.uint8)
+        for row in range(len(declared)):
+            declared[row] = self.plan.declared(row, self.grid.places)
         return declared
 
     def coordinates(self, group: str) -> list[Coordinate]:
@@ -225,7 +222,17 @@ class Layout:
             Coordinate("timestep", STEP, np.array([schedule.timestep(step) for step in steps], dtype=np.int64)),
             Coordinate("alpha_bar", STEP, np.array([schedule.alpha_bar(step) for step in steps])),
             Coordinate("log_snr", STEP, np.array([schedule.log_snr(step) for step in steps])),
+            *self._calls(steps),
         ]
+
+    def _calls(self, steps: tuple[int, ...]) -> list[Coordinate]:
+        """U-Net calls of every step of the baseline, unless each takes one."""
+        schedule = self.plan.schedule
+        levels = [schedule.level(step) for step in range(schedule.steps, -1, -1)]
+        made = self.plan.spec.sampler.calls_along(levels)
+        if max(made) == 1:
+            return []
+        return [Coordinate(CALLS, STEP, np.array([made[schedule.steps - step] for step in steps], dtype=np.int64))]
 
     def _interventions(self) -> list[Coordinate]:
         items = self.grid.interventions

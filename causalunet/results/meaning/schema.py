@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
 
 __all__ = [
+    "CALLS",
     "COMPLETE",
     "DRIFT",
     "FAILED",
@@ -24,6 +25,9 @@ __all__ = [
 FORMAT = "causalunet-results"
 FORMAT_VERSION = 2
 """Attributes of the root that say what a store is."""
+
+CALLS = "calls"
+"""Coordinate along ``step``: U-Net calls of the baseline, in studies whose steps take several."""
 
 MISSING, COMPLETE, FAILED = 0, 1, 2
 """Values of every ``status``. A cell that failed has its reason in ``outcomes/failure`` and no numbers."""

@@ -22,15 +22,16 @@ class Multistep(Sampler):
     name: ClassVar[str] = "guests.dpmpp_2m"
     history: ClassVar[int] = 1
 
-    def mean(self, state: State, estimate: Estimate, at: Level, to: Level) -> Any:
+    def mean(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
         """One step; the first is of first order, and the last is the estimate."""
+        x0 = estimates[0].x0
         if to.alpha_bar == 1:
-            return estimate.x0
+            return x0
         length = half_log_snr(to) - half_log_snr(at)
-        line = estimate.x0
+        line = x0
         if state.past:
             before = state.past[0]
             ratio = (half_log_snr(at) - half_log_snr(before.level)) / length
-            line = (1 + 1 / (2 * ratio)) * estimate.x0 - 1 / (2 * ratio) * before.x0
+            line = (1 + 1 / (2 * ratio)) * x0 - 1 / (2 * ratio) * before.x0
         share = math.sqrt((1 - to.alpha_bar) / (1 - at.alpha_bar))
         return share * state.x - math.sqrt(to.alpha_bar) * math.expm1(-length) * line

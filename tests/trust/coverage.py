@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 import causalunet as cu
+from causalunet.execute.fill import pace
+from causalunet.execute.walk import batches
 from causalunet.models.exact import ExactModel, ImageBank, load_gaussian, load_optimal, scene_bank
 
 SAMPLER = cu.DDIM(steps=6, guidance_scale=1)
@@ -99,7 +102,9 @@ def simulate(name: str, studies: int, samples: int, folder: Path) -> Simulated:
         sampler=SAMPLER,
         interventions=INTERVENTIONS[name],
     )
-    results = study.run(folder / name, model=model, progress=False)
+    # Nobody will kill this run, so its parts and calls may be large; nothing in it depends on them.
+    with mock.patch.object(pace, "CELLS", 1 << 16), mock.patch.object(batches, "_MOST_ROWS", 1024):
+        results = study.run(folder / name, model=model, progress=False)
     outcomes = results.outcomes.dataset.isel(intervention=slice(None, len(INTERVENTIONS[name]))).load()
     truth = {
         "mse": outcomes["mse"].mean("sample").values,

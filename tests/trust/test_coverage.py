@@ -44,7 +44,7 @@ def test_few_studies(tmp_path: Path) -> None:
     for images in (simulated.results.baseline.image, simulated.results.outcomes.image):
         assert 0.1 < float(images.min()) < float(images.max()) < 0.9  # not clipped, or the closed form were of others
     assert np.mean([covered[what].values for what in ("mean mse", "mean ssim")]) >= 0.9
-    every = effects(simulated.results, "mse", resamples=999)["interval"].isel(
+    every = effects(simulated.results, "mse", threshold=1e-3, resamples=999)["interval"].isel(
         intervention=slice(None, len(INTERVENTIONS["gaussian"]))
     )
     assert inside(every, simulated.truth["mse"]).all()

@@ -15,7 +15,8 @@ from causalunet.errors import CausalUNetError, StoreError
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Commit
 from causalunet.results.meaning.completion import Standing
-from causalunet.results.meaning.schema import VARIABLES, variable_at
+from causalunet.results.meaning.declaration import general_path
+from causalunet.results.meaning.schema import VARIABLES
 from causalunet.results.store import open_results
 
 __all__ = ["ls", "stores_below"]
@@ -137,8 +138,8 @@ def _along(groups: Iterable[xr.Dataset]) -> Iterator[str]:
 
 
 def _place_of_variable(group: str, name: str) -> tuple[int, str]:
-    variable = variable_at(f"{group}/{name}")
-    return (VARIABLES.index(variable) if variable else len(VARIABLES)), name
+    path = general_path(f"{group}/{name}")
+    return next((place for place, one in enumerate(VARIABLES) if one.path == path), len(VARIABLES)), name
 
 
 def _place_of_group(group: str) -> tuple[int, str]:

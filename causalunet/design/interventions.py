@@ -114,10 +114,10 @@ class Intervention:
         """
         return _read(value, 1)
 
-    def coordinates(self) -> dict[str, str | int]:
+    def coordinates(self) -> dict[str, Any]:
         """What results can be selected by; 0 where a field does not apply.
 
-        A kind may say otherwise what its counts and steps are; the names stay these, or no store could hold them.
+        A kind may say otherwise what its counts and steps are, and more: texts, numbers and truth values by name.
         """
         own: Window | Windows | None = getattr(self, "window", None)
         parts = joined((edit.window for edit in self.edits()) if own is None else (own,))
@@ -286,7 +286,7 @@ class Composition(Intervention):
         """The edits of all parts."""
         return tuple(dict.fromkeys(edit for part in self.parts for edit in part.edits()))
 
-    def coordinates(self) -> dict[str, str | int]:
+    def coordinates(self) -> dict[str, Any]:
         """Window coordinates span all parts; the counts are those of the part that has them, else 0."""
         parts = [part.coordinates() for part in self.parts]
         windows = joined(edit.window for edit in self.edits())

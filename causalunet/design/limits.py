@@ -20,6 +20,7 @@ from causalunet.errors import CausalUNetError, SpecError
 
 __all__ = [
     "COMPONENT_NAME",
+    "COORDINATE_NAME",
     "LARGEST",
     "MOST_BLOCKS",
     "MOST_DEPTH",
@@ -85,6 +86,9 @@ MOST_LABEL = 1_000_000
 
 COMPONENT_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
 """Names of components become names of folders: no other characters, and neither ``.`` nor ``..``."""
+
+COORDINATE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+"""Names of coordinates and dimensions: keywords of ``sel``."""
 
 _MOST_SHOWN = 200
 _MOST_NESTED, _MOST_VALUES, _MOST_BITS = 16, 100_000, 1024

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from causalunet.calls import clear_calls, hold
 from causalunet.design.conflicts import edits_to_json
-from causalunet.design.coordinates import check_coordinates
+from causalunet.design.coordinates import check_coordinates, check_together
 from causalunet.design.digests import digest_of
 from causalunet.design.interventions import Composition, Edit, Intervention, check_edits
 from causalunet.design.kinds import Null
@@ -301,6 +301,7 @@ def _with_null(interventions: tuple[Intervention, ...], sampler: Sampler, record
             raise SpecError(f"{shown(item)} is not an intervention; sweeps are unpacked with *sweep(...).")
     check_edits(interventions)
     longest = max((check_fits(item, sampler) for item in interventions), default=1)
+    check_together(interventions)
     if not any(isinstance(item, Null) for item in interventions):
         starts = (edit.window.start for item in interventions for edit in item.edits())
         interventions = (*interventions, Null(window=Window(max(starts, default=1), longest)))

@@ -18,6 +18,7 @@ from causalunet.results.engine.repository import Commit, Repository
 from causalunet.results.guard.checked_store import Reader, read_stored
 from causalunet.results.guard.storage_errors import faults_told
 from causalunet.results.guard.stray_files import check_folder
+from causalunet.results.meaning.declaration import Declaration
 from causalunet.results.meaning.identity import stored_identity
 from causalunet.results.meaning.index import InterventionIndex, StepIndex
 from causalunet.results.meaning.lazy import datasets_of
@@ -146,6 +147,11 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         What a store of an earlier version does not know is not there. `causalunet.Shortcut` takes it.
         """
         return stored_identity(Reader(read_stored(self.source.store, self.source.location), self.source.location))
+
+    @property
+    def declaration(self) -> Declaration:
+        """What the store says that it holds: variables, coordinates, dimensions, and outcomes of its own."""
+        return read_stored(self.source.store, self.source.location).declaration
 
     def tag(self, name: str) -> None:
         """Name this state for good, so that ``open_results(path, at=name)`` opens it for ever.

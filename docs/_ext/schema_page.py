@@ -9,6 +9,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 
+from causalunet.results.meaning.declaration import ORDINARY
 from causalunet.results.meaning.schema import (
     FORMAT,
     FORMAT_VERSION,
@@ -16,7 +17,8 @@ from causalunet.results.meaning.schema import (
     Variable,
 )
 
-_COLUMNS = ("variable", "along", "type", "unit", "meaning")
+_VARIABLES = ("variable", "along", "type", "unit", "range", "meaning")
+_COORDINATES = ("coordinate", "along", "type", "meaning")
 
 
 class StoredForm(Directive):
@@ -30,37 +32,59 @@ class StoredForm(Directive):
             nodes.literal(text=FORMAT),
             nodes.Text(f", version {FORMAT_VERSION}."),
         ]
-        made: list[nodes.Node] = [version]
+        made: list[nodes.Node] = [version, _section("Coordinates", _coordinates())]
         for group, variables in itertools.groupby(
             VARIABLES, key=lambda variable: variable.group
         ):
-            section = nodes.section(ids=[nodes.make_id(f"group-{group}")])
-            section += nodes.title("", "", nodes.literal(text=group))
-            section += _table(list(variables))
-            made.append(section)
+            rows = _table(_VARIABLES, [_of_variable(one) for one in variables])
+            made.append(_section(group, rows, literal=True))
         return made
 
 
-def _table(variables: list[Variable]) -> nodes.table:
+def _section(title: str, table: nodes.table, *, literal: bool = False) -> nodes.section:
+    section = nodes.section(ids=[nodes.make_id(f"group-{title}")])
+    named = nodes.literal(text=title) if literal else nodes.Text(title)
+    section += nodes.title("", "", named)
+    section += table
+    return section
+
+
+def _coordinates() -> nodes.table:
+    rows: list[list[nodes.Node]] = [
+        [
+            nodes.literal(text=one.name),
+            nodes.Text(one.dim),
+            nodes.Text(one.dtype),
+            nodes.Text(one.meaning.replace("`", "")),
+        ]
+        for one in ORDINARY.coordinates
+    ]
+    return _table(_COORDINATES, rows)
+
+
+def _of_variable(one: Variable) -> list[nodes.Node]:
+    low, high = (f"{limit:g}".replace("inf", "\u221e") for limit in one.range)
+    better = f"; {one.better} is better" if one.better else ""
+    return [
+        nodes.literal(text=one.name),
+        nodes.Text(", ".join(one.dims) or "nothing"),
+        nodes.Text(one.dtype),
+        nodes.Text(one.units),
+        nodes.Text("" if high == low.lstrip("-") else f"{low} ... {high}"),
+        nodes.Text(f"{one.meaning}{better}"),
+    ]
+
+
+def _table(columns: tuple[str, ...], rows: list[list[nodes.Node]]) -> nodes.table:
     table, group = (
         nodes.table(classes=["stored-form"]),
-        nodes.tgroup(cols=len(_COLUMNS)),
+        nodes.tgroup(cols=len(columns)),
     )
-    group += [nodes.colspec(colwidth=width) for width in (18, 26, 10, 8, 38)]
+    group += [nodes.colspec(colwidth=100 // len(columns)) for _ in columns]
     head = nodes.thead()
-    head += _row([nodes.Text(name) for name in _COLUMNS])
+    head += _row([nodes.Text(name) for name in columns])
     body = nodes.tbody()
-    for one in variables:
-        along = nodes.Text(", ".join(one.dims) or "nothing")
-        body += _row(
-            [
-                nodes.literal(text=one.name),
-                along,
-                nodes.Text(one.dtype),
-                nodes.Text(one.units),
-                nodes.Text(one.meaning),
-            ]
-        )
+    body += [_row(cells) for cells in rows]
     group += [head, body]
     table += group
     return table

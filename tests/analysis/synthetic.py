@@ -22,6 +22,7 @@ from causalunet.results import open_results
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
 from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.meaning.attributes import StoreAttributes
 from causalunet.results.meaning.layout import Layout
 from causalunet.results.meaning.schema import COMPLETE
 from causalunet.scenes import FACTORS, draw_scenes, render
@@ -82,7 +83,7 @@ def write_results(
     )
     plan = make_plan(BoundStudy(spec, small_anatomy(), Schedule.spaced(cosine_alpha_bar(), steps), IMAGE))
     layout = Layout(plan, FACTORS if factors else {}, block)
-    writer = StudyWriter.create(Location.parse(path), layout, {"study": spec.to_json(), "digest": spec.digest})
+    writer = StudyWriter.create(Location.parse(path), layout, StoreAttributes(study=spec.to_json(), digest=spec.digest))
     images = np.stack([disturbed(drawn, item, steps, rng) for item in spec.interventions])[:, list(order)]
     baseline = drawn[list(order)]
     error = metrics.mse(images, baseline)

@@ -18,6 +18,7 @@ from causalunet.design import DDPM, AblateBlock, StudySpec, Window
 from causalunet.plan import make_plan
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.meaning.attributes import StoreAttributes
 from causalunet.results.meaning.layout import Layout
 from causalunet.results.meaning.schema import COMPLETE
 from causalunet.schedule import Schedule, cosine_alpha_bar
@@ -76,9 +77,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     plan = make_plan(BoundStudy(spec, u_anatomy(), Schedule.spaced(cosine_alpha_bar(), STEPS), IMAGE))
     layout = Layout(plan, {}, BLOCK)
-    writer = StudyWriter.create(
-        Location.parse(path), layout, {"study": spec.to_json(), "digest": spec.digest, "factors": {}}
-    )
+    writer = StudyWriter.create(Location.parse(path), layout, StoreAttributes(study=spec.to_json(), digest=spec.digest))
     rng, count = np.random.default_rng(0), len(layout.grid.interventions)
     images = rng.random((128, BLOCK, *IMAGE), np.float32)
     for start in range(0, SAMPLES, BLOCK):

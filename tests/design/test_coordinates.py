@@ -11,6 +11,7 @@ import pytest
 
 import causalunet as cu
 from causalunet.design import Intervention
+from causalunet.design.coordinates import coordinate_columns, coordinates_of
 from causalunet.design.interventions import KINDS
 from causalunet.design.study import StudySpec
 from causalunet.errors import SpecError
@@ -53,7 +54,6 @@ def test_a_kind_without_a_window_has_the_steps_of_its_edits() -> None:
 
 
 WRONG: dict[str, dict[str, Any]] = {
-    "another name": {"strength": 3},
     "a fraction": {"top": 0.5},
     "text": {"top": "many"},
     "below zero": {"relax": -1},
@@ -62,6 +62,15 @@ WRONG: dict[str, dict[str, Any]] = {
     "another label": {"label": "other"},
     "another digest": {"digest": "0" * 16},
     "an array": {"bottom": np.arange(2)},
+    "an array more": {"strength": np.arange(2)},
+    "nothing": {"strength": None},
+    "a number that is too large": {"strength": 2**63},
+    "half a character": {"strength": "\ud800"},
+    "a dimension": {"step": 3},
+    "a name with a blank": {"how strong": 3},
+    "a name that is none": {3: 3},
+    "a long name": {"a" * 65: 3},
+    "a branch that is a number": {"branch": 3},
 }
 
 
@@ -99,9 +108,51 @@ def test_coordinates_of_ones_own(run_study: Any) -> None:
     class Own(Base):
         kind: ClassVar[str] = "own"
 
-        def coordinates(self) -> dict[str, str | int]:
-            return {**Base.coordinates(self), "top": 7}
+        def coordinates(self) -> dict[str, Any]:
+            return {**Base.coordinates(self), "top": 7, "strength": 0.5, "group": "early", "mild": True, "part": 3}
 
-    results = run_study(Own(), steps=4, prompts=["a red circle"])
-    assert results.outcomes.ssim.sel(top=7).kind.values.tolist() == ["own"]
+    results = run_study(Own(), Own() + cu.SkipSteps(cu.Window(2, 1)), steps=4, prompts=["a red circle"])
+    outcomes = results.outcomes
+    assert outcomes.ssim.sel(top=7, kind="own").kind.values.tolist() == ["own"]
+    assert outcomes.ssim.sel(strength=slice(0.1, 0.6), mild=True, kind="own").shape == (1, 1)
+    assert outcomes.ssim.sel(group="early").kind.values.tolist() == ["own", "composition"], (
+        "all parts that say it agree"
+    )
+    np.testing.assert_array_equal(outcomes.strength, [0.5, 0.5, np.nan])
+    assert [outcomes[name].dtype.kind for name in ("strength", "group", "mild", "part")] == ["f", "T", "b", "i"]
+    assert outcomes.part.values.tolist() == [3, 3, 0]
+    assert results.trajectory.x0_distance.sel(part=3).sizes["intervention"] == 2
     assert results.verify(quiet=True)
+
+
+def test_coordinates_of_several_kinds_go_together() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Own(Base):
+        kind: ClassVar[str] = "own"
+        strength: float | int | str = 0
+
+        def coordinates(self) -> dict[str, Any]:
+            return {**Base.coordinates(self), "strength": self.strength}
+
+    items = [Own(strength=2), Own(strength=0.5), cu.AblateBlock(1, WINDOW)]
+    assert coordinate_columns(items)["strength"][0] == "float64"
+    assert coordinate_columns(items)["strength"][1][:2] == [2.0, 0.5]
+    with pytest.raises(SpecError, match=r"'strength' is int64 for 'own .*' and str for 'own .*strength=much.*'"):
+        StudySpec(name="own", prompts=["a"], interventions=[Own(strength=2), Own(strength="much")])
+
+
+def test_what_edits_say_is_overridden_by_the_kind() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Own(Base):
+        kind: ClassVar[str] = "own"
+
+        def coordinates(self) -> dict[str, Any]:
+            return {**Base.coordinates(self), "component": "mid and skip.0"}
+
+    assert coordinates_of(Own())["component"] == "mid and skip.0"
+    edit = cu.Edit("mid", WINDOW, cu.Scale(0.5), "cond")
+    assert {name: coordinates_of(edit)[name] for name in ("component", "fill", "branch")} == {
+        "component": "mid",
+        "fill": "scale 0.5",
+        "branch": "cond",
+    }

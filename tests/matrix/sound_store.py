@@ -23,6 +23,7 @@ from causalunet.plan import make_plan
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
 from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.meaning.attributes import StoreAttributes
 from causalunet.results.meaning.layout import Layout
 from causalunet.results.meaning.schema import COMPLETE
 from causalunet.scenes import FACTORS, draw_scenes, render
@@ -74,19 +75,18 @@ def lay_out(path: Path) -> None:
     layout = _layout()
     plan = layout.plan
     names = ("causalunet", "numpy", "xarray", "zarr", "icechunk")
-    attributes = {
-        "study": plan.spec.to_json(),
-        "digest": plan.spec.digest,
-        "unet_calls_planned": plan.unet_calls,
-        "unet_calls_naive": plan.naive_calls,
-        "model_fingerprint": "none",
-        "model_flops": plan.anatomy.flops,
-        "factors": {name: list(values) for name, values in FACTORS.items()},
-        "ssim": metrics.SSIM_DEFINITION,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
-        "threads": 1,
-        "sources": [],
-    }
+    attributes = StoreAttributes(
+        study=plan.spec.to_json(),
+        digest=plan.spec.digest,
+        unet_calls_planned=plan.unet_calls,
+        unet_calls_naive=plan.naive_calls,
+        model_fingerprint="none",
+        model_flops=plan.anatomy.flops,
+        factors={name: list(values) for name, values in FACTORS.items()},
+        ssim=metrics.SSIM_DEFINITION,
+        versions={"python": platform.python_version(), **{name: version(name) for name in names}},
+        threads=1,
+    )
     StudyWriter.create(Location.parse(path), layout, attributes)
 
 

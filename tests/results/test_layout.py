@@ -19,6 +19,7 @@ from causalunet.dims import DIMS
 from causalunet.plan import Plan, make_plan
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.meaning.attributes import StoreAttributes
 from causalunet.results.meaning.layout import Layout
 from causalunet.results.meaning.schema import VARIABLES
 from causalunet.schedule import Schedule, cosine_alpha_bar
@@ -52,7 +53,7 @@ class Created:
     def __init__(self, path: Path, record: Record, factors: dict[str, tuple[str, ...]] | None = None) -> None:
         self.plan = plan(record)
         layout = Layout(self.plan, factors or {}, block=4)
-        StudyWriter.create(Location.parse(path), layout, {"study": {"name": "mine"}})
+        StudyWriter.create(Location.parse(path), layout, StoreAttributes(study={"name": "mine"}))
         self.root, self.arrays = root_of(path), arrays_of(path)
         known = {(item.group, item.name): item for item in VARIABLES}
         places = {path: (general(path.rpartition("/")[0]), path.rpartition("/")[2]) for path in self.arrays}
@@ -82,7 +83,8 @@ def test_every_array_is_described(stores: dict[str, Created], name: str) -> None
     for path, variable in store.variables.items():
         array = store.arrays[path]
         assert array.metadata.dimension_names == variable.dims, path
-        assert dict(array.attrs) == {"long_name": variable.meaning, "units": variable.units}, path
+        better = {"better": variable.better} if variable.better else {}
+        assert dict(array.attrs) == {"long_name": variable.meaning, "units": variable.units, **better}, path
         activation = path.startswith("activations/") and variable.dtype.startswith("float")
         if variable.dtype == "str":
             assert array.dtype.kind in "TO", path

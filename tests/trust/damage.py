@@ -17,7 +17,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 import causalunet as cu
-from causalunet.results.meaning.schema import variable_at
+from causalunet.results.meaning.declaration import ORDINARY
 
 
 def chunk_files(path: Path) -> dict[str, list[Path]]:
@@ -102,7 +102,7 @@ class Reader:
     def read(self, array: str) -> NDArray[Any]:
         """Read one array in full."""
         # Coordinates are loaded by opening; other values are read when asked for, and kept unless that fails.
-        results: xr.DataTree = self.results if variable_at(array) else cu.open_results(self.path)
+        results: xr.DataTree = self.results if ORDINARY.variable_at(array) else cu.open_results(self.path)
         return np.asarray(results[array].variable.copy(deep=False).values)
 
     def fails(self, array: str) -> bool:

@@ -14,7 +14,7 @@ import icechunk
 import pytest
 
 import causalunet as cu
-from causalunet.results.meaning.schema import variable_at
+from causalunet.results.meaning.declaration import ORDINARY
 from tests.trust.damage import Reader, all_damaged, chunk_files, cut, damaged, flip
 from tests.trust.truth import Truth, Values, read, same
 
@@ -93,7 +93,7 @@ def test_many_flipped_bits_are_errors(stored: tuple[Path, Files]) -> None:
 def test_damaged_chunk_files_of_a_live_store_are_errors(live: Path, live_files: Files, change: str) -> None:
     files, reader = live_files, Reader(live)
     silent = []
-    for array in filter(variable_at, files):
+    for array in filter(ORDINARY.variable_at, files):
         with damaged(files[array][-1], CHANGES[change]):
             if not reader.fails(array):
                 silent.append(array)
@@ -106,7 +106,7 @@ def test_damaged_chunk_files_of_a_live_store_are_errors(live: Path, live_files: 
 @pytest.mark.parametrize("change", CHANGES)
 def test_coordinates_that_are_damaged_are_errors(live: Path, live_files: Files, change: str) -> None:
     files, reader = live_files, Reader(live)
-    for array in set(files) - set(filter(variable_at, files)):
+    for array in set(files) - set(filter(ORDINARY.variable_at, files)):
         with damaged(files[array][0], CHANGES[change]):
             assert reader.fails(array), array
 
@@ -114,7 +114,7 @@ def test_coordinates_that_are_damaged_are_errors(live: Path, live_files: Files, 
 @changed
 def test_damaged_chunk_files_of_an_export_are_errors(export: Path, export_files: Files, change: str) -> None:
     files, reader = export_files, Reader(export)
-    arrays = list(filter(variable_at, files))
+    arrays = list(filter(ORDINARY.variable_at, files))
     for array in arrays:
         with damaged(files[array][0], CHANGES[change]):
             assert reader.fails(array), array

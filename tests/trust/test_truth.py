@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from causalunet.plan import BASELINE
-from causalunet.results.meaning.schema import variable_at
+from causalunet.results.meaning.declaration import ORDINARY
 from tests.trust.truth import CLOCK, Truth, Values
 
 
@@ -47,4 +47,4 @@ def test_what_is_there_of_an_incomplete_cell_is_seen(truth: Truth) -> None:
     assert (BASELINE, 5) not in seen.cells
     named = {problem.partition(" ")[0] for problem in seen.wrong}
     assert named >= {"outcomes/ssim", "trajectory/eps_distance", "activations/mid/intervened", "baseline/x_t"}
-    assert all(variable_at(path) is not None for path in named)
+    assert all(ORDINARY.variable_at(path) is not None for path in named)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 import causalunet as cu
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.plan import BASELINE
-from causalunet.results.meaning.schema import COMPLETE, variable_at
+from causalunet.results.meaning.declaration import ORDINARY
+from causalunet.results.meaning.schema import COMPLETE
 from tests.trust.children import Cell
 
 CLOCK = {"audit/seconds"}
@@ -90,7 +91,7 @@ class Truth:
                 continue
             if dims[:2] == (INTERVENTION, SAMPLE):
                 mask = cells
-            elif dims[:1] == (SAMPLE,) and variable_at(path) is not None:
+            elif dims[:1] == (SAMPLE,) and ORDINARY.variable_at(path) is not None:
                 mask = baselines
             else:
                 mask = np.ones(values.shape[:1], bool)

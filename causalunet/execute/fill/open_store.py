@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import uuid
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from causalunet.errors import StoreError, WriteConflictError
 from causalunet.execute.walk.batches import samples_per_block
 from causalunet.identity import FINGERPRINT, differences, short
 from causalunet.metrics import SSIM_DEFINITION
-from causalunet.plan import GROUP, Plan
+from causalunet.plan import Plan
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
 from causalunet.results.engine.writer import StudyWriter
-from causalunet.results.guard.checked_store import Reader, check_attributes, read_stored, stored_grid
+from causalunet.results.guard.checked_store import Reader, read_stored, stored_grid
+from causalunet.results.meaning.attributes import StoreAttributes
 from causalunet.results.meaning.grid import Grid
-from causalunet.results.meaning.identity import IDENTITY, stored_identity
+from causalunet.results.meaning.identity import stored_identity
 from causalunet.results.meaning.layout import Layout
 from causalunet.results.meaning.schema import FAILED, MISSING
 
@@ -73,9 +75,9 @@ def _open(
 ) -> tuple[StudyWriter, Layout]:
     plan, asked = fresh.plan, fresh.grid
     if not Repository.exists(location):
-        laid_out = {"layout_id": uuid.uuid4().hex}
-        writer = StudyWriter.create(location, fresh, _made_by(plan, source) | laid_out)
-        if writer.attributes.items() >= laid_out.items():  # and not that of a process that was faster
+        made = replace(_made_by(plan, source), layout_id=uuid.uuid4().hex)
+        writer = StudyWriter.create(location, fresh, made)
+        if writer.known.layout_id == made.layout_id:  # and not that of a process that was faster
             return writer, fresh
     else:
         writer = StudyWriter(Repository.open(location))
@@ -85,14 +87,14 @@ def _open(
         attributes = _check_ours(writer)
         grid = asked
         different, made_otherwise = list[str](), list[str]()
-        if attributes:
+        if attributes is not None:
             reader = Reader(read_stored(writer.root.store, location), location)
             grid = stored_grid(reader.stored, location)
             made_otherwise = differences(stored_identity(reader), plan.bound.model, plan.spec.sampler)
             different = _differences(plan, attributes, made_otherwise, asked.lacking(grid))
-        if not attributes or (different and overwrite):
+        if attributes is None or (different and overwrite):
             made_by = _made_by(plan, source)
-            _change(writer, len(grid.samples), fresh, made_by, "a study laid out", afresh=bool(attributes))
+            _change(writer, len(grid.samples), fresh, made_by, "a study laid out", afresh=attributes is not None)
             return writer, fresh
         if different:
             other = any(not one.startswith("sampler.") for one in made_otherwise)
@@ -100,16 +102,14 @@ def _open(
                 f"{location} holds another study: {'; '.join(different)}. Run into another path, or replace it with "
                 f"overwrite=True{'; to go on with it, give the model that it was made with' if other else ''}."
             )
-        return writer, _extended(writer, plan, fresh.factors, grid, asked)
+        return writer, _extended(writer, attributes, plan, fresh, grid)
 
 
-def _check_ours(writer: StudyWriter) -> dict[str, Any]:
-    """Attributes of a store of this package; none of one whose creation was cut off."""
-    attributes, where = writer.attributes, writer.repository.location
-    if attributes:
-        check_attributes(attributes, where)
-    elif list(writer.root):
-        raise StoreError(f"{where} is a zarr store, but not one of causalunet's results.")
+def _check_ours(writer: StudyWriter) -> StoreAttributes | None:
+    """Attributes of a store of this package; None of one whose creation was cut off."""
+    attributes = writer.attributes
+    if attributes is None and list(writer.root):
+        raise StoreError(f"{writer.repository.location} is a zarr store, but not one of causalunet's results.")
     return attributes
 
 
@@ -129,34 +129,40 @@ def record_source(writer: StudyWriter, source: dict[str, Any]) -> None:
     for _ in range(_TRIES):
         with suppress(WriteConflictError), writer.repository.exclusive():  # another process does it in an object store
             writer.refresh()
-            sources = list(writer.attributes.get("sources", ()))
-            others = [one for one in sources if not isinstance(one, dict) or one.get("sha256") != source["sha256"]]
-            kept = [one for one in sources if one not in others]
+            attributes = writer.known
+            others = tuple(one for one in attributes.sources if one.get("sha256") != source["sha256"])
+            kept = [one for one in attributes.sources if one not in others]
             if not kept or (source["text"] is not None and all(one.get("text") is None for one in kept)):
-                writer.update_attributes({"sources": [*others, source]}, "another version of the study's file")
+                changed = replace(attributes, sources=(*others, source))
+                writer.update_attributes(changed, "another version of the study's file")
             return
 
 
-def _extended(writer: StudyWriter, plan: Plan, factors: dict[str, Any], grid: Grid, asked: Grid) -> Layout:
-    """Go on with a store, which grows by what the study has and it has not."""
-    joined = grid.extended(asked)
-    spec = joined.aligned(plan.spec)
-    group = int(writer.attributes.get("group", GROUP))  # earlier versions stored no other
+def _extended(writer: StudyWriter, stored: StoreAttributes, plan: Plan, fresh: Layout, grid: Grid) -> Layout:
+    """Go on with a store, which grows by what the study has and it has not; one that grows has the newest format."""
+    joined = grid.extended(fresh.grid)
+    spec, group = joined.aligned(plan.spec), stored.group
     same = spec == plan.spec and group == plan.group
     aligned = plan if same else plan.of(spec, group)
-    layout = Layout(aligned, factors, int(writer.attributes["block"]), joined)
+    layout = replace(fresh, plan=aligned, block=stored.block, grid=joined, stored=stored.declaration)
     if joined != grid:
-        attributes = {**_of_study(aligned), "study": plan.spec.to_json(), "digest": plan.spec.digest}
-        attributes[IDENTITY] = {**writer.attributes.get(IDENTITY, {}), **_parts(aligned)}
+        identity = {**stored.identity, **_parts(aligned)}
+        attributes = replace(stored, **_of_study(aligned), **_named(plan), identity=identity, layout_id=None)
         _change(writer, len(grid.samples), layout, attributes, f"grown by {_growth(grid, joined)}")
     return layout
 
 
 def _change(
-    writer: StudyWriter, samples: int, layout: Layout, attributes: dict[str, Any], message: str, *, afresh: bool = False
+    writer: StudyWriter,
+    samples: int,
+    layout: Layout,
+    attributes: StoreAttributes,
+    message: str,
+    *,
+    afresh: bool = False,
 ) -> None:
     """Lay out while nobody works on the store."""
-    block = int(writer.attributes.get("block", layout.block))
+    block = layout.block if writer.attributes is None else writer.attributes.block
     with ExitStack() as claims:
         for start in range(0, samples, block):
             if not claims.enter_context(writer.claim(block_name(start, block))):
@@ -193,12 +199,12 @@ def _growth(grid: Grid, joined: Grid) -> str:
 
 def _differences(
     plan: Plan,
-    stored: dict[str, Any],
+    stored: StoreAttributes,
     made_otherwise: list[str],
     lacking: dict[str, list[str]],
 ) -> list[str]:
     """Say in which ways a study is not the stored one, nor that one extended."""
-    asked, there = plan.spec.to_json(), stored.get("study", {})
+    asked, there = plan.spec.to_json(), stored.study
     different = [
         f"{name} is {short(there.get(name))} there and {short(asked[name])} here"
         for name in ("name", "model")
@@ -211,7 +217,7 @@ def _differences(
         for name in ("steps", "of", "dtype")
         if record.get(name) != asked["record"][name]
     ]
-    if stored.get("factors") != {name: list(values) for name, values in plan.bound.model.factors.items()}:
+    if stored.factors != {name: list(values) for name, values in plan.bound.model.factors.items()}:
         different.append("the factors that the model reads differ")
     for part, missing in lacking.items():
         more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
@@ -219,28 +225,28 @@ def _differences(
     return different
 
 
+def _named(plan: Plan) -> dict[str, Any]:
+    return {"study": plan.spec.to_json(), "digest": plan.spec.digest}
+
+
 def _of_study(plan: Plan) -> dict[str, Any]:
-    return {
-        "study": plan.spec.to_json(),
-        "digest": plan.spec.digest,
-        "unet_calls_planned": plan.unet_calls,
-        "unet_calls_naive": plan.naive_calls,
-    }
+    return {"unet_calls_planned": plan.unet_calls, "unet_calls_naive": plan.naive_calls}
 
 
-def _made_by(plan: Plan, source: dict[str, Any] | None) -> dict[str, Any]:
+def _made_by(plan: Plan, source: dict[str, Any] | None) -> StoreAttributes:
     """Attributes of a store that is laid out."""
-    return {
-        FINGERPRINT: plan.bound.identity[FINGERPRINT],
-        IDENTITY: _parts(plan),
-        "model_flops": plan.anatomy.flops,
-        "factors": {name: list(values) for name, values in plan.bound.model.factors.items()},
-        "ssim": SSIM_DEFINITION,
-        "versions": versions(),
-        "threads": torch.get_num_threads(),
+    return StoreAttributes(
+        model_fingerprint=plan.bound.identity[FINGERPRINT],
+        identity=_parts(plan),
+        model_flops=plan.anatomy.flops,
+        factors={name: list(values) for name, values in plan.bound.model.factors.items()},
+        ssim=SSIM_DEFINITION,
+        versions=versions(),
+        threads=torch.get_num_threads(),
+        **_named(plan),
         **_of_study(plan),
-        "sources": [source] if source else [],
-    }
+        sources=(source,) if source else (),
+    )
 
 
 def _parts(plan: Plan) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class StoreFiller:
         self._plans: dict[tuple[Any, ...], Plan] = {}
         self._pace = pace or Pace(cells=self._plan.part_cells)
         self._done: list[_Done] = []
-        self._layout_id = self.writer.attributes.get("layout_id")
+        self._layout_id = self.writer.known.layout_id
         self.unet_calls_run = self._conflicts = 0
         grid = self.layout.grid
         self._tried = np.zeros((len(grid.interventions) + 1, len(grid.samples)), bool)  # by run; the baseline is last
@@ -254,7 +254,7 @@ class StoreFiller:
 
     def _check_layout(self) -> None:
         """Refuse to go on where another process has changed what stands where."""
-        if self.writer.attributes.get("layout_id") != self._layout_id:
+        if self.writer.known.layout_id != self._layout_id:
             raise StoreError(
                 f"Another process has extended or replaced the study in {self.writer.repository.location} meanwhile. "
                 "Nothing committed is lost; run the same command again to go on with what is there now."

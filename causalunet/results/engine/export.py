@@ -58,7 +58,7 @@ def export_store(store: Store, where: object, path: Path) -> Path:
     try:
         stored = read_stored(store, where)
         with faults_told(path, "exporting to"):
-            target = zarr.create_group(str(made / path.name), zarr_format=3, attributes=stored.attributes)
+            target = zarr.create_group(str(made / path.name), zarr_format=3, attributes=stored.root)
             for name, attributes in stored.groups.items():
                 target.require_group(name).attrs.update(attributes)
         for name, array in stored.arrays.items():

@@ -6,20 +6,23 @@ import datetime
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec
 
 from causalunet.errors import ModelError, StoreError
+from causalunet.results.engine.arrays import arrays_beside, make_array, steps_and_factors, write_coordinate
 from causalunet.results.engine.background_writer import BackgroundWriter
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
 from causalunet.results.guard.storage_errors import faults_told
+from causalunet.results.meaning.attributes import StoreAttributes
+from causalunet.results.meaning.declaration import OUTCOMES, DeclaredOutcome
 from causalunet.results.meaning.layout import Coordinate, Layout, StoredArray
-from causalunet.results.meaning.schema import FORMAT, FORMAT_VERSION
+from causalunet.results.meaning.schema import FORMAT_VERSION
 
 __all__ = ["StudyWriter", "consecutive"]
 
@@ -37,31 +40,53 @@ class StudyWriter:
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
         self._background = BackgroundWriter()
+        self._attributes: StoreAttributes | None = None
         self.refresh()
 
     @classmethod
-    def create(cls, location: Location, layout: Layout, attributes: Mapping[str, Any]) -> StudyWriter:
+    def create(cls, location: Location, layout: Layout, attributes: StoreAttributes) -> StudyWriter:
         """Lay out every array and write every coordinate, in one commit.
 
         Parameters
         ----------
         location : Location
         layout : Layout
-        attributes : mapping
-            JSON attributes of the root.
+        attributes : StoreAttributes
+            Of the study; what the layout knows is added.
         """
 
         def lay_out(repository: Repository) -> None:
             writer = cls(repository)
-            if not writer.attributes:
+            if writer.attributes is None:
                 writer.lay_out(layout, attributes, "a study laid out")
 
         return cls(Repository.create(location, lay_out))
 
     @property
-    def attributes(self) -> dict[str, Any]:
-        """Of the root; empty in a store that was not laid out."""
-        return dict(self._root.attrs)
+    def attributes(self) -> StoreAttributes | None:
+        """Of the root; None in a store that was not laid out.
+
+        Raises
+        ------
+        StoreError, DamageError
+            They are not those of a study.
+        """
+        if self._attributes is None and len(self._root.attrs):
+            self._attributes = StoreAttributes.from_json(dict(self._root.attrs), self.repository.location)
+        return self._attributes
+
+    @property
+    def known(self) -> StoreAttributes:
+        """Attributes of a store that was laid out.
+
+        Raises
+        ------
+        StoreError
+            It was not.
+        """
+        if self.attributes is None:
+            raise StoreError(f"{self.repository.location} holds no study yet. Run one into it with study.run(path).")
+        return self.attributes
 
     @property
     def root(self) -> zarr.Group:
@@ -75,6 +100,7 @@ class StudyWriter:
         with faults_told(self.repository.location, "opening"):
             self._root = zarr.open_group(self._session.store, mode="a", zarr_format=3)
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._attributes = None
 
     def abandon(self) -> None:
         """Forget what was not committed."""
@@ -144,15 +170,15 @@ class StudyWriter:
         """See `Repository.claim`."""
         return self.repository.claim(name, wait=wait)
 
-    def lay_out(self, layout: Layout, attributes: Mapping[str, Any], message: str, *, afresh: bool = False) -> None:
+    def lay_out(self, layout: Layout, attributes: StoreAttributes, message: str, *, afresh: bool = False) -> None:
         """Make or grow every array to a layout and write what is known before anything runs, in one commit.
 
         Parameters
         ----------
         layout : Layout
             What is stored keeps its place in it.
-        attributes : mapping
-            JSON attributes of the root, added to those that are there.
+        attributes : StoreAttributes
+            Of the study; what the layout knows is added. A store of an earlier format has the newest from here on.
         message : str
         afresh : bool
             Leave out all that was stored; history keeps it.
@@ -167,25 +193,70 @@ class StudyWriter:
         with faults_told(self.repository.location, "laying out", writing=True):
             stored = {path for path, _ in self._root.members(max_depth=None)}
             for array in arrays:
-                made = self._grown(array) if array.path in stored else self._created(array)
+                placed = self._grown(array) if array.path in stored else make_array(self._root, array)
                 if array.path in known:
-                    made[...] = known[array.path]
+                    placed[...] = known[array.path]
             for group, coordinates in coordinates_of.items():
-                # xarray's convention: named here, they are coordinates for any reader, not only for open_results.
-                names = " ".join(item.name for item in coordinates if item.name != item.dim)
-                self._root[group].attrs.update({"created_at": now, "coordinates": names})
+                self._root[group].attrs["created_at"] = now
+                self._name_coordinates(group, coordinates)
                 for item in coordinates:
-                    self._write_coordinate(f"{group}/{item.name}", item, stored=f"{group}/{item.name}" in stored)
-            created = self.attributes.get("created_at", now)
-            own = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_at": created, "block": layout.block}
-            own["group"] = layout.plan.group
-            own["layout_id"] = uuid.uuid4().hex  # processes that know another layout see that it has changed
-            self._root.attrs.update({**own, **attributes})
+                    write_coordinate(self._root, f"{group}/{item.name}", item)
+            made = replace(
+                attributes,
+                format_version=FORMAT_VERSION,
+                declaration=layout.declaration,
+                created_at=attributes.created_at or now,
+                block=layout.block,
+                group=layout.plan.group,
+                layout_id=attributes.layout_id or uuid.uuid4().hex,
+            )
+            self._root.attrs.update(made.to_json())
         self.commit(message, {"interventions": len(layout.grid.interventions), "samples": len(layout.grid.samples)})
 
-    def update_attributes(self, attributes: Mapping[str, Any], message: str) -> None:
+    def declare(self, outcome: DeclaredOutcome) -> None:
+        """Add an outcome to what the store holds, in one commit: its arrays, its status and its failures, unwritten.
+
+        Nothing is done where the store holds it already. A store of an earlier format has the newest from here on.
+
+        Parameters
+        ----------
+        outcome : DeclaredOutcome
+
+        Raises
+        ------
+        StoreError
+            The store holds another outcome of that name, or was never laid out.
+        SpecError
+            A name stands for something else there already.
+        """
+        where, attributes = self.repository.location, self.known
+        if (known := attributes.declaration.outcome(outcome.name)) is not None:
+            if known.digest != outcome.digest:
+                raise StoreError(
+                    f"{where} holds the outcome {outcome.name!r} of another definition: its digest is {known.digest} "
+                    f"there and {outcome.digest} here. Give this one a name of its own."
+                )
+            return
+        types = {
+            path: array.dtype.name
+            for path, array in self._root.members(max_depth=None)
+            if isinstance(array, zarr.Array)
+        }
+        declaration = attributes.declaration.holding(types).with_outcome(outcome)
+        made = replace(attributes, format_version=FORMAT_VERSION, declaration=declaration)
+        with faults_told(where, "declaring an outcome in", writing=True):
+            added = list(steps_and_factors(self._root, outcome))
+            for array in arrays_beside(self._root, outcome):
+                make_array(self._root, array)
+            for item in added:
+                write_coordinate(self._root, f"{OUTCOMES}/{item.name}", item)
+            self._name_coordinates(OUTCOMES, added)
+            self._root.attrs.update(made.to_json())
+        self.commit(f"outcome {outcome.name} declared", {})
+
+    def update_attributes(self, attributes: StoreAttributes, message: str) -> None:
         """Set attributes of the root, in one commit."""
-        self._root.attrs.update(attributes)
+        self._root.attrs.update(attributes.to_json())
         self.commit(message, {})
 
     def _array(self, path: str) -> zarr.Array[Any]:
@@ -203,37 +274,12 @@ class StudyWriter:
             found.resize(array.shape)
         return found
 
-    def _created(self, array: StoredArray) -> zarr.Array[Any]:
-        text = array.dtype == "str"
-        return self._root.create_array(
-            array.path,
-            shape=array.shape,
-            chunks=array.chunks,
-            dtype=str if text else array.dtype,
-            compressors=[Crc32cCodec()],
-            fill_value="" if text else np.nan if array.dtype.startswith("float") else 0,
-            dimension_names=array.variable.dims,
-            attributes={"long_name": array.variable.meaning, "units": array.variable.units},
-            config={"write_empty_chunks": True},
-        )
-
-    def _write_coordinate(self, path: str, item: Coordinate, *, stored: bool) -> None:
-        text = item.values.dtype == object
-        if stored:
-            coordinate = self._array(path)
-            if coordinate.shape != item.values.shape:
-                coordinate.resize(item.values.shape)
-        else:
-            coordinate = self._root.create_array(
-                path,
-                shape=item.values.shape,
-                chunks=(max(len(item.values), 1),),
-                dtype=str if text else item.values.dtype,
-                compressors=[Crc32cCodec()],
-                dimension_names=(item.dim,),
-                config={"write_empty_chunks": True},
-            )
-        coordinate[...] = item.values.astype(str) if text else item.values
+    def _name_coordinates(self, group: str, coordinates: Iterable[Coordinate]) -> None:
+        """By xarray's convention: named so, they are coordinates for any reader, not only for open_results."""
+        attributes = self._root[group].attrs
+        known = str(attributes.get("coordinates", "")).split()
+        names = dict.fromkeys((*known, *(item.name for item in coordinates if item.name != item.dim)))
+        attributes["coordinates"] = " ".join(names)
 
 
 def _group(array: StoredArray) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalunet.design.coordinates import coordinates_of
 from causalunet.design.limits import is_number, shown
 from causalunet.design.registered import plugins, unknown_sampler
 from causalunet.design.samplers import Sampler
 from causalunet.dims import FACTOR, INTERVENTION, SAMPLE, STEP
 from causalunet.results.guard.checked_store import Reader, Stored, dims_of
 from causalunet.results.guard.coverage import Coverage
-from causalunet.results.guard.documents import COORDINATES, OPTIONAL
 from causalunet.results.guard.findings import Finding
 from causalunet.results.guard.readback import ReadBack
 from causalunet.results.meaning.schema import CALLS
@@ -58,16 +58,15 @@ class _Coordinates:
         self._reader, self._read = reader, read
         self._steps: list[int] = self._values("baseline/step")
         self._expected: dict[str, list[Any]] = {
-            name: self._values(f"{group}/{name}")
+            one.name: self._values(f"{group}/{one.name}")
             for group, dim in (("outcomes", INTERVENTION), ("outcomes", SAMPLE), ("baseline", STEP))
-            for name in COORDINATES[dim]
-            if name not in OPTIONAL or reader.has(f"{group}/{name}")
+            for one in reader.stored.declaration.coordinates_of(dim)
         }
         self._expected |= {
             **self._of_interventions(),
             SAMPLE: list(range(len(self._expected[SAMPLE]))),
             STEP: list(range(len(self._steps), 0, -1)),
-            FACTOR: list(reader.stored.attributes.get("factors", {})),
+            FACTOR: list(reader.stored.attributes.factors),
         }
         shares = np.array(self._expected["alpha_bar"])
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -100,7 +99,8 @@ class _Coordinates:
         return f"{path}: {shown(found[at])} at position {at}, where {shown(expected[at])} belongs"
 
     def _of_interventions(self) -> dict[str, list[Any]]:
-        expected = {name: list(self._expected[name]) for name in COORDINATES[INTERVENTION] if name != "spec"}
+        along = self._reader.stored.declaration.coordinates_of(INTERVENTION)
+        expected = {one.name: list(self._expected[one.name]) for one in along if one.name != "spec"}
         for position, document in enumerate(self._read.documents):
             configuration = document["configuration"]
             said: dict[str, Any] = {"kind": document["name"]}
@@ -108,9 +108,10 @@ class _Coordinates:
                 said["label"] = configuration["label"]
             item = self._read.items.get(position)
             if item is not None and not any(plugins(document)) and not _said_otherwise(configuration):
-                said |= item.coordinates()
+                said |= coordinates_of(item)
             for name, value in said.items():
-                expected[INTERVENTION if name == "label" else name][position] = value
+                if (label := INTERVENTION if name == "label" else name) in expected:
+                    expected[label][position] = value
         return expected
 
     def _values(self, path: str) -> list[Any]:
@@ -150,7 +151,7 @@ class _Calls:
         if not reader.has(f"baseline/{CALLS}"):  # each step takes one
             self.by_step = ran.astype(np.int64)
             return
-        written = reader.stored.attributes.get("study", {}).get("sampler")
+        written = reader.stored.attributes.study.get("sampler")
         self.unchecked = unknown_sampler(written)
         columns = [reader.read(f"baseline/{name}").tolist() for name in ("timestep", "alpha_bar")]
         if self.unchecked or any(len(values) != ran.shape[1] for values in columns):
@@ -216,8 +217,8 @@ def _miscounted(reader: Reader, coverage: Coverage, counted: _Calls) -> list[str
 
 def _flops_per_call(stored: Stored) -> float:
     """Most operations of a call for one sample."""
-    of_model = stored.attributes.get("model_flops")
-    sampler = stored.attributes.get("study", {}).get("sampler", {}).get("configuration", {})
+    of_model = stored.attributes.model_flops
+    sampler = stored.attributes.sampler.get("configuration", {})
     rows = 1 if sampler.get("guidance_scale") == 1.0 else 2
     return float(of_model) * rows if of_model is not None and is_number(of_model) else np.inf
 

@@ -18,27 +18,21 @@ from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from causalunet.design.interventions import Intervention
-from causalunet.design.limits import COMPONENT_NAME, MOST_BLOCKS, MOST_DEPTH, MOST_PARTS, is_integer, is_number, shown
+from causalunet.design.limits import COMPONENT_NAME, MOST_BLOCKS, MOST_DEPTH, MOST_PARTS, is_integer, shown
 from causalunet.design.registered import plugins, unknown_sampler, unregistered
 from causalunet.design.study import Sample
+from causalunet.dims import STEP
 from causalunet.errors import CausalUNetError, DamageError, PluginError, StoreError
-from causalunet.plan import GROUP
 from causalunet.prompts import NO_PROMPT
-from causalunet.results.guard.documents import (
-    COORDINATES,
-    OPTIONAL,
-    array_document,
-    check_group_document,
-    read_document,
-)
+from causalunet.results.guard.documents import array_document, check_group_document, read_document
 from causalunet.results.guard.storage_errors import faults_told
+from causalunet.results.meaning.attributes import StoreAttributes
+from causalunet.results.meaning.declaration import EARLIER, Declaration
 from causalunet.results.meaning.grid import Grid
-from causalunet.results.meaning.schema import FORMAT, FORMAT_VERSION, VARIABLES
 
 __all__ = [
     "Reader",
     "Stored",
-    "check_attributes",
     "check_imported",
     "check_specs",
     "read_stored",
@@ -47,16 +41,10 @@ __all__ = [
 ]
 
 _AT_ONCE = 64
-_MOST_MEMBERS = 100
+_MOST_MEMBERS = 1_000
 """Arrays of a group."""
 _V2 = {".zarray", ".zgroup", ".zattrs", ".zmetadata"}
-_GROUPS = {variable.group.partition("/")[0] for variable in VARIABLES}
 _OF_COMPONENTS = "activations"
-
-_MAPPINGS = ("study", "factors", "ssim", "versions", "identity")
-_TEXTS = ("digest", "model_fingerprint", "created_at")
-_NUMBERS = ("model_flops", "threads", "unet_calls_planned", "unet_calls_naive", "unet_calls_run", "seconds")
-_OF_STUDY = {"name": str, "model": str, "sampler": dict, "record": dict, "prompts": list, "interventions": list}
 
 
 @dataclass(frozen=True)
@@ -65,17 +53,25 @@ class Stored:
 
     Attributes
     ----------
-    attributes : dict
-        Of the root.
+    root : dict
+        Attributes of the root, as they are written.
+    attributes : StoreAttributes
+        The same, read.
     groups : dict of str to dict
         Attributes of every group with arrays, by path.
     asynchronous : dict of str to zarr.AsyncArray
         By path; reading them takes no more memory than their chunks.
     """
 
-    attributes: dict[str, Any]
+    root: dict[str, Any]
+    attributes: StoreAttributes
     groups: dict[str, dict[str, Any]]
     asynchronous: dict[str, zarr.AsyncArray[Any]]
+
+    @property
+    def declaration(self) -> Declaration:
+        """What the store says that it holds."""
+        return self.attributes.declaration
 
     @cached_property
     def arrays(self) -> dict[str, zarr.Array[Any]]:
@@ -129,21 +125,23 @@ def read_stored(store: Store, where: object) -> Stored:
         Something is not as a study writes it.
     """
     with faults_told(where, "opening"):
-        root, groups, documents = sync(_documents(store, where))
-        attributes = check_group_document(root, "", where)
-        arrays = {path: _array(store, path, document, where) for path, document in documents.items()}
+        attributes, root, groups, documents = sync(_documents(store, where))
+        written, declaration = check_group_document(root, "", where), attributes.declaration
+        arrays = {path: _array(store, path, one, where, declaration) for path, one in documents.items()}
         checked = {path: check_group_document(document, path, where) for path, document in groups.items()}
         _check_consolidated(root, groups, documents, where)
-    _check_dims(arrays, checked, where)
-    return Stored(attributes, {path: checked[path] for path in checked if path != _OF_COMPONENTS}, arrays)
+    _check_dims(arrays, checked, where, declaration)
+    return Stored(written, attributes, {path: checked[path] for path in checked if path != _OF_COMPONENTS}, arrays)
 
 
-async def _documents(store: Store, where: object) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Documents of the root, of its groups and of their arrays; nothing else is looked at."""
+async def _documents(
+    store: Store, where: object
+) -> tuple[StoreAttributes, dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Attributes and document of the root, documents of its groups and of their arrays; nothing else is looked at."""
     (root,) = (await _read_several(store, [""], where)).values()
-    check_attributes(root.get("attributes"), where)
+    attributes = StoreAttributes.from_json(root.get("attributes"), where)
     paths = await _members(store, "", _MOST_MEMBERS, where)
-    if strange := [path for path in paths if path not in _GROUPS]:
+    if strange := [path for path in paths if path not in attributes.declaration.groups]:
         raise _strange_member(strange[0], where)
     if _OF_COMPONENTS in paths:
         paths += await _members(store, _OF_COMPONENTS, MOST_BLOCKS, where)
@@ -151,7 +149,7 @@ async def _documents(store: Store, where: object) -> tuple[dict[str, Any], dict[
     arrays: list[str] = []
     for group in groups:
         arrays += await _members(store, group, _MOST_MEMBERS, where) if group != _OF_COMPONENTS else []
-    return root, groups, await _read_several(store, arrays, where)
+    return attributes, root, groups, await _read_several(store, arrays, where)
 
 
 def _nothing_laid_out(where: object) -> StoreError:
@@ -214,89 +212,55 @@ def _alone(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name != "consolidated_metadata"}
 
 
-def _array(store: Store, path: str, document: dict[str, Any], where: object) -> zarr.AsyncArray[Any]:
-    checked: Any = array_document(document, path, where)
+def _array(
+    store: Store, path: str, document: dict[str, Any], where: object, declaration: Declaration
+) -> zarr.AsyncArray[Any]:
+    checked: Any = array_document(document, path, where, declaration)
     return zarr.AsyncArray(checked, StorePath(store, path))
 
 
-def _check_dims(arrays: Mapping[str, zarr.AsyncArray[Any]], groups: Iterable[str], where: object) -> None:
+def _check_dims(
+    arrays: Mapping[str, zarr.AsyncArray[Any]], groups: Iterable[str], where: object, declaration: Declaration
+) -> None:
     """Check that arrays of one group, and the shared dimensions of all, have one size, and their coordinates."""
     sizes: dict[tuple[str, str], tuple[int, str]] = {}
+    shared = {one.dim for one in EARLIER.coordinates} - {STEP}
     for path, array in arrays.items():
         group = path.rpartition("/")[0]
         for dim, size in zip(dims_of(array), array.shape, strict=True):
-            for scope in (group, "") if dim in COORDINATES and dim != "step" else (group,):
+            for scope in (group, "") if dim in shared else (group,):
                 other = sizes.setdefault((scope, dim), (size, path))
                 if other[0] != size:
                     raise DamageError(
                         f"{where} is damaged: along {dim}, {path} has {size:,} entries and {other[1]} has {other[0]:,}."
                     )
+    dims: dict[str, set[str]] = {}
+    for group, dim in sizes:
+        dims.setdefault(group, set()).add(dim)
     lacking = [
-        f"{group}/{name}"
+        f"{group}/{one.name}"
         for group, dim in sizes
         if group
-        for name in COORDINATES.get(dim, ())
-        if f"{group}/{name}" not in arrays and name not in OPTIONAL
+        for one in declaration.coordinates_of(dim, dims[group])
+        if f"{group}/{one.name}" not in arrays
     ]
-    lacking += [f"{group}/" for group in _GROUPS if not group.startswith("activation") and group not in groups]
+    lacking += [
+        f"{group}/" for group in declaration.groups if not group.startswith("activation") and group not in groups
+    ]
     if lacking:
         raise DamageError(f"{where} is damaged: it lacks {', '.join(lacking[:3])}.")
+    for path, array in arrays.items():
+        group, _, name = path.rpartition("/")
+        if name in dims[group] and dims_of(array) != (name,):
+            raise DamageError(
+                f"{where} is damaged: {path} lies along {shown(dims_of(array))}, and {group} along {name}."
+            )
 
 
 def dims_of(array: zarr.Array[Any] | zarr.AsyncArray[Any]) -> tuple[str, ...]:
     """Names of an array's dimensions."""
     names: Any = getattr(array.metadata, "dimension_names", None)
     return tuple(names or ())
-
-
-def check_attributes(attributes: Any, where: object) -> None:
-    """Check that the attributes of a root are those of a results store of this version.
-
-    Raises
-    ------
-    StoreError
-        They are not.
-    """
-    attributes = attributes if isinstance(attributes, dict) else {}
-    if attributes.get("format") != FORMAT:
-        raise StoreError(
-            f"{where} is a zarr store, but not one of causalunet's results, or its creation was cut off. "
-            "Give the path of a store that study.run(...) wrote."
-        )
-    version = attributes.get("format_version")
-    if version != FORMAT_VERSION or not is_integer(version):
-        raise StoreError(
-            f"{where} has format version {shown(version)}; this causalunet reads {FORMAT_VERSION}. Open it with the "
-            "version of causalunet that wrote it."
-        )
-    wrong = [name for name in _MAPPINGS if not isinstance(attributes.get(name, {}), dict)]
-    wrong += [name for name in _TEXTS if not isinstance(attributes.get(name, ""), str)]
-    wrong += [name for name in _NUMBERS if not is_number(attributes.get(name, 0))]
-    sizes = {"block": attributes.get("block"), "group": attributes.get("group", GROUP)}
-    wrong += [name for name, size in sizes.items() if not (is_integer(size) and 1 <= size < 1 << 40)]
-    if not wrong:
-        study, factors, sources = (
-            attributes.get(name, kind()) for name, kind in (("study", dict), ("factors", dict), ("sources", list))
-        )
-        wrong += [f"study.{name}" for name, kind in _OF_STUDY.items() if not isinstance(study.get(name, kind()), kind)]
-        tokens = attributes.get("identity", {}).get("tokens", {})
-        wrong += ["identity"] if not isinstance(tokens, dict) or not _are_texts(list(tokens.values())) else []
-        wrong += ["factors"] if not all(_are_texts(values) for values in factors.values()) else []
-        wrong += (
-            ["sources"] if not isinstance(sources, list) or not all(isinstance(one, dict) for one in sources) else []
-        )
-        sampler = study.get("sampler", {})
-        wrong += (
-            ["study.sampler"]
-            if not isinstance(sampler, dict) or not isinstance(sampler.get("configuration", {}), dict)
-            else []
-        )
-    if wrong:
-        raise DamageError(f"{where} is damaged: its attributes {', '.join(wrong)} are not what a study writes.")
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def check_specs(texts: Iterable[str], where: object) -> None:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from causalunet.dims import INTERVENTION, SAMPLE, STEP
 from causalunet.errors import DamageError
 from causalunet.results.guard.storage_errors import faults_told
-from causalunet.results.meaning.schema import COMPLETE, variable_at
+from causalunet.results.meaning.declaration import Declaration
+from causalunet.results.meaning.schema import COMPLETE, FAILED, Variable
 
 __all__ = ["Coverage", "unrecorded"]
 
@@ -52,26 +53,30 @@ class Coverage:
     ----------
     arrays : dict of str to zarr.Array
         By path.
+    declaration : Declaration
+        What each is.
     marks : dict of str to ndarray
-        Every ``status`` and ``ran`` by path, ``audit/declared``, and the ``kind`` of every intervention.
+        Every status and ``ran`` by path, ``audit/declared``, and the ``kind`` of every intervention.
     """
 
     arrays: dict[str, zarr.Array[Any]]
+    declaration: Declaration
     marks: dict[str, NDArray[Any]]
 
     @classmethod
-    def read(cls, arrays: dict[str, zarr.Array[Any]], where: object) -> Coverage:
+    def read(cls, arrays: dict[str, zarr.Array[Any]], declaration: Declaration, where: object) -> Coverage:
         """Read what is small and needed all the time."""
-        names = ("status", "baseline_status", "ran", "declared")
         marks = {}
         for path, array in arrays.items():
-            if path.rpartition("/")[2] in names or path == _KIND:
+            variable = declaration.variable_at(path)
+            is_mark = variable is not None and (variable.role == "status" or variable.name in ("ran", "declared"))
+            if is_mark or path == _KIND:
                 with faults_told(where, f"reading {path} from"):
                     marks[path] = np.asarray(array[...])
         for path in ("baseline/status", "outcomes/status", "audit/declared"):
             if path not in marks:
                 raise DamageError(f"{where} is damaged: the array {path} is missing.")
-        return cls(arrays, marks)
+        return cls(arrays, declaration, marks)
 
     @property
     def baselines(self) -> NDArray[np.bool_]:
@@ -89,7 +94,7 @@ class Coverage:
 
     def finite(self, path: str, region: tuple[slice, ...]) -> NDArray[np.bool_] | None:
         """Which numbers of a chunk must be finite; None if that cannot be said of this array."""
-        if path in _MAY_BE_NAN or SAMPLE not in self._dims(path) or variable_at(path) is None:
+        if path in _MAY_BE_NAN or SAMPLE not in self._dims(path) or self.declaration.variable_at(path) is None:
             return None
         return np.broadcast_to(self.required(path, region), tuple(part.stop - part.start for part in region))
 
@@ -108,18 +113,31 @@ class Coverage:
 
     def _done(self, path: str, region: tuple[slice, ...]) -> NDArray[np.bool_]:
         """Which entries of a chunk the statuses call complete, broadcastable to it."""
-        group, dims = path.rpartition("/")[0], self._dims(path)
-        if SAMPLE not in dims or variable_at(path) is None:
+        group, dims, variable = path.rpartition("/")[0], self._dims(path), self.declaration.variable_at(path)
+        if SAMPLE not in dims or variable is None:
             return np.ones((1,) * len(dims), bool)  # known before anything runs, or a coordinate
         whole, own = "baseline/status", f"{group}/baseline_status"
         if INTERVENTION in dims:
             whole, own = "outcomes/status", f"{group}/status"
+        if variable.outcome:
+            return self._measured(variable, path, region)
         if path == "audit/null_difference":  # a search runs no null intervention
             nulls = self.marks.get(_KIND, np.empty(0, object)) == "null"
             if len(nulls) == len(self.cells):
                 return np.asarray(self.cells[nulls].any(axis=0)[region])
         done = self._spread(whole, path, region) == COMPLETE
         return done & (self._spread(own, path, region) == COMPLETE) if own in self.marks else done
+
+    def _measured(self, variable: Variable, path: str, region: tuple[slice, ...]) -> NDArray[np.bool_]:
+        """Which entries of an outcome of the study's own its status calls measured, or, of its failures, failed.
+
+        Its status may be missing where nothing was measured yet.
+        """
+        own = f"{path.rpartition('/')[0]}/{variable.outcome}_status"
+        if variable.role == "status" or own not in self.marks:
+            return np.zeros((1,) * len(region), bool)
+        done = self._spread("outcomes/status", path, region) == COMPLETE
+        return done & (self._spread(own, path, region) == (FAILED if variable.role == "failure" else COMPLETE))
 
     def _spread(self, mark: str, path: str, region: tuple[slice, ...]) -> NDArray[Any]:
         """Part of a mark that belongs to a chunk, with axes of length one where it has none."""

@@ -1,7 +1,8 @@
 """What a zarr document may say: one array's, or one group's, checked before zarr reads it.
 
-Only what a study writes passes: the arrays of the schema and their coordinates, uncompressed and with checksums. A
-document from a stranger can so neither name a codec that runs code, nor unpack a small file into all of the memory.
+Only what a study writes passes: the arrays that the store declares and their coordinates, uncompressed and with
+checksums. A document from a stranger can so neither name a codec that runs code, nor unpack a small file into all of
+the memory.
 """
 
 from __future__ import annotations
@@ -19,30 +20,10 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from causalunet.design.limits import MOST_BLOCKS, MOST_INTERVENTIONS, MOST_SAMPLES, MOST_STEPS, is_integer, shown
 from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
 from causalunet.errors import DamageError
-from causalunet.results.meaning.schema import CALLS, variable_at
+from causalunet.results.guard.declared import TYPES
+from causalunet.results.meaning.declaration import Declaration
 
-__all__ = ["COORDINATES", "OPTIONAL", "array_document", "check_group_document", "read_document"]
-
-COORDINATES: dict[str, dict[str, str]] = {
-    SAMPLE: {SAMPLE: "int64", "prompt": "string", "seed": "int64"},
-    STEP: {STEP: "int64", "timestep": "int64", "alpha_bar": "float64", "log_snr": "float64", CALLS: "int64"},
-    INTERVENTION: {
-        **dict.fromkeys((INTERVENTION, "kind", "digest", "spec"), "string"),
-        **dict.fromkeys(("top", "bottom", "start", "length", "cuts", "relax"), "int64"),
-    },
-    COMPONENT: {
-        **dict.fromkeys((COMPONENT, "role"), "string"),
-        **dict.fromkeys(("level", "depth", "resolution", "channels", "component_flops"), "int64"),
-    },
-    PLACE: {PLACE: "string"},
-    FACTOR: {FACTOR: "string"},
-}
-"""Coordinates of each dimension, with their types; every group has those of its dimensions, but for `OPTIONAL`."""
-
-OPTIONAL = frozenset((CALLS,))
-"""Coordinates that only some studies have."""
-
-_DIM_OF = {name: dim for dim, names in COORDINATES.items() for name in names}
+__all__ = ["array_document", "check_group_document", "read_document"]
 
 _LONGEST = {
     INTERVENTION: MOST_INTERVENTIONS,
@@ -55,6 +36,8 @@ _LONGEST = {
     Y: 1 << 16,
     X: 1 << 16,
 }
+_LONGEST_OTHER = 1 << 16
+"""Of a dimension that an outcome brings."""
 _MOST_CHUNK_BYTES = 1 << 29
 _MOST_CHUNKS = 1 << 26
 _MOST_TEXT_BYTES = 1 << 26
@@ -127,7 +110,7 @@ def check_group_document(document: Mapping[str, Any], path: str, where: object) 
     return attributes
 
 
-def array_document(document: Mapping[str, Any], path: str, where: object) -> dict[str, Any]:
+def array_document(document: Mapping[str, Any], path: str, where: object, declaration: Declaration) -> dict[str, Any]:
     """Check what an array says of itself.
 
     Parameters
@@ -138,6 +121,8 @@ def array_document(document: Mapping[str, Any], path: str, where: object) -> dic
         ``group/name``.
     where : object
         Whose text names the store.
+    declaration : Declaration
+        What the store holds.
 
     Returns
     -------
@@ -151,13 +136,16 @@ def array_document(document: Mapping[str, Any], path: str, where: object) -> dic
     """
     _check_kind(document, "array", _ARRAY, path, where)
     attributes = document.get("attributes", {})
-    if not isinstance(attributes, dict) or not all(_is_text(attributes, name) for name in ("long_name", "units")):
+    texts = ("long_name", "units", "better")
+    if not isinstance(attributes, dict) or not all(_is_text(attributes, name) for name in texts):
         raise _strange("array", path, "with other attributes", where)
     dims, shape, dtype = document.get("dimension_names"), document.get("shape"), document.get("data_type")
-    expected, dtypes = _expected(path, where)
+    expected, dtypes = _expected(path, dims, where, declaration)
     if dims != list(expected) or not isinstance(dtype, str) or dtype not in dtypes:
         raise _strange("array", path, f"along {shown(dims)} of type {shown(dtype)}", where)
-    if not _is_shape(shape, len(expected), 0) or any(n > _LONGEST[dim] for n, dim in zip(shape, expected, strict=True)):
+    if not _is_shape(shape, len(expected), 0) or any(
+        n > _LONGEST.get(dim, _LONGEST_OTHER) for n, dim in zip(shape, expected, strict=True)
+    ):
         raise _strange("array", path, f"of the shape {shown(shape)}", where)
     if document.get("chunk_key_encoding") not in _KEYS or not _is_unwritten(document.get("fill_value"), dtype):
         raise _strange(
@@ -173,17 +161,19 @@ def array_document(document: Mapping[str, Any], path: str, where: object) -> dic
     return {**kept, "codecs": codecs}
 
 
-def _expected(path: str, where: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Dimensions and possible types of an array of the schema, or of a coordinate."""
-    variable, (group, _, name) = variable_at(path), path.rpartition("/")
+def _expected(path: str, dims: Any, where: object, declaration: Declaration) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Dimensions and possible types of an array that is declared, or of a coordinate."""
+    variable, name = declaration.variable_at(path), path.rpartition("/")[2]
     if variable is not None:
-        if group.startswith("activations/") and variable.dtype in _FLOATS:
+        if path.startswith("activations/") and variable.dtype in _FLOATS:
             return variable.dims, _FLOATS[:2]
-        return variable.dims, ("string" if variable.dtype == "str" else variable.dtype,)
-    dim = _DIM_OF.get(name)
-    if dim is None:
+        return variable.dims, (TYPES[variable.dtype],)
+    along = [one for one in declaration.coordinates if one.name == name]
+    if not along:
         raise _strange("array", path, "of that name", where)
-    return (dim,), (COORDINATES[dim][name],)
+    # A name may label two dimensions, such as "component": what was measured, and what was edited.
+    chosen = next((one for one in along if [one.dim] == dims), along[0])
+    return (chosen.dim,), (TYPES[chosen.dtype],)
 
 
 def _codecs(

@@ -67,7 +67,7 @@ def recomputed(reader: Reader, coverage: Coverage, kinds: Sequence[str], *, deep
 
 def _trajectories(reader: Reader, samples: NDArray[np.bool_]) -> tuple[dict[int, Trajectory], tuple[str, ...]]:
     """Follow baselines by the study's sampler, as far as it is known; also what is not known of it."""
-    written = reader.stored.attributes.get("study", {}).get("sampler")
+    written = reader.stored.attributes.study.get("sampler")
     if unknown := tuple(unknown_sampler(written)):
         return trajectories(reader, samples, None), unknown
     try:
@@ -102,7 +102,7 @@ def _looked_at(chosen: NDArray[np.bool_], complete: NDArray[np.bool_], how: str)
 
 
 def _known_ssim(stored: Stored) -> bool:
-    return stored.attributes.get("ssim", metrics.SSIM_DEFINITION) == metrics.SSIM_DEFINITION
+    return stored.attributes.ssim in (None, metrics.SSIM_DEFINITION)
 
 
 @dataclass(frozen=True)

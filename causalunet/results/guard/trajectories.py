@@ -14,7 +14,6 @@ from causalunet.design.samplers import Estimate, Sampler, State
 from causalunet.noise import initial_noise, step_noise
 from causalunet.results.engine.export import regions
 from causalunet.results.guard.checked_store import Reader
-from causalunet.results.meaning.identity import IDENTITY
 from causalunet.schedule import Level
 
 __all__ = ["Trajectory", "trajectories"]
@@ -101,7 +100,7 @@ def trajectories(reader: Reader, chosen: NDArray[np.bool_], sampler: Sampler | N
 
 def _known_ways(reader: Reader) -> set[bool]:
     """Whether estimates are clipped; both, in stores that do not say it."""
-    clip = reader.stored.attributes.get(IDENTITY, {}).get("clip")
+    clip = reader.stored.attributes.identity.get("clip")
     return {clip} if isinstance(clip, bool) else {True, False}
 
 

@@ -13,8 +13,10 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from causalunet.design.digests import digest_of
+from causalunet.design.limits import shown
 from causalunet.design.registered import unknown_sampler
 from causalunet.design.study import StudySpec
+from causalunet.dims import FACTOR
 from causalunet.errors import CausalUNetError, DamageError
 from causalunet.identity import short
 from causalunet.results.engine.export import regions
@@ -25,8 +27,8 @@ from causalunet.results.guard.findings import Finding, Verification
 from causalunet.results.guard.readback import ReadBack
 from causalunet.results.guard.recomputed import recomputed
 from causalunet.results.guard.storage_errors import faults_told
-from causalunet.results.meaning.identity import IDENTITY, shown_identity
-from causalunet.results.meaning.schema import COMPLETE, DRIFT, FAILED, NULL_DIFFERENCE, VARIABLES, range_at
+from causalunet.results.meaning.identity import shown_identity
+from causalunet.results.meaning.schema import COMPLETE, DRIFT, FAILED, MISSING, NULL_DIFFERENCE
 
 __all__ = ["verify_store"]
 
@@ -62,8 +64,8 @@ def verify_store(store: Store, where: object, *, export: bool = False, deep: boo
     """
     stored = read_stored(store, where)
     arrays = stored.arrays
-    problems = _Problems(np.array([len(values) - 1 for values in stored.attributes.get("factors", {}).values()]))
-    coverage = _read_all(store, arrays, where, problems, export=export)
+    problems = _Problems(np.array([len(values) - 1 for values in stored.attributes.factors.values()]))
+    coverage = _read_all(store, stored, where, problems, export=export)
     findings = [
         _finding("chunks", f"{problems.read:,} read, with checksums", problems.chunks),
         _finding("written whole", f"{len(arrays)} arrays", [*_absent(stored), *problems.missing]),
@@ -80,16 +82,16 @@ def verify_store(store: Store, where: object, *, export: bool = False, deep: boo
             _identity(reader),
             *agreement(reader, read, coverage),
             *recomputed(reader, coverage, [item["name"] for item in read.documents], deep=deep),
+            *_own_outcomes(reader, coverage),
             *_completeness(stored),
         ]
     return Verification(str(where), tuple(findings))
 
 
-def _read_all(
-    store: Store, arrays: dict[str, zarr.Array[Any]], where: object, problems: _Problems, *, export: bool
-) -> Coverage | None:
+def _read_all(store: Store, stored: Stored, where: object, problems: _Problems, *, export: bool) -> Coverage | None:
+    arrays, declaration = stored.arrays, stored.declaration
     try:
-        coverage = Coverage.read(arrays, where)
+        coverage = Coverage.read(arrays, declaration, where)
     except CausalUNetError as error:
         problems.chunks.append(str(error))
         coverage = None
@@ -121,7 +123,9 @@ def _check_values(
     path: str, values: NDArray[Any], region: tuple[slice, ...], coverage: Coverage, problems: _Problems
 ) -> None:
     if values.dtype.kind == "f" and (required := coverage.finite(path, region)) is not None:
-        wrong = required & (np.isnan(values) if path == "outcomes/psnr" else ~np.isfinite(values))
+        variable = coverage.declaration.variable_at(path)
+        endless = variable is not None and variable.infinite
+        wrong = required & (np.isnan(values) if endless else ~np.isfinite(values))
         problems.numbers += int(required.sum())
         if wrong.any():
             first = tuple(int(at) + part.start for at, part in zip(np.argwhere(wrong)[0], region, strict=True))
@@ -141,9 +145,11 @@ def _check_values(
 def _check_range(
     path: str, values: NDArray[Any], region: tuple[slice, ...], coverage: Coverage, problems: _Problems
 ) -> None:
-    if (limits := range_at(path)) is None:
+    variable = coverage.declaration.variable_at(path)
+    if variable is None or variable.dtype == "str" or not np.isfinite(variable.range).any():
         return
-    asked = np.ones((1,) * values.ndim, bool) if path.endswith("status") else coverage.required(path, region)
+    limits = variable.range
+    asked = np.ones((1,) * values.ndim, bool) if variable.role == "status" else coverage.required(path, region)
     asked = np.broadcast_to(asked, values.shape)
     largest: Any = limits[1]
     if path.endswith("factor_code") and len(problems.largest_codes) >= region[-1].stop:
@@ -162,12 +168,12 @@ def _finding(check: str, looked_at: str, problems: list[str], *, damage: bool = 
 
 
 def _absent(stored: Stored) -> Iterator[str]:
-    """Arrays of the schema that the store lacks."""
-    factors = bool(stored.attributes.get("factors"))
-    for variable in VARIABLES:
-        needed = not variable.group.startswith("activation") and (factors or "factor" not in variable.dims)
-        if needed and f"{variable.group}/{variable.name}" not in stored.arrays:
-            yield f"{variable.group}/{variable.name}: the array is missing"
+    """Arrays that the store declares and lacks."""
+    factors = bool(stored.attributes.factors)
+    for variable in stored.declaration.variables:
+        needed = not variable.group.startswith("activation") and (factors or FACTOR not in variable.dims)
+        if needed and variable.path not in stored.arrays:
+            yield f"{variable.path}: the array is missing"
 
 
 def _small(stored: Stored, name: str, check: str, most: float) -> Iterator[Finding]:
@@ -183,10 +189,10 @@ def _small(stored: Stored, name: str, check: str, most: float) -> Iterator[Findi
 
 def _study(stored: Stored, read: ReadBack, where: object) -> Finding:
     """Whether the stored study is the one that was run, and has a place for every cell."""
-    written = stored.attributes.get("study")
-    same = digest_of(written) == stored.attributes.get("digest")  # as it stands: later versions may write it otherwise
+    written = stored.attributes.study
+    same = digest_of(written) == stored.attributes.digest  # as it stands: later versions may write it otherwise
     problems = [*read.problems] if same else ["the stored study is not the one that its digest names", *read.problems]
-    unchecked = (*read.unchecked, *unknown_sampler(written.get("sampler") if isinstance(written, dict) else None))
+    unchecked = (*read.unchecked, *unknown_sampler(stored.attributes.sampler))
     if not read.problems and not unchecked:
         problems += _places(stored, where)
     return Finding("study", "digest and grid", tuple(problems), unchecked=unchecked)
@@ -194,7 +200,7 @@ def _study(stored: Stored, read: ReadBack, where: object) -> Finding:
 
 def _identity(reader: Reader) -> Finding:
     """Whether the identity that is kept is what the study, the steps and the states show of it."""
-    kept, seen = reader.stored.attributes.get(IDENTITY, {}), shown_identity(reader)
+    kept, seen = reader.stored.attributes.identity, shown_identity(reader)
     wrong = [
         f"{name} is {short(kept[name])} in what is kept of the model and sampler, and {short(part)} in what they made"
         for name, part in seen.items()
@@ -205,13 +211,32 @@ def _identity(reader: Reader) -> Finding:
 
 def _places(stored: Stored, where: object) -> list[str]:
     try:
-        study, grid = StudySpec.from_stored(stored.attributes["study"]), stored_grid(stored, where)
-    except (CausalUNetError, KeyError) as error:
+        study, grid = StudySpec.from_stored(stored.attributes.study), stored_grid(stored, where)
+    except CausalUNetError as error:
         return [f"the stored study cannot be read: {error!s:.200}"]
     placed = {item.digest for item in grid.interventions}
     samples = len(set(study.samples) - set(grid.samples))
     lacking = {"interventions": len({item.digest for item in study.interventions} - placed), "samples": samples}
     return [f"{count:,} {name} of the study have no place" for name, count in lacking.items() if count]
+
+
+def _own_outcomes(reader: Reader, coverage: Coverage) -> Iterator[Finding]:
+    """How far the study's own outcomes are measured; what gives them may not be known here."""
+    for outcome in reader.stored.declaration.outcomes:
+        status = reader.read(outcome.status.path)
+        if status.shape != coverage.cells.shape:
+            continue  # told as an array that is missing
+        measured, failed = (coverage.cells & (status == one) for one in (COMPLETE, FAILED))
+        missing = coverage.cells & (status == MISSING)
+        lacking = [f"{int(missing.sum()):,} cells not measured yet"] if missing.any() else []
+        lacking += [f"{int(failed.sum()):,} cells failed"] if failed.any() else []
+        yield Finding(
+            f"outcome {outcome.name}",
+            f"{int(measured.sum()):,} of {int(coverage.cells.sum()):,} cells",
+            tuple(lacking),
+            damage=False,
+            unchecked=(f"the outcome {shown(outcome.name)}",),
+        )
 
 
 def _completeness(stored: Stored) -> Iterator[Finding]:

@@ -118,12 +118,12 @@ class Standing:
             repository = Repository.open(where)
             last, tags, busy = repository.history(most=1)[0], repository.tags(), repository.busy()
         attributes = marks.stored.attributes
-        study = attributes.get("study", {})
+        study = attributes.study
         return cls(
             where=str(where),
             study=str(study.get("name", "")),
             model=str(study.get("model", "")),
-            digest=str(attributes.get("digest", "")),
+            digest=attributes.digest,
             cells=Tally.of(cells),
             baselines=Tally.of(baseline),
             unrecorded=marks.unrecorded(baseline == COMPLETE, cells == COMPLETE),

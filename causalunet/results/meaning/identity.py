@@ -7,22 +7,19 @@ from typing import Any
 from causalunet.identity import FINGERPRINT, steps_part
 from causalunet.results.guard.checked_store import Reader
 
-__all__ = ["IDENTITY", "shown_identity", "stored_identity"]
-
-IDENTITY = "identity"
-"""Attribute of the root that holds the parts, but for the fingerprint, which has one of its own."""
+__all__ = ["shown_identity", "stored_identity"]
 
 
 def stored_identity(reader: Reader) -> dict[str, Any]:
     """Every part of the identity that a store knows, as of `causalunet.identity.identity_of`."""
     attributes = reader.stored.attributes
-    fingerprint = {FINGERPRINT: attributes.get(FINGERPRINT)}
-    return {**fingerprint, **shown_identity(reader), **attributes.get(IDENTITY, {})}
+    fingerprint = {FINGERPRINT: attributes.model_fingerprint}
+    return {**fingerprint, **shown_identity(reader), **attributes.identity}
 
 
 def shown_identity(reader: Reader) -> dict[str, Any]:
     """The parts that other places of a store show too: the sampler of its study, its steps, the shape of its images."""
-    sampler = reader.stored.attributes.get("study", {}).get("sampler", {})
+    sampler = reader.stored.attributes.sampler
     parts = {f"sampler.{name}": value for name, value in sampler.get("configuration", {}).items()}
     parts |= {"sampler.name": sampler["name"]} if "name" in sampler else {}
     timesteps, alpha_bars = (reader.read(f"baseline/{name}") for name in ("timestep", "alpha_bar"))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from causalunet.design.coordinates import MISSING_OF, coordinate_columns
 from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
 from causalunet.plan import Action, Plan
+from causalunet.results.meaning.declaration import ORDINARY, Declaration, DeclaredOutcome
 from causalunet.results.meaning.grid import Grid
-from causalunet.results.meaning.schema import CALLS, VARIABLES, Variable
+from causalunet.results.meaning.schema import CALLS, OPTIONAL, DeclaredCoordinate, Variable
 
 __all__ = ["Coordinate", "Layout", "Recording", "StoredArray"]
 
@@ -44,11 +46,18 @@ class StoredArray:
 
 @dataclass(frozen=True, slots=True)
 class Coordinate:
-    """A coordinate along one dimension."""
+    """A coordinate along one dimension, with its meaning unless every study has it."""
 
     name: str
     dim: str
     values: NDArray[Any]
+    meaning: str = ""
+
+    @property
+    def declared(self) -> DeclaredCoordinate:
+        """What a store says of it."""
+        dtype = "str" if self.values.dtype == object else self.values.dtype.name
+        return DeclaredCoordinate(name=self.name, dim=self.dim, dtype=dtype, meaning=self.meaning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +82,21 @@ class Layout:
         Samples per chunk: one process at a time works on a block of samples.
     grid : Grid, optional
         What stands where; by default all in the order of the study.
+    stored : Declaration, optional
+        Of the store that is laid out anew; what it has, it keeps.
+    outcomes : tuple of DeclaredOutcome
+        Of the study's own, beside those that the store has.
+    sizes : dict of str to int
+        Of dimensions that outcomes of the store brought.
     """
 
     plan: Plan
     factors: dict[str, tuple[str, ...]]
     block: int
     grid: Grid = field(default=None)  # type: ignore[assignment]
+    stored: Declaration | None = None
+    outcomes: tuple[DeclaredOutcome, ...] = ()
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.grid is None:
@@ -91,18 +109,47 @@ class Layout:
         return steps if steps is not None else tuple(range(self.plan.schedule.steps, 0, -1))
 
     @cached_property
+    def declaration(self) -> Declaration:
+        """What the store says that it holds: what every study has, and its own outcomes and coordinates.
+
+        Raises
+        ------
+        SpecError
+            A name stands for two things.
+        """
+        common = tuple(self._as_recorded(variable) for variable in ORDINARY.common if self._has(variable))
+        made = replace(ORDINARY, common=common)
+        if self.stored is not None:
+            dims = {**self.stored.dims, **ORDINARY.dims}
+            known = replace(made, dims=dims, outcomes=self.stored.outcomes, coordinates=self.stored.coordinates)
+            made = known.with_coordinates(ORDINARY.coordinates)
+        made = made.with_coordinates(self._own_coordinates())
+        for outcome in self.outcomes:
+            made = made.with_outcome(outcome)
+        return made
+
+    def _has(self, variable: Variable) -> bool:
+        """Whether the study has a variable that not every study has."""
+        record, grid = self.plan.spec.record, self.grid
+        if FACTOR in variable.dims and not self.factors:
+            return False
+        if record.of == "baseline" and variable.group.startswith("activation") and INTERVENTION in variable.dims:
+            return False
+        chosen = {"activations/*": grid.activations, "activation_summary": grid.summary}
+        return bool(chosen.get(variable.group, True))
+
+    def _as_recorded(self, variable: Variable) -> Variable:
+        streamed = variable.group == "activations/*" and variable.dtype.startswith("float")
+        return replace(variable, dtype=self.plan.spec.record.dtype) if streamed else variable
+
+    @cached_property
     def arrays(self) -> tuple[StoredArray, ...]:
         """Every array of the store."""
-        record, grid = self.plan.spec.record, self.grid
         arrays: list[StoredArray] = []
-        for variable in VARIABLES:
-            if FACTOR in variable.dims and not self.factors:
-                continue
-            if record.of == "baseline" and variable.group.startswith("activation") and INTERVENTION in variable.dims:
-                continue
+        for variable in self.declaration.variables:
             if variable.group == "activations/*":
-                arrays += [self._array(f"activations/{name}", variable, name) for name in grid.activations]
-            elif variable.group != "activation_summary" or grid.summary:
+                arrays += [self._array(f"activations/{name}", variable, name) for name in self.grid.activations]
+            else:
                 arrays.append(self._array(variable.group, variable))
         return tuple(arrays)
 
@@ -147,7 +194,8 @@ class Layout:
 
     def coordinates(self, group: str) -> list[Coordinate]:
         """Coordinates of a group's dimensions."""
-        dims = {dim for array in self.arrays if array.path.rsplit("/", 1)[0] == group for dim in array.variable.dims}
+        general = "activations/*" if group.startswith("activations/") else group
+        dims = {dim for one in self.declaration.variables if one.group == general for dim in one.dims}
         recorded = group.startswith("activation")
         made: list[Coordinate] = []
         if SAMPLE in dims:
@@ -155,7 +203,7 @@ class Layout:
         if STEP in dims:
             made += self._steps(self.recorded_steps if recorded else tuple(range(self.plan.schedule.steps, 0, -1)))
         if INTERVENTION in dims:
-            made += self._interventions()
+            made += [one for one in self._interventions if one.name not in dims or one.name == one.dim]
         if COMPONENT in dims:
             made += self._components()
         if PLACE in dims:
@@ -176,9 +224,10 @@ class Layout:
             CHANNEL: channels,
             Y: height,
             X: width,
+            **self.sizes,
+            **{one.name: one.size for outcome in self.outcomes for one in outcome.brings},
         }
-        floating = component is not None and variable.dtype.startswith("float")
-        dtype = self.plan.spec.record.dtype if floating else variable.dtype
+        floating, dtype = component is not None and variable.dtype.startswith("float"), variable.dtype
         shape = tuple(sizes[dim] for dim in variable.dims)
         return StoredArray(
             path=f"{group}/{variable.name}",
@@ -234,16 +283,33 @@ class Layout:
             return []
         return [Coordinate(CALLS, STEP, np.array([made[schedule.steps - step] for step in steps], dtype=np.int64))]
 
+    def _own_coordinates(self) -> list[DeclaredCoordinate]:
+        """Of steps and interventions: those that not every study has, and those that have another type here."""
+        said = [
+            DeclaredCoordinate(name=name, dim=INTERVENTION, dtype=dtype, meaning="as the kind of intervention says it")
+            for name, (dtype, _) in self._columns.items()
+            if name != "label"
+        ]
+        found = [*said, *(item.declared for item in self._steps(self.recorded_steps))]
+        known = {(one.name, one.dim): one for one in (*OPTIONAL, *ORDINARY.coordinates)}
+        meant = [replace(one, meaning=known.get((one.name, one.dim), one).meaning) for one in found]
+        return [one for one in meant if one not in ORDINARY.coordinates]
+
+    @cached_property
+    def _columns(self) -> dict[str, tuple[str, list[Any]]]:
+        return coordinate_columns(self.grid.interventions)
+
+    @cached_property
     def _interventions(self) -> list[Coordinate]:
-        items = self.grid.interventions
-        rows = [item.coordinates() for item in items]
-        made = [Coordinate(INTERVENTION, INTERVENTION, np.array([row["label"] for row in rows], dtype=object))]
-        for name in rows[0]:
-            if name != "label":
-                kind = object if isinstance(rows[0][name], str) else np.int64
-                made.append(Coordinate(name, INTERVENTION, np.array([row[name] for row in rows], dtype=kind)))
+        columns, items = self._columns, self.grid.interventions
         specs = np.array([json.dumps(item.to_json(), sort_keys=True) for item in items], dtype=object)
-        return [*made, Coordinate("spec", INTERVENTION, specs)]
+        labels = np.array([item.label for item in items], dtype=object)
+        made = {INTERVENTION: labels, "spec": specs}
+        for one in self.declaration.coordinates:
+            if one.dim == INTERVENTION and one.name not in made:
+                _, values = columns.get(one.name, (one.dtype, [MISSING_OF[one.dtype]] * len(items)))
+                made[one.name] = np.array(values, dtype=object if one.dtype == "str" else one.dtype)
+        return [Coordinate(name, INTERVENTION, values) for name, values in made.items()]
 
     def _components(self) -> list[Coordinate]:
         anatomy = self.plan.anatomy

@@ -20,8 +20,8 @@ from causalunet.design.selectors import SELECTORS, selectors
 from causalunet.dims import INTERVENTION
 from causalunet.errors import DamageError
 from causalunet.results.guard.checked_store import Stored, check_specs, dims_of, renewed_digests
-from causalunet.results.guard.documents import COORDINATES
 from causalunet.results.guard.storage_errors import faults_told
+from causalunet.results.meaning.schema import told_of
 
 __all__ = ["datasets_of"]
 
@@ -52,7 +52,9 @@ def datasets_of(stored: Stored, where: object) -> dict[str, xr.Dataset]:
     DamageError
         A coordinate cannot be read, is too large, or is not what a study writes.
     """
-    read = [path for path in stored.asynchronous if path == _SPECS or path.rpartition("/")[2] in _SELECTED]
+    declaration = stored.declaration
+    along = {one.name for one in declaration.coordinates if one.dim in (one.name, INTERVENTION)} - {"spec"}
+    read = [path for path in stored.asynchronous if path == _SPECS or path.rpartition("/")[2] in along]
     values = sync(_loaded({path: stored.asynchronous[path] for path in read}, where))
     check_specs(values[_SPECS].tolist(), where)
     digests = renewed_digests(values[_SPECS].tolist())
@@ -65,23 +67,25 @@ def datasets_of(stored: Stored, where: object) -> dict[str, xr.Dataset]:
         data = values[path] if path in values else indexing.LazilyIndexedArray(StoredValues(array, path, where))
         encoding = {"chunks": array.chunks, "preferred_chunks": dict(zip(dims_of(array), array.chunks, strict=True))}
         groups[group][name] = xr.Variable(dims_of(array), data, dict(array.attrs), encoding)
-    told = _told_by_specs(values[_SPECS])
+        if (variable := declaration.variable_at(path)) is not None:
+            groups[group][name].attrs.update(told_of(variable))
+    told = {} if declaration.coordinate("component", INTERVENTION) else _told_by_specs(values[_SPECS])
+    names = {*SELECTORS, *declaration.coordinate_names}
     for variables in groups.values():
         dims = {dim for variable in variables.values() for dim in variable.dims}
         if INTERVENTION in dims:  # the dimension "component" says what was measured
             variables |= {name: variable.copy() for name, variable in told.items() if name not in dims}
-    datasets = {"/": xr.Dataset(attrs=stored.attributes)}
+    shown = {name: value for name, value in stored.root.items() if name != "declaration"}
+    datasets = {"/": xr.Dataset(attrs=shown)}
     for group, variables in groups.items():
-        coordinates = {name: variable for name, variable in variables.items() if name in _NAMES}
-        others = {name: variable for name, variable in variables.items() if name not in _NAMES}
+        coordinates = {name: variable for name, variable in variables.items() if name in names}
+        others = {name: variable for name, variable in variables.items() if name not in names}
         kept = {name: value for name, value in stored.groups[group].items() if name != "coordinates"}
         prepared: Any = xr.Dataset(others, coordinates, kept)
         datasets[f"/{group}"] = xr.open_dataset(prepared, engine=_Prepared)  # keeps what was read once
     return datasets
 
 
-_NAMES = {*SELECTORS, *(name for names in COORDINATES.values() for name in names)}
-_SELECTED = {*COORDINATES, *COORDINATES[INTERVENTION]} - {"spec"}
 _SPECS = "outcomes/spec"
 
 

@@ -1,29 +1,38 @@
-"""Every stored variable: where it lies, its dimensions, type, unit and meaning. The stored form is this table."""
+"""What every store holds: each variable with its dimensions, type, unit and meaning, and every coordinate.
+
+A store says the same of itself, in its declaration; those of format 2 say nothing, and are read by these tables.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
 
 __all__ = [
     "CALLS",
     "COMPLETE",
+    "COORDINATES",
     "DRIFT",
     "FAILED",
     "FORMAT",
     "FORMAT_VERSION",
     "MISSING",
     "NULL_DIFFERENCE",
+    "OPTIONAL",
+    "SELECTED",
+    "STATUS_MEANING",
     "VARIABLES",
+    "DeclaredCoordinate",
+    "Role",
     "Variable",
-    "range_at",
-    "variable_at",
+    "told_of",
 ]
 
 FORMAT = "causalunet-results"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Attributes of the root that say what a store is."""
 
 CALLS = "calls"
@@ -37,9 +46,13 @@ NULL_DIFFERENCE = 1e-5
 DRIFT = 1e-3
 """Largest difference of a guided prediction that rounding explains, on a GPU with its reduced precision."""
 
-_STATUS = "0 not run yet, 1 complete, 2 failed"
+STATUS_MEANING = "0 not run yet, 1 complete, 2 failed"
 
 _IMAGE = (CHANNEL, Y, X)
+
+Role = Literal["state", "outcome", "status", "failure", "recording", "audit", "cost"]
+"""What a variable is to a study: images and states of runs, what is measured of them, whether that is done and why it
+is not, outputs of components, checks, and what runs cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +70,15 @@ class Variable:
     meaning : str
     units : str
         "1" for a pure number.
+    role : str
+    range : tuple of float
+        Least and largest value that it can have.
+    better : {"higher", "lower"}, optional
+        Values that mean that an image is more like the baseline's; None where neither does.
+    infinite : bool
+        Whether infinity is a value, as the PSNR of equal images is.
+    outcome : str
+        Name of the outcome of the study's own that it belongs to; empty for what every study has.
     """
 
     group: str
@@ -65,6 +87,41 @@ class Variable:
     dtype: str
     meaning: str
     units: str = "1"
+    role: Role = "outcome"
+    range: tuple[float, float] = (-math.inf, math.inf)
+    better: Literal["higher", "lower"] | None = None
+    infinite: bool = False
+    outcome: str = ""
+
+    @property
+    def path(self) -> str:
+        """``group/name``."""
+        return f"{self.group}/{self.name}"
+
+
+def told_of(variable: Variable) -> dict[str, str]:
+    """Attributes by which a labelled array says what it is."""
+    better = {"better": variable.better} if variable.better else {}
+    return {"long_name": variable.meaning, "units": variable.units, **better}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredCoordinate:
+    """What labels the entries of one dimension.
+
+    Parameters
+    ----------
+    name : str
+    dim : str
+    dtype : str
+        NumPy type, or "str".
+    meaning : str
+    """
+
+    name: str
+    dim: str
+    dtype: str
+    meaning: str
 
 
 def _variables() -> tuple[Variable, ...]:
@@ -76,7 +133,7 @@ def _variables() -> tuple[Variable, ...]:
         ("eps", (*unit, STEP, *_IMAGE), "float32", "noise predicted at the step, after guidance", "1"),
         ("factor_code", (*unit, FACTOR), "int8", "most probable value of each factor, as an index", "1"),
         ("factor_probability", (*unit, FACTOR), "float32", "probability of that value", "1"),
-        ("status", unit, "int8", f"of the run without intervention: {_STATUS}", "1"),
+        ("status", unit, "int8", f"of the run without intervention: {STATUS_MEANING}", "1"),
     ]
     outcomes = [
         ("image", (*cell, *_IMAGE), "float32", "image of the intervened run", "[0, 1]"),
@@ -88,7 +145,7 @@ def _variables() -> tuple[Variable, ...]:
         ("factor_changed", (*cell, FACTOR), "bool", "whether another value is read than in the baseline image", "1"),
         ("unet_calls", (INTERVENTION,), "int64", "U-Net calls of the run on its own, per sample", "1"),
         ("flops", (INTERVENTION,), "int64", "floating-point operations of the run on its own, per sample", "FLOP"),
-        ("status", cell, "int8", f"of the cell: {_STATUS}", "1"),
+        ("status", cell, "int8", f"of the cell: {STATUS_MEANING}", "1"),
         ("failure", cell, "str", "why the cell failed; empty for others", "1"),
     ]
     trajectory = [
@@ -133,15 +190,41 @@ def _variables() -> tuple[Variable, ...]:
         "audit": audit,
     }
     return tuple(
-        Variable(group=group, name=name, dims=dims, dtype=dtype, meaning=meaning, units=units)
+        Variable(
+            group=group,
+            name=name,
+            dims=dims,
+            dtype=dtype,
+            meaning=meaning,
+            units=units,
+            role=_role(group, name),
+            range=_RANGES.get(name, (-math.inf, math.inf)),
+            better=_BETTER.get(name),
+            infinite=name == "psnr",
+        )
         for group, rows in groups.items()
         for name, dims, dtype, meaning, units in rows
     )
 
 
-VARIABLES: tuple[Variable, ...] = _variables()
-"""Every variable that a results store can hold."""
+def _role(group: str, name: str) -> Role:
+    if name in ("status", "baseline_status"):
+        return "status"
+    if name == "failure":
+        return "failure"
+    if name in ("unet_calls", "flops", "seconds"):
+        return "cost"
+    if name == "ran" or group == "audit":
+        return "audit"
+    if group == "baseline" or name == "image":
+        return "state"
+    return "recording" if group.startswith("activation") else "outcome"
 
+
+_BETTER: dict[str, Literal["higher", "lower"]] = {
+    **dict.fromkeys(("ssim", "psnr"), "higher"),
+    **dict.fromkeys(("mse", "x0_distance", "eps_distance"), "lower"),
+}
 _AT_LEAST_ZERO = {
     *("psnr", "x0_distance", "eps_distance", "drift", "unet_calls", "flops", "seconds", "factor_code"),
     *("sd", "norm", "baseline_sd", "baseline_norm"),
@@ -150,19 +233,69 @@ _RANGES = {
     **dict.fromkeys(_AT_LEAST_ZERO, (0.0, math.inf)),
     **dict.fromkeys(("image", "null_difference", "mse", "factor_probability"), (0.0, 1.0)),
     **dict.fromkeys(("ssim", "cosine"), (-1.0, 1.0)),
-    **dict.fromkeys(("status", "baseline_status"), (MISSING, FAILED)),
+    **dict.fromkeys(("status", "baseline_status"), (float(MISSING), float(FAILED))),
 }
 """By name, least and largest value."""
 
-_BY_PATH = {(variable.group, variable.name): variable for variable in VARIABLES}
+VARIABLES: tuple[Variable, ...] = _variables()
+"""Every variable that stores have without outcomes of their own."""
 
+_ALONG: dict[str, dict[str, tuple[str, str]]] = {
+    SAMPLE: {
+        SAMPLE: ("int64", "place in the study"),
+        "prompt": ("str", "text that the sample is made of; empty for none"),
+        "seed": ("int64", "names the noise of every step"),
+    },
+    STEP: {
+        STEP: ("int64", "T ... 1, descending"),
+        "timestep": ("int64", "of the model's training, that the step's call is given"),
+        "alpha_bar": ("float64", "share of the image in the variance of x_t"),
+        "log_snr": ("float64", "logarithm of alpha_bar / (1 - alpha_bar)"),
+    },
+    INTERVENTION: {
+        INTERVENTION: ("str", "label"),
+        "kind": ("str", "name of its class"),
+        "digest": ("str", "names its content"),
+        "spec": ("str", "the intervention itself, as JSON"),
+        "top": ("int64", "skip connections removed, from the top of the U; 0 where that says nothing of it"),
+        "bottom": ("int64", "decoder blocks removed, from the bottom of the U; 0 where that says nothing of it"),
+        "start": ("int64", "first step that is edited"),
+        "length": ("int64", "steps of the first window, or of all windows of a sum"),
+        "cuts": ("int64", "number of windows"),
+        "relax": ("int64", "steps between the first two windows"),
+    },
+    COMPONENT: {
+        COMPONENT: ("str", "name"),
+        "role": ("str", "encoder, bottleneck or decoder"),
+        "level": ("int64", "of resolution, from the top of the U"),
+        "depth": ("int64", "blocks between it and the top of the U"),
+        "resolution": ("int64", "pixels along y"),
+        "channels": ("int64", "of its output"),
+        "component_flops": ("int64", "floating-point operations of a call, per sample"),
+    },
+    PLACE: {PLACE: ("str", "name")},
+    FACTOR: {FACTOR: ("str", "name")},
+}
+COORDINATES: tuple[DeclaredCoordinate, ...] = tuple(
+    DeclaredCoordinate(name=name, dim=dim, dtype=dtype, meaning=meaning)
+    for dim, names in _ALONG.items()
+    for name, (dtype, meaning) in names.items()
+)
+"""Coordinates that every group has along the dimensions of its variables."""
 
-def variable_at(path: str) -> Variable | None:
-    """The variable that a path such as ``outcomes/ssim`` stands for; None for coordinates and what is none of ours."""
-    group, _, name = path.rpartition("/")
-    return _BY_PATH.get(("activations/*" if group.startswith("activations/") else group, name))
+OPTIONAL: tuple[DeclaredCoordinate, ...] = (
+    DeclaredCoordinate(
+        name=CALLS, dim=STEP, dtype="int64", meaning="U-Net calls of the baseline, where steps take several"
+    ),
+)
+"""Coordinates that only some studies have."""
 
-
-def range_at(path: str) -> tuple[float, float] | None:
-    """Least and largest value that a stored variable can have; None where every number is possible."""
-    return _RANGES.get(path.rpartition("/")[2]) if variable_at(path) is not None else None
+SELECTED: tuple[DeclaredCoordinate, ...] = tuple(
+    DeclaredCoordinate(name=name, dim=INTERVENTION, dtype="str", meaning=meaning)
+    for name, meaning in (
+        ("component", "that is edited; empty where it names none, or several"),
+        ("fill", "in words; empty where it names none, or several"),
+        ("branch", "half of the guided batch; empty where it names none, or several"),
+    )
+)
+"""Coordinates of interventions that format 2 does not store, since the interventions say them."""

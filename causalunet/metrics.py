@@ -112,7 +112,7 @@ def ssim(a: Moments, b: Moments) -> NDArray[np.float64]:
     return _averaged(luminance * structure)
 
 
-def _terms(a: Moments, b: Moments) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _terms(a: Moments, b: Moments) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Luminance, and contrast times structure, by pixel."""
     c1, c2 = _K1**2, _K2**2
     covariance = _blur(a.images * b.images) - a.mean * b.mean
@@ -120,8 +120,8 @@ def _terms(a: Moments, b: Moments) -> tuple[NDArray[np.float32], NDArray[np.floa
     return luminance, (2 * covariance + c2) / (a.variance + b.variance + c2)
 
 
-def _averaged(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    mean = values.mean(axis=(-3, -2, -1), dtype=np.float64)
+def _averaged(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    mean: NDArray[np.float64] = values.mean(axis=(-3, -2, -1), dtype=np.float64)
     return np.minimum(mean, 1.0)  # float32 rounding may carry equal images past it
 
 

@@ -91,7 +91,7 @@ def search_plan(
 
 def _measured(plan: Plan) -> list[str]:
     """Variables with one number per cell that are measured of every run."""
-    outcomes = usual_outcomes(factors=bool(plan.bound.model.factors))
+    outcomes = (*usual_outcomes(factors=bool(plan.bound.model.factors)), *plan.spec.outcomes)
     return [one.name for outcome in outcomes for one in outcome.variables if not one.dims]
 
 

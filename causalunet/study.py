@@ -52,6 +52,9 @@ class Study(StudySpec):
         Registered model name.
     sampler : DDPM
     record : Record
+    outcomes : iterable of str or Outcome
+        Measured of every run beside SSIM, PSNR, MSE and, if the model reads any, factors: by name or themselves, such
+        as ``[MultiScaleSSIM(3), "histogram_distance"]`` of `causalunet.design.outcomes`.
 
     Examples
     --------

@@ -69,10 +69,10 @@ def curve(
     chosen = select_interventions(results, selection)
     variable = check_variable(chosen, variable)
     if by == INTERVENTION:
-        chosen = complete_samples(chosen, allow_incomplete=allow_incomplete)
+        chosen = complete_samples(chosen, variable, allow_incomplete=allow_incomplete)
         return _along(chosen[[variable]].isel({INTERVENTION: _as_listed(chosen, selection)}), by)
     _check_one_sweep(chosen, by, selection)
-    chosen = complete_samples(chosen, allow_incomplete=allow_incomplete)
+    chosen = complete_samples(chosen, variable, allow_incomplete=allow_incomplete)
     order = np.argsort(chosen[by].values)
     return _along(chosen[[variable]].isel({INTERVENTION: order[::-1] if by == "start" else order}), by)
 

@@ -135,7 +135,7 @@ def _complete(results: xr.DataTree, variable: str, selection: Mapping[str, Any],
             f"{variable!r} has dimensions {', '.join(map(str, chosen[variable].dims))}; effects need one number per "
             f"{INTERVENTION} and {SAMPLE}, as ssim has. curve(...) gives the values themselves."
         )
-    return complete_samples(chosen, allow_incomplete=allow_incomplete)
+    return complete_samples(chosen, variable, allow_incomplete=allow_incomplete)
 
 
 def _threshold(variable: str, given: float | None, own: float | None) -> float:

@@ -53,8 +53,9 @@ def noise_floor(
             "The study has no null intervention, so its noise floor is not known. "
             "Run it with Null(window=...) among the interventions; causalunet.Study adds one by itself."
         )
-    null = complete_samples(select_interventions(results, {"kind": "null"}), allow_incomplete=allow_incomplete)
-    variable = check_variable(null, variable)
+    variable = check_variable(everything, variable)
+    null = select_interventions(results, {"kind": "null"})
+    null = complete_samples(null, variable, allow_incomplete=allow_incomplete)
     values, sign = null[variable].values, sign_of(null[variable], better)
     worst, attrs = sign * (sign * values).min(), {**null[variable].attrs, "better": "higher" if sign > 0 else "lower"}
     return xr.Dataset(

@@ -292,7 +292,8 @@ def _chosen(
     acting = np.flatnonzero(found["kind"].values != "null")
     if not len(acting):
         raise SpecError("The interventions selected are all null: they change nothing. Select another kind.")
-    chosen = complete_samples(found.isel({INTERVENTION: acting}), allow_incomplete=allow_incomplete)
+    chosen = found.isel({INTERVENTION: acting})
+    chosen = complete_samples(chosen, question.criterion.variable, allow_incomplete=allow_incomplete)
     return chosen[[question.criterion.variable, "status"]].load()
 
 

@@ -104,13 +104,15 @@ def check_variable(dataset: xr.Dataset, variable: str | Outcome) -> str:
     return variable
 
 
-def complete_samples(dataset: xr.Dataset, *, allow_incomplete: bool) -> xr.Dataset:
+def complete_samples(dataset: xr.Dataset, variable: str = "", *, allow_incomplete: bool) -> xr.Dataset:
     """Outcomes of the samples that were run whole.
 
     Parameters
     ----------
     dataset : xarray.Dataset
         Outcomes with their ``status``.
+    variable : str
+        Of the outcomes; one of the study's own may be measured of fewer cells than were run.
     allow_incomplete : bool
         Leave out samples that lack some of the interventions, or of which some failed, instead of raising an error.
         Samples stay paired: every intervention keeps the same ones.
@@ -121,6 +123,9 @@ def complete_samples(dataset: xr.Dataset, *, allow_incomplete: bool) -> xr.Datas
         Some cells failed or were not run, or, if that is allowed, no sample is whole.
     """
     status = dataset["status"].transpose(INTERVENTION, SAMPLE).values
+    if (own := f"{variable}_status") in dataset.data_vars:
+        status = np.where(status == COMPLETE, dataset[own].transpose(INTERVENTION, SAMPLE).values, status)
+        dataset = dataset.assign(status=((INTERVENTION, SAMPLE), status), failure=dataset[f"{variable}_failure"])
     whole = np.flatnonzero((status == COMPLETE).all(axis=0))
     if len(whole) == status.shape[1]:
         return dataset

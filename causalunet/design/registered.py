@@ -8,12 +8,13 @@ from typing import Any
 from causalunet.design.fills import FILLS
 from causalunet.design.interventions import KINDS
 from causalunet.design.limits import MOST_DEPTH, shown
+from causalunet.design.outcomes import OUTCOMES
 from causalunet.design.samplers import SAMPLERS
 from causalunet.design.views import VIEWS
 from causalunet.errors import PluginError
 from causalunet.registry import Registry, is_own
 
-__all__ = ["plugins", "unknown_sampler", "unregistered"]
+__all__ = ["plugins", "unknown_outcomes", "unknown_sampler", "unregistered"]
 
 
 def unregistered(value: Any) -> Iterator[str]:
@@ -41,6 +42,13 @@ def unknown_sampler(value: Any) -> list[str]:
         return []
     told, cls = _found("sampler", name, SAMPLERS)
     return [told] if cls is None else []
+
+
+def unknown_outcomes(value: Any) -> list[str]:
+    """Name the outcomes of a study's JSON whose names no class of this process has."""
+    names = [one.get("name") for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    found = [_found("outcome", name, OUTCOMES) for name in names if isinstance(name, str)]
+    return [told for told, cls in found if cls is None]
 
 
 def plugins(value: Any) -> Iterator[str]:

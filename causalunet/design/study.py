@@ -26,6 +26,7 @@ from causalunet.design.limits import (
     several,
     shown,
 )
+from causalunet.design.outcomes import MOST_OUTCOMES, Outcome, own_outcomes
 from causalunet.design.record import Record, record_from_json
 from causalunet.design.samplers import DDPM, Sampler
 from causalunet.design.windows import Window, count_steps
@@ -108,6 +109,8 @@ class StudySpec:
         Registered model name.
     sampler : Sampler
     record : Record
+    outcomes : iterable of str or Outcome
+        Measured beside those of every study, by name or themselves.
 
     Raises
     ------
@@ -122,6 +125,7 @@ class StudySpec:
     model: str
     sampler: Sampler
     record: Record
+    outcomes: tuple[Outcome, ...]
 
     def __init__(
         self,
@@ -133,6 +137,7 @@ class StudySpec:
         model: str = "shapes",
         sampler: Sampler = _SAMPLER,
         record: Record = _RECORD,
+        outcomes: str | Outcome | Iterable[str | Outcome] = (),
     ) -> None:
         hold(
             self,
@@ -143,6 +148,7 @@ class StudySpec:
             model=model,
             sampler=sampler,
             record=record,
+            outcomes=outcomes,
         )
 
     def __post_init__(self) -> None:
@@ -164,6 +170,7 @@ class StudySpec:
             object.__setattr__(self, "seeds", seeds)
         _check_samples(self.prompts, self.seeds)
         _check_open_samples(self.prompts, self.sampler)
+        object.__setattr__(self, "outcomes", own_outcomes(self.outcomes))
         if self.record.steps is not None and not set(self.record.steps) <= set(range(1, self.sampler.steps + 1)):
             raise SpecError(f"Record asks for steps outside 1 ... {self.sampler.steps}: {shown(self.record.steps)}.")
 
@@ -226,6 +233,8 @@ class StudySpec:
             "sampler": self.sampler.to_json(),
             "interventions": [intervention.to_json() for intervention in self.interventions],
             "record": {entry.name: _listed(getattr(self.record, entry.name)) for entry in fields(Record)},
+            # Studies without any are written, and have the digest, that they had before there were outcomes.
+            **({"outcomes": [outcome.to_json() for outcome in self.outcomes]} if self.outcomes else {}),
         }
 
     @classmethod
@@ -264,8 +273,14 @@ class StudySpec:
             "interventions": interventions,
             "sampler": Sampler.from_json,
             "record": record_from_json,
+            "outcomes": _outcomes_from_json,
         }
         return cls(**{name: readers[name](entry) if name in readers else entry for name, entry in value.items()})
+
+
+def _outcomes_from_json(value: Any) -> list[Outcome]:
+    check_list("The study cannot be read: its outcomes", value, MOST_OUTCOMES)
+    return [Outcome.from_json(entry) for entry in value]
 
 
 def _interventions_from_json(value: Any) -> tuple[Intervention, ...]:

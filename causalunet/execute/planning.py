@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from causalunet.bound import BoundStudy
+from causalunet.design.outcomes.measuring import rehearse_outcomes
 from causalunet.models.checking import check_samples, rehearse
 from causalunet.plan import BASELINE, Plan, make_plan
 
@@ -28,6 +29,8 @@ def plan_study(bound: BoundStudy, *, runs: Iterable[int] | None = None) -> Plan:
     check_samples(bound.model, bound.spec)
     plan = make_plan(bound, runs=runs)
     rehearse(bound.model, bound.spec)
+    read_factors = bound.model.read_factors if bound.model.factors else None
+    rehearse_outcomes(bound.spec.outcomes, bound.image_shape, bound.spec.sampler.steps, read_factors)
     return plan
 
 

@@ -7,14 +7,18 @@ from typing import Any
 
 import xarray as xr
 
+from causalunet.analysis.described import variable_name
 from causalunet.analysis.selection import complete_samples, select_interventions
+from causalunet.design.outcomes import Outcome
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
 
 __all__ = ["baseline_images", "one_intervention"]
 
 
-def one_intervention(results: xr.DataTree, selection: Mapping[str, Any], *, allow_incomplete: bool) -> xr.Dataset:
+def one_intervention(
+    results: xr.DataTree, selection: Mapping[str, Any], variable: str | Outcome = "", *, allow_incomplete: bool
+) -> xr.Dataset:
     """Outcomes of the one intervention that a selection picks, (sample, ...) each, still unread.
 
     Parameters
@@ -22,6 +26,8 @@ def one_intervention(results: xr.DataTree, selection: Mapping[str, Any], *, allo
     results : xarray.DataTree
     selection : mapping
         Such as ``{"kind": "ablate_block", "bottom": 2, "start": 60}`` or ``{"intervention": label}``.
+    variable : str or Outcome
+        That the samples are to have; one of the study's own may be measured of fewer.
     allow_incomplete : bool
         Take the samples that were run, instead of raising an error for the others.
 
@@ -39,7 +45,8 @@ def one_intervention(results: xr.DataTree, selection: Mapping[str, Any], *, allo
             f"This figure shows one intervention; {found.sizes[INTERVENTION]} fit the selection: {labels}, ... "
             "Select more narrowly, for instance by start, or show them all with plot_grid(by='intervention')."
         )
-    return complete_samples(found, allow_incomplete=allow_incomplete).isel({INTERVENTION: 0})
+    whole = complete_samples(found, variable_name(variable), allow_incomplete=allow_incomplete)
+    return whole.isel({INTERVENTION: 0})
 
 
 def baseline_images(results: xr.DataTree, samples: xr.DataArray) -> xr.DataArray:

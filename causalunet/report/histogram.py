@@ -121,7 +121,7 @@ def _values(
         check_variable(found, variable)
         if set(found[variable].dims) != {INTERVENTION, SAMPLE}:
             raise SpecError(f"{variable!r} is not one number per sample; a histogram needs one, as ssim has.")
-        whole = complete_samples(found, allow_incomplete=allow_incomplete)
+        whole = complete_samples(found, variable, allow_incomplete=allow_incomplete)
         chosen = {str(one[INTERVENTION].values): one for one in whole[variable]}
     if len(chosen) > _MOST:
         raise SpecError(

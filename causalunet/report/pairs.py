@@ -68,7 +68,7 @@ def plot_pairs(
     SpecError, StoreError
         The selection is not of one intervention, no sample is asked for, or some failed or were not run yet.
     """
-    data = one_intervention(results, selection, allow_incomplete=allow_incomplete)
+    data = one_intervention(results, selection, variable, allow_incomplete=allow_incomplete)
     values = data[check_variable(data, variable)]
     positions, left = _extremes(sign_of(values) * values.values, best, worst)
     shown_by = [described(variable, values.attrs), *(described(name, data[name].attrs) for name in _BESIDE)]

@@ -58,7 +58,7 @@ def plot_samples(
     SpecError, StoreError
         The selection is not of one intervention, a sample is not there, or some failed or were not run yet.
     """
-    data = _chosen(results, selection)
+    data = _chosen(results, selection, variable)
     data = data.isel({SAMPLE: sample_positions(data, samples)})
     images = data["image"].values
     wide = min(columns, len(images))
@@ -83,7 +83,7 @@ def plot_samples(
     return figure
 
 
-def _chosen(results: xr.DataTree, selection: Mapping[str, Any] | None) -> xr.Dataset:
+def _chosen(results: xr.DataTree, selection: Mapping[str, Any] | None, variable: str | Outcome) -> xr.Dataset:
     if selection is not None:
-        return one_intervention(results, selection, allow_incomplete=True)
+        return one_intervention(results, selection, variable, allow_incomplete=True)
     return complete_baselines(results, allow_incomplete=True)

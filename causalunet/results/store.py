@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 from zarr.abc.store import Store
 
+from causalunet.design.outcomes import Outcome, chosen_outcome
 from causalunet.dims import INTERVENTION
 from causalunet.errors import StoreError
 from causalunet.paths import given_path
@@ -94,6 +95,61 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         if not quiet:
             verification.print()
         return verification
+
+    def add_outcome(
+        self,
+        outcome: str | Outcome,
+        *,
+        model: Any = None,
+        retry_failed: bool = False,
+        progress: bool = True,
+    ) -> Results:
+        """Measure one more outcome of what is stored, without a U-Net call, and open the results with it.
+
+        It is committed as it goes: after an interruption the same call goes on, and nothing is measured twice. Cells
+        whose runs failed are left out. Runs that are added to the study later are measured by it too.
+
+        Parameters
+        ----------
+        outcome : str or Outcome
+            By name, or itself, such as ``MultiScaleSSIM(3)`` of `causalunet.design.outcomes`.
+        model : DiffusionModel, optional
+            Whose factor reader the outcome needs; most need none.
+        retry_failed : bool
+            Measure cells again of which it failed.
+        progress : bool
+            Show how far it is.
+
+        Returns
+        -------
+        Results
+            As of now. Beside the outcome's own variables they have its ``_status`` (1 measured, 2 failed) and
+            ``_failure``, the reason.
+
+        Raises
+        ------
+        SpecError
+            It cannot be measured of such images; nothing was written.
+        StoreError
+            The store holds it by another definition, or is an export, or what is opened is not its newest state.
+
+        Warns
+        -----
+        CausalUNetWarning
+            It failed on some cells; they are marked, and the rest was measured.
+        """
+        self._repository()
+        from causalunet.results.engine.scoring import score_store
+
+        read_factors = model.read_factors if model is not None and model.factors else None
+        score_store(
+            self.source.location,
+            chosen_outcome(outcome),
+            retry_failed=retry_failed,
+            read_factors=read_factors,
+            progress=progress,
+        )
+        return open_results(self.source.location)
 
     def export(self, path: str | Path) -> Path:
         """Write plain zarr v3, sharded and with checksums, that `xarray.open_datatree` opens without this package.

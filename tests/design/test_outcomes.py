@@ -29,7 +29,7 @@ from causalunet.design.outcomes import (
 )
 from causalunet.design.outcomes.measuring import measured, measured_cells, rehearse_outcomes
 from causalunet.errors import SpecError
-from causalunet.results.meaning.schema import VARIABLES, range_at
+from causalunet.results.meaning.schema import VARIABLES
 
 SHAPE = (3, 16, 16)
 NOTHING = OutcomeContext(stored={})
@@ -100,8 +100,9 @@ def test_what_is_stored_of_the_first_four_is_what_they_declare() -> None:
             known = stored[one.name]
             assert known.dims == ("intervention", "sample", *one.dims)
             assert (known.dtype, known.meaning, known.units) == (one.dtype, one.meaning, one.units)
-            if (limits := range_at(f"outcomes/{one.name}")) is not None:
-                assert limits == one.limits, one.name
+            assert (known.better, known.infinite) == (one.better, outcome.infinite)
+            if known.dtype != "bool":
+                assert known.range == one.limits, one.name
 
 
 @pytest.mark.parametrize("outcome", OWN, ids=lambda one: one.variable)

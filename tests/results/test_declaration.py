@@ -37,7 +37,7 @@ LPIPS = DeclaredOutcome(
     variables=(variable("lpips", range=(0.0, math.inf), better="lower", meaning="a distance of features"),),
     definition="features of a network",
     digest="0123456789abcdef",
-    written={"name": "lpips", "configuration": {}},
+    written={"name": "theirs.lpips", "configuration": {}},
 )
 TOKENS = DeclaredOutcome(
     name="attention",

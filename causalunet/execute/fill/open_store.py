@@ -27,6 +27,7 @@ from causalunet.results.meaning.grid import Grid
 from causalunet.results.meaning.identity import stored_identity
 from causalunet.results.meaning.layout import Layout
 from causalunet.results.meaning.schema import FAILED, MISSING
+from causalunet.results.meaning.scored import declared_outcome
 
 __all__ = ["block_name", "open_writer", "record_source", "versions"]
 
@@ -63,7 +64,9 @@ def open_writer(
         The store holds another study, something else lies there, or another process is at work on what would change.
     """
     location = Location.parse(path)
-    fresh = Layout(plan, dict(plan.bound.model.factors), samples_per_block(plan, memory, micro_batch))
+    outcomes = tuple(map(declared_outcome, plan.spec.outcomes))
+    block = samples_per_block(plan, memory, micro_batch)
+    fresh = Layout(plan, dict(plan.bound.model.factors), block, outcomes=outcomes)
     for _ in range(_TRIES):
         with suppress(WriteConflictError):  # another process lays out the same object store
             return _open(location, fresh, overwrite=overwrite, source=source)
@@ -92,6 +95,7 @@ def _open(
             grid = stored_grid(reader.stored, location)
             made_otherwise = differences(stored_identity(reader), plan.bound.model, plan.spec.sampler)
             different = _differences(plan, attributes, made_otherwise, asked.lacking(grid))
+            different += _measured_otherwise(fresh, attributes)
         if attributes is None or (different and overwrite):
             made_by = _made_by(plan, source)
             _change(writer, len(grid.samples), fresh, made_by, "a study laid out", afresh=attributes is not None)
@@ -149,7 +153,19 @@ def _extended(writer: StudyWriter, stored: StoreAttributes, plan: Plan, fresh: L
         identity = {**stored.identity, **_parts(aligned)}
         attributes = replace(stored, **_of_study(aligned), **_named(plan), identity=identity, layout_id=None)
         _change(writer, len(grid.samples), layout, attributes, f"grown by {_growth(grid, joined)}")
+    for outcome in layout.outcomes:
+        writer.declare(outcome)
     return layout
+
+
+def _measured_otherwise(fresh: Layout, stored: StoreAttributes) -> list[str]:
+    """Outcomes of the study that the store has, by another definition."""
+    there = {outcome.name: stored.declaration.outcome(outcome.name) for outcome in fresh.outcomes}
+    return [
+        f"the outcome {outcome.name} is of another definition there (digest {known.digest}) and here ({outcome.digest})"
+        for outcome in fresh.outcomes
+        if (known := there[outcome.name]) is not None and known.digest != outcome.digest
+    ]
 
 
 def _change(

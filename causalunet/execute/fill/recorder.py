@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from causalunet.design.outcomes import OutcomeContext
 from causalunet.design.samplers import Estimate, State
 from causalunet.errors import FiringError, ModelError
 from causalunet.execute.fill.parts import Part
-from causalunet.execute.measure.outcomes import baseline_values, outcome_values
+from causalunet.execute.measure.outcomes import baseline_values, outcome_values, own_values
 from causalunet.execute.measure.summaries import Summaries
 from causalunet.execute.walk.lockstep import Block
 from causalunet.plan import BASELINE, Call, Plan
 from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.meaning.layout import Layout, Recording
 from causalunet.results.meaning.schema import COMPLETE, FAILED, MISSING
+from causalunet.results.meaning.scored import KnownOutcome
 
 __all__ = ["Recorder"]
 
@@ -38,6 +40,8 @@ class Recorder:
     part : Part
     block : Block
         The part's samples.
+    outcomes : sequence of KnownOutcome
+        Of the store's own.
 
     Attributes
     ----------
@@ -47,9 +51,18 @@ class Recorder:
         The baseline's trajectory: that of this part, or the stored one that it starts from.
     """
 
-    def __init__(self, plan: Plan, layout: Layout, writer: StudyWriter, part: Part, block: Block) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        layout: Layout,
+        writer: StudyWriter,
+        part: Part,
+        block: Block,
+        outcomes: Sequence[KnownOutcome] = (),
+    ) -> None:
         self._model, self._plan, self._writer, self._part = plan.bound.model, plan, writer, part
         self._n, self._samples = len(block.seeds), part.samples
+        self._block, self._outcomes = block, outcomes
         self._row = {run: row for row, run in enumerate(part.interventions)}
         self._places = {name: index for index, name in enumerate(layout.grid.places)}
         self._recorded = {step: position for position, step in enumerate(layout.recorded_steps)}
@@ -232,6 +245,8 @@ class Recorder:
         self._writer.write_cells("outcomes/failure", runs, self._samples, reasons)
         for name, value in values.items():
             self._writer.write_cells(f"outcomes/{name}", runs, self._samples, _hidden(value, failed))
+        for path, value in own_values(self._outcomes, images, baseline["image"], self._context(), failed):
+            self._writer.write_cells(path, runs, self._samples, value)
         for name, distance in zip(("x0", "eps"), self._distance.values(), strict=True):
             self._writer.write_cells(f"trajectory/{name}_distance", runs, self._samples, distance)
         self._writer.write_cells("audit/fired", runs, self._samples, self._all_fired())
@@ -241,6 +256,16 @@ class Recorder:
             difference = np.fmax.reduce(np.where(failed[nulls], np.nan, largest), axis=0)
             before = self._writer.read("audit/null_difference", (self._samples,))
             self._writer.write("audit/null_difference", (self._samples,), np.fmax(before, difference))
+
+    def _context(self) -> OutcomeContext:
+        """What outcomes see beside images: what the store holds of the same runs and samples, once they are written."""
+        stored = {f"trajectory/{name}_distance": self._distance[of] for name, of in (("x0", "x0_hat"), ("eps", "eps"))}
+        return OutcomeContext(
+            prompts=self._block.prompts,
+            seeds=self._block.seeds,
+            stored={**stored, **{f"baseline/{name}": value for name, value in self.baseline.items()}},
+            read_factors=self._model.read_factors if self._model.factors else None,
+        )
 
     def _all_fired(self) -> NDArray[np.uint8]:
         """How often every edit fired: at a skipped step, that the U-Net was not called between two calls of the run.

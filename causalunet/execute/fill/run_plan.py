@@ -9,6 +9,7 @@ from typing import Any
 
 from causalunet.errors import CausalUNetError
 from causalunet.execute.fill.store_filler import StoreFiller
+from causalunet.execute.measure.outcomes import measure_outcomes
 from causalunet.plan import Plan
 from causalunet.progress import show_progress
 from causalunet.results.engine.location import Location
@@ -66,5 +67,6 @@ def run_plan(
         runner.advance, runner.say = shown.advance, shown.say
         with told_what_is_safe(runner):
             runner.fill()
+    measure_outcomes(runner.writer, plan.spec.outcomes, plan.bound.model)
     runner.warn_of_failures()
     runner.warn_of_noise()

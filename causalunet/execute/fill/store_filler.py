@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from causalunet.errors import CausalUNetWarning, StoreError, WriteConflictError
+from causalunet.errors import CausalUNetWarning, PluginError, StoreError, WriteConflictError
 from causalunet.execute.call.trace import TracedUNet
 from causalunet.execute.fill.open_store import block_name, open_writer, record_source, versions
 from causalunet.execute.fill.pace import Pace, portions
@@ -26,7 +26,9 @@ from causalunet.execute.walk.batches import MicroBatch, micro_batch_size
 from causalunet.execute.walk.lockstep import Block, check_fired, run_block
 from causalunet.plan import Plan
 from causalunet.results.engine.location import Location
+from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.meaning.schema import DRIFT, FAILED, MISSING, NULL_DIFFERENCE
+from causalunet.results.meaning.scored import KnownOutcome, known_outcome
 
 __all__ = ["StoreFiller"]
 
@@ -106,6 +108,7 @@ class StoreFiller:
         self._pace = pace or Pace(cells=self._plan.part_cells)
         self._done: list[_Done] = []
         self._layout_id = self.writer.known.layout_id
+        self._outcomes = _known_outcomes(self.writer)
         self.unet_calls_run = self._conflicts = 0
         grid = self.layout.grid
         self._tried = np.zeros((len(grid.interventions) + 1, len(grid.samples)), bool)  # by run; the baseline is last
@@ -273,7 +276,7 @@ class StoreFiller:
         started, plan = time.perf_counter(), self._part_plan(part)
         samples = self.layout.grid.samples[part.samples]
         block = Block(part.samples.start, tuple(s.prompt for s in samples), tuple(s.seed for s in samples))
-        recorder = Recorder(plan, self.layout, self.writer, part, block)
+        recorder = Recorder(plan, self.layout, self.writer, part, block, self._outcomes)
         fired = run_block(
             self._unet,
             plan,
@@ -331,3 +334,21 @@ class StoreFiller:
         # The largest of all parts. What is not finite here, where the trace gave numbers, is the worst of all.
         worst = np.where(np.isnan(found) & np.isfinite(eps).all(), np.inf, found)
         self.writer.write("audit/drift", index, np.fmax(self.writer.read("audit/drift", index), worst))
+
+
+def _known_outcomes(writer: StudyWriter) -> tuple[KnownOutcome, ...]:
+    """Outcomes of the store's own that can be measured here; the others' cells stay unmeasured, and are told."""
+    found, unknown = [], []
+    for declared in writer.known.declaration.outcomes:
+        try:
+            found.append(KnownOutcome(known_outcome(declared), declared))
+        except PluginError as error:
+            unknown.append(str(error))
+    if unknown:
+        warnings.warn(
+            f"{writer.repository.location} has {', '.join(unknown)}: it is not measured of what is run now. "
+            "results.add_outcome(...) measures it later, where it is known.",
+            CausalUNetWarning,
+            stacklevel=2,
+        )
+    return tuple(found)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet.design.outcomes import OutcomeContext, usual_outcomes
-from causalunet.design.outcomes.measuring import measured
+from causalunet.design.outcomes import Outcome, OutcomeContext, usual_outcomes
+from causalunet.design.outcomes.measuring import measured, measured_cells
 from causalunet.models.base import DiffusionModel
+from causalunet.results.engine.scoring import Scorer
+from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.meaning.schema import COMPLETE, FAILED, MISSING
+from causalunet.results.meaning.scored import KnownOutcome
 
-__all__ = ["baseline_values", "outcome_values"]
+__all__ = ["baseline_values", "measure_outcomes", "outcome_values", "own_values"]
 
 
 def baseline_values(model: DiffusionModel, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
@@ -59,3 +63,41 @@ def outcome_values(
     for outcome in usual_outcomes(factors=bool(model.factors)):
         values |= measured(outcome, images, baseline["image"], context)
     return values
+
+
+def measure_outcomes(writer: StudyWriter, outcomes: Iterable[Outcome], model: DiffusionModel) -> None:
+    """Measure outcomes of what a store held before the study asked for them; of what is run they are measured then."""
+    for outcome in outcomes:
+        scorer = Scorer(writer, outcome, read_factors=model.read_factors if model.factors else None)
+        scorer.measure_all()
+        scorer.warn_of_failures()
+
+
+def own_values(
+    outcomes: Iterable[KnownOutcome],
+    images: NDArray[np.float32],
+    baseline: NDArray[np.float32],
+    context: OutcomeContext,
+    failed: NDArray[np.bool_],
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Stored variables of the outcomes of a study's own: where one fails, its cell says why, and the rest stands.
+
+    Parameters
+    ----------
+    outcomes : iterable of KnownOutcome
+    images : ndarray, (intervention, sample, channel, y, x)
+    baseline : ndarray, (sample, channel, y, x)
+    context : OutcomeContext
+    failed : ndarray of bool, (intervention, sample)
+        Cells whose runs failed; nothing is measured of them.
+
+    Yields
+    ------
+    path : str
+    values : ndarray, (intervention, sample, ...)
+    """
+    for outcome, declared in outcomes:
+        found = measured_cells(outcome, images, baseline, context, ~failed)
+        yield from ((f"outcomes/{name}", value) for name, value in found.values.items())
+        yield declared.status.path, np.where(failed, MISSING, np.where(found.reasons != "", FAILED, COMPLETE))
+        yield declared.failure.path, found.reasons

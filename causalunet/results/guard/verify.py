@@ -13,8 +13,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from causalunet.design.digests import digest_of
-from causalunet.design.limits import shown
-from causalunet.design.registered import unknown_sampler
+from causalunet.design.registered import unknown_outcomes, unknown_sampler
 from causalunet.design.study import StudySpec
 from causalunet.dims import FACTOR
 from causalunet.errors import CausalUNetError, DamageError
@@ -24,11 +23,12 @@ from causalunet.results.guard.agreement import agreement
 from causalunet.results.guard.checked_store import Reader, Stored, read_stored, stored_grid
 from causalunet.results.guard.coverage import Coverage, unrecorded
 from causalunet.results.guard.findings import Finding, Verification
+from causalunet.results.guard.measured_again import measured_again
 from causalunet.results.guard.readback import ReadBack
 from causalunet.results.guard.recomputed import recomputed
 from causalunet.results.guard.storage_errors import faults_told
 from causalunet.results.meaning.identity import shown_identity
-from causalunet.results.meaning.schema import COMPLETE, DRIFT, FAILED, MISSING, NULL_DIFFERENCE
+from causalunet.results.meaning.schema import COMPLETE, DRIFT, FAILED, NULL_DIFFERENCE
 
 __all__ = ["verify_store"]
 
@@ -82,7 +82,7 @@ def verify_store(store: Store, where: object, *, export: bool = False, deep: boo
             _identity(reader),
             *agreement(reader, read, coverage),
             *recomputed(reader, coverage, [item["name"] for item in read.documents], deep=deep),
-            *_own_outcomes(reader, coverage),
+            *measured_again(reader, coverage, deep=deep),
             *_completeness(stored),
         ]
     return Verification(str(where), tuple(findings))
@@ -192,7 +192,8 @@ def _study(stored: Stored, read: ReadBack, where: object) -> Finding:
     written = stored.attributes.study
     same = digest_of(written) == stored.attributes.digest  # as it stands: later versions may write it otherwise
     problems = [*read.problems] if same else ["the stored study is not the one that its digest names", *read.problems]
-    unchecked = (*read.unchecked, *unknown_sampler(stored.attributes.sampler))
+    names = unknown_outcomes(written.get("outcomes")) if isinstance(written, dict) else []
+    unchecked = (*read.unchecked, *names, *unknown_sampler(stored.attributes.sampler))
     if not read.problems and not unchecked:
         problems += _places(stored, where)
     return Finding("study", "digest and grid", tuple(problems), unchecked=unchecked)
@@ -218,25 +219,6 @@ def _places(stored: Stored, where: object) -> list[str]:
     samples = len(set(study.samples) - set(grid.samples))
     lacking = {"interventions": len({item.digest for item in study.interventions} - placed), "samples": samples}
     return [f"{count:,} {name} of the study have no place" for name, count in lacking.items() if count]
-
-
-def _own_outcomes(reader: Reader, coverage: Coverage) -> Iterator[Finding]:
-    """How far the study's own outcomes are measured; what gives them may not be known here."""
-    for outcome in reader.stored.declaration.outcomes:
-        status = reader.read(outcome.status.path)
-        if status.shape != coverage.cells.shape:
-            continue  # told as an array that is missing
-        measured, failed = (coverage.cells & (status == one) for one in (COMPLETE, FAILED))
-        missing = coverage.cells & (status == MISSING)
-        lacking = [f"{int(missing.sum()):,} cells not measured yet"] if missing.any() else []
-        lacking += [f"{int(failed.sum()):,} cells failed"] if failed.any() else []
-        yield Finding(
-            f"outcome {outcome.name}",
-            f"{int(measured.sum()):,} of {int(coverage.cells.sum()):,} cells",
-            tuple(lacking),
-            damage=False,
-            unchecked=(f"the outcome {shown(outcome.name)}",),
-        )
 
 
 def _completeness(stored: Stored) -> Iterator[Finding]:

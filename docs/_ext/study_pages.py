@@ -14,13 +14,14 @@ _STUDIES = Path(__file__).parents[2] / "studies"
 def show_readme(app: Sphinx, docname: str, source: list[str]) -> None:
     """Put the README in place of the page that stands for it, with links as they are on the site."""
     folder, _, name = docname.rpartition("/")
-    readme = _STUDIES / name / "README.md"
-    if folder != "studies" or not readme.is_file():
+    top, _, inside = folder.partition("/")
+    readme = _STUDIES / inside / name / "README.md"
+    if top != "studies" or not readme.is_file():
         return
     app.env.note_dependency(str(readme))
-    text = readme.read_text(encoding="utf-8").replace(
-        "](../../docs/images/", "](../images/"
-    )
+    images = "](" + "../" * len(folder.split("/")) + "images/"
+    text = readme.read_text(encoding="utf-8")
+    text = re.sub(r"\]\((?:\.\./)+docs/images/", images, text)
     source[0] = re.sub(r"\]\(\.\./(\w+)\)", r"](\1.md)", text)
 
 

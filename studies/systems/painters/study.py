@@ -11,7 +11,6 @@ of the scenes, of which all is known but which is no Gaussian.
 
 from __future__ import annotations
 
-import numpy as np
 import scipy.stats
 import xarray as xr
 from matplotlib.axes import Axes
@@ -94,7 +93,7 @@ def tell(name: str, found: xr.Dataset, console: Console) -> None:
     ]
     if name == "exact":
         for label, some in BANDS.items():
-            moved = np.square(found["moved"].isel(principal_component=some)).sum("principal_component")
+            moved = (found["moved"].isel(principal_component=some) ** 2).sum("principal_component")
             lines.append(f"  components {label} are moved most from step {int(moved.idxmax())}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -122,7 +121,7 @@ def draw(results: dict[str, xr.DataTree], folder: Folder, console: Console) -> N
     axes[0].set_ylabel("mean squared error to the whole run")
     axes[0].legend()
     for label, some in BANDS.items():
-        moved = np.square(found["exact"]["moved"].isel(principal_component=some)).sum("principal_component")
+        moved = (found["exact"]["moved"].isel(principal_component=some) ** 2).sum("principal_component")
         axes[3].plot(moved["start"], moved / moved.max(), label=label)
     axes[3].set(xlabel="first step skipped", ylabel="share of the largest", title="where the Gaussian is moved")
     axes[3].invert_xaxis()

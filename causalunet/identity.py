@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from causalunet.design.limits import check_plain, shown
 from causalunet.design.samplers import Sampler
 from causalunet.errors import CausalUNetError, ModelError, PromptError, SpecError
+from causalunet.prediction import prediction_of
 from causalunet.schedule import Schedule
 
 __all__ = [
@@ -68,7 +69,7 @@ def identity_of(model: Any, sampler: Sampler | None, prompts: Iterable[str]) -> 
         FINGERPRINT: model.fingerprint,
         "noise_schedule": _schedule_part(alpha_bar),
         "clip": bool(model.clip),
-        _PREDICTION: "noise and variance",
+        _PREDICTION: str(prediction_of(model)),
         "image_shape": [int(size) for size in model.image_shape],
         **_own_parts(model),
     }

@@ -328,8 +328,9 @@ class Plan:
         """The table: what a number is called, and what it is."""
         sampler, stored = self.spec.sampler, self.stored_bytes
         by_group = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in stored.items() if size)
+        of_kind = f" ({sampler.guidance.name})" if sampler.guidance else ""
         rows = {
-            "sampler": f"{sampler.steps} steps, guidance {sampler.guidance_scale:g}",
+            "sampler": f"{sampler.steps} steps, guidance {sampler.guidance_scale:g}{of_kind}",
             "U-Net calls": f"{self.unet_calls:,} shared, {self.naive_calls:,} if each run started from noise "
             f"({self.naive_calls / self.unet_calls:.2f} times fewer)",
             "rows per call": f"{sampler.rows_per_sample}",

@@ -21,9 +21,9 @@ from causalunet.design.samplers import DDIM, DDPM, Estimate, Sampler, State
 from causalunet.errors import SpecError
 from causalunet.models.text_to_image import TextToImage
 from causalunet.noise import step_noise
+from causalunet.prediction import Prediction
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
-from causalunet.sampler import estimate_x0
 from causalunet.schedule import Level, Schedule, cosine_alpha_bar
 from tests.test_sampler import SCALE, guided, noises_of
 
@@ -54,7 +54,8 @@ def test_loop_is_that_of_diffusers(eta: float, clip: bool) -> None:
         )
         at, to = schedule.level(step), schedule.level(step - 1)
         eps = guided(state.x, torch.full((len(initial),), timestep))[:, :3]
-        x0 = estimate_x0(state.x, eps, at.alpha_bar, clip=clip)
+        x0 = Prediction("eps").image_and_noise(eps, state.x, at)[0]
+        x0 = x0.clamp(-1, 1) if clip else x0
         state = sampler.step(state, said(x0, eps), at, to, noise if eta else None)
         expected = done.prev_sample
         if step > 1:  # after its last call diffusers adds noise too, of a variance that is 0

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import causalunet as cu
+from causalunet.design.guidance import CFG, NoGuidance
 from causalunet.design.samplers import DDIM, DDPM, Estimate, State
+from causalunet.execute.call.guided import guided as put_together
 from causalunet.models.text_to_image import TextToImage
 from causalunet.noise import initial_noise, step_noise
-from causalunet.sampler import estimate_x0, guide
+from causalunet.prediction import LEARNED, Prediction
 from causalunet.schedule import Level, Schedule, cosine_alpha_bar
 
 SHAPE = (3, 8, 8)
@@ -38,6 +40,11 @@ def network(x: Tensor, timesteps: Tensor) -> Tensor:
     branch = torch.arange(len(x))[:, None, None, None].ge(len(x) // 2).to(x)
     out = torch.nn.functional.conv2d(x, 0.3 * kernel, padding=1) + 0.5 * branch * level
     return torch.tanh(out) + torch.cat([0.7 * level.sqrt() * x, torch.zeros_like(x)], dim=1)
+
+
+def estimate(x: Tensor, eps: Tensor, alpha_bar: float, *, clip: bool) -> Tensor:
+    x0: Tensor = Prediction("eps").image_and_noise(eps, x, Level(0.0, alpha_bar))[0]
+    return x0.clamp(-1, 1) if clip else x0
 
 
 def said(x0: Tensor, fraction: Tensor) -> tuple[Estimate]:
@@ -64,9 +71,10 @@ def walk(schedule: Schedule, called: Sequence[int], dtype: torch.dtype, *, clip:
     (x, *noises), passed = noises_of(called, dtype), []
     for step, target, noise in zip(called, [*called[1:], 0], noises, strict=True):
         timesteps = torch.full((2 * len(x),), float(schedule.timestep(step)))
-        eps, fraction = guide(network(torch.cat([x, x]), timesteps), SCALE)
+        eps, fraction = put_together(network(torch.cat([x, x]), timesteps), CFG(SCALE), LEARNED)
+        assert fraction is not None
         at, to = schedule.level(step), schedule.level(target)
-        x0 = estimate_x0(x, eps, at.alpha_bar, clip=clip)
+        x0 = estimate(x, eps, at.alpha_bar, clip=clip)
         x = DDPM().step(State(x), said(x0, fraction), at, to, noise).x
         passed += [x, x0]
     return passed
@@ -189,9 +197,8 @@ def test_studies_are_the_loop_of_diffusers_on_fewer_timesteps(
 @given(alpha_bar=ALPHA_BARS, seed=st.integers(0, 2**31))
 def test_the_image_is_the_estimate(alpha_bar: float, seed: int) -> None:
     x, x0, fraction, noise = torch.randn(4, 2, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
-    eps = (x - math.sqrt(alpha_bar) * x0) / math.sqrt(1 - alpha_bar)
     for sampler in (DDPM(), DDIM(), DDIM(eta=0.5)):
-        step = sampler.step(State(x), Estimate(x0, eps, fraction), Level(0.0, alpha_bar), Level(-1.0, 1.0), noise)
+        step = sampler.step(State(x), said(x0, fraction), Level(0.0, alpha_bar), Level(-1.0, 1.0), noise)
         assert torch.equal(step.x, x0)
 
 
@@ -199,8 +206,8 @@ def test_the_image_is_the_estimate(alpha_bar: float, seed: int) -> None:
 def test_estimate_undoes_the_forward_process(alpha_bar: float, seed: int) -> None:
     x0, eps = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     x = math.sqrt(alpha_bar) * x0 + math.sqrt(1 - alpha_bar) * eps
-    torch.testing.assert_close(estimate_x0(x, eps, alpha_bar, clip=False), x0, rtol=0, atol=1e-9)
-    torch.testing.assert_close(estimate_x0(x, eps, alpha_bar, clip=True), x0.clamp(-1, 1), rtol=0, atol=1e-9)
+    torch.testing.assert_close(estimate(x, eps, alpha_bar, clip=False), x0, rtol=0, atol=1e-9)
+    torch.testing.assert_close(estimate(x, eps, alpha_bar, clip=True), x0.clamp(-1, 1), rtol=0, atol=1e-9)
 
 
 def coefficients(a: float, b: float, fraction: float) -> tuple[float, float, float]:
@@ -235,12 +242,14 @@ def test_variance_lies_between_its_bounds(a: float, gap: float, fraction: float)
 def test_guidance(scale: float, seed: int) -> None:
     output = torch.randn(4, 6, 2, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     cond, uncond = output[:2], output[2:]
-    eps, fraction = guide(output if scale != 1 else cond, scale)
+    eps, fraction = put_together(output, CFG(scale), LEARNED)
     torch.testing.assert_close(eps, (1 - scale) * uncond[:, :3] + scale * cond[:, :3])
+    assert fraction is not None
     assert torch.equal(fraction, cond[:, 3:])
 
 
-def test_guidance_of_scale_1_takes_conditional_rows_only() -> None:
+def test_without_guidance_there_are_conditional_rows_only() -> None:
     output = torch.randn(3, 6, 2, 2, generator=torch.Generator().manual_seed(0))
-    eps, fraction = guide(output, 1.0)
+    eps, fraction = put_together(output, NoGuidance(), LEARNED)
+    assert fraction is not None
     assert torch.equal(torch.cat([eps, fraction], dim=1), output)

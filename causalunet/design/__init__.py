@@ -2,6 +2,7 @@
 
 from causalunet.design.anatomy import Anatomy, Component, Edge
 from causalunet.design.fills import Fill, Identity, Jump, Scale, Zero
+from causalunet.design.guidance import CFG, Guidance, NoGuidance
 from causalunet.design.interventions import Composition, Edit, Intervention
 from causalunet.design.kinds import AblateBlock, AblateSkip, Null, SkipSteps
 from causalunet.design.record import Record
@@ -13,6 +14,7 @@ from causalunet.design.views import Axes, Channels, Pixels, Rows, View, Whole
 from causalunet.design.windows import Window, Windows, cut_relax_cut
 
 __all__ = [
+    "CFG",
     "DDIM",
     "DDPM",
     "AblateBlock",
@@ -25,9 +27,11 @@ __all__ = [
     "Edge",
     "Edit",
     "Fill",
+    "Guidance",
     "Identity",
     "Intervention",
     "Jump",
+    "NoGuidance",
     "Null",
     "Pixels",
     "Record",

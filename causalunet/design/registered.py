@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from causalunet.design.fills import FILLS
+from causalunet.design.guidance import GUIDANCES
 from causalunet.design.interventions import KINDS
 from causalunet.design.limits import MOST_DEPTH, shown
 from causalunet.design.outcomes import OUTCOMES
@@ -36,12 +37,20 @@ def unregistered(value: Any) -> Iterator[str]:
 
 
 def unknown_sampler(value: Any) -> list[str]:
-    """Name the sampler of a study's JSON if no class of this process has that name."""
-    name = value.get("name") if isinstance(value, dict) else None
-    if not isinstance(name, str):
-        return []
-    told, cls = _found("sampler", name, SAMPLERS)
-    return [told] if cls is None else []
+    """Name the sampler of a study's JSON, and its guidance, if no class of this process has that name."""
+    configuration = value.get("configuration") if isinstance(value, dict) else None
+    guidance = configuration.get("guidance") if isinstance(configuration, dict) else None
+    unknown = []
+    asked: tuple[tuple[str, Any, Registry[Any]], ...] = (
+        ("sampler", value, SAMPLERS),
+        ("guidance", guidance, GUIDANCES),
+    )
+    for what, said, registry in asked:
+        name = said.get("name") if isinstance(said, dict) else None
+        if isinstance(name, str):
+            told, cls = _found(what, name, registry)
+            unknown += [told] if cls is None else []
+    return unknown
 
 
 def unknown_outcomes(value: Any) -> list[str]:

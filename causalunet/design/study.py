@@ -390,7 +390,7 @@ def _check_samples(prompts: tuple[str, ...], seeds: tuple[int, ...] | None) -> N
 
 def _check_open_samples(prompts: tuple[str, ...], sampler: Sampler) -> None:
     """Refuse guidance of samples that have no condition to be guided to."""
-    if sampler.guidance_scale != 1.0 and any(isinstance(prompt, NoPrompt) for prompt in prompts):
+    if sampler.rows_per_sample > 1 and any(isinstance(prompt, NoPrompt) for prompt in prompts):
         raise SpecError(
             f"Samples without a prompt (NO_PROMPT) cannot be guided, as by guidance_scale={sampler.guidance_scale:g}: "
             "both halves of the batch would be equal. Give them sampler=DDPM(guidance_scale=1), and samples under "

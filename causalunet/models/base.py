@@ -22,9 +22,14 @@ __all__ = ["MODELS", "DiffusionModel", "load_model", "loader_of", "model_names",
 class DiffusionModel(Protocol):
     """A text-to-image diffusion model whose U-Net can be intervened on.
 
-    Beside what is listed here a model may have a method ``tokens(prompts)`` and an attribute ``identity``, which say
-    more of what changes its images, see ``causalunet.identity.identity_of``; and an attribute ``device``, the
-    ``torch.device`` that states and context are on, where that is not the one of its U-Net's first weight.
+    Beside what is listed here a model may have
+
+    - an attribute ``prediction``, a `causalunet.prediction.Prediction`: what its U-Net puts out, if not noise and
+      variance;
+    - a method ``tokens(prompts)`` and an attribute ``identity``, which say more of what changes its images, see
+      ``causalunet.identity.identity_of``;
+    - an attribute ``device``, the ``torch.device`` that states and context are on, where that is not the one of its
+      U-Net's first weight.
     """
 
     @property
@@ -45,6 +50,8 @@ class DiffusionModel(Protocol):
     @property
     def unet(self) -> nn.Module:
         """Called as ``unet(x, timesteps, *context)``; returns noise and variance fraction, (row, 2 * channel, y, x).
+
+        Another ``prediction`` has other channels.
 
         x and timesteps, (row,), are float32, whatever the weights are; timesteps count from 0 as ``alpha_bar`` does.
         """

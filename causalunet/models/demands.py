@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from causalunet.errors import CausalUNetError, ModelError
 from causalunet.models.base import DiffusionModel
 from causalunet.models.modules import watched
+from causalunet.prediction import prediction_of
 
 __all__ = [
     "Observed",
@@ -87,7 +88,7 @@ def modules_of(model: DiffusionModel) -> dict[str, nn.Module]:
 
 
 def call_unet(model: DiffusionModel, arguments: tuple[Tensor, ...]) -> Tensor:
-    """Call the U-Net; what it gives is noise and variance, (row, 2 * channel, y, x).
+    """Call the U-Net; what it gives is what the model says that it predicts, (row, channel, y, x).
 
     Raises
     ------
@@ -105,13 +106,14 @@ def call_unet(model: DiffusionModel, arguments: tuple[Tensor, ...]) -> Tensor:
             f"{type(error).__name__}: {' '.join(str(error).split()):.300}{_advice(model, arguments)}"
         ) from error
     rows, channels, *size = arguments[0].shape
-    expected = (rows, 2 * channels, *size)
+    prediction = prediction_of(model)
+    expected = (rows, prediction.channels(channels), *size)
     found = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
     if found != expected:
         raise ModelError(
-            f"The U-Net of the model {model.name!r} gave {found}; expected a tensor {expected}: noise, and the "
-            "variance as a number from -1 to 1 between its bounds. Let the adapter's unet put out both; where only "
-            "noise is predicted, torch.ones_like(noise) takes the larger bound."
+            f"The U-Net of the model {model.name!r} gave {found}; expected a tensor {expected}: {prediction}, as its "
+            "prediction says (without one it is noise, and the variance as a number from -1 to 1 between its bounds). "
+            'Where only noise is predicted, give the adapter prediction = Prediction("eps").'
         )
     return output
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
 from causalunet.calls import clear_calls
-from causalunet.design.limits import MOST_STEPS, check_keys, is_integer, is_number, plain_number, shown
+from causalunet.design.guidance import CFG, Guidance, NoGuidance, checked_scale
+from causalunet.design.limits import MOST_STEPS, check_keys, is_integer, plain_number, shown
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
 from causalunet.schedule import Level, TrainingSchedule
@@ -17,6 +18,9 @@ __all__ = ["SAMPLERS", "Estimate", "Query", "Sampler", "State"]
 
 SAMPLERS: Registry[type[Sampler]] = Registry("sampler", "causalunet.samplers")
 """Every sampler that this process knows, by name."""
+
+_SCALE = 3.0
+"""Of guidance, where none is given."""
 
 _MOST_CALLS = 255
 """Of a step: how often an edit fired at it is stored in a byte."""
@@ -90,6 +94,8 @@ class Sampler:
         Number of denoising steps T, spread over the training timesteps.
     guidance_scale : float
         Weight of the conditional over the unconditional prediction; 1 means no guidance and one row per call.
+    guidance : Guidance, optional
+        Another way to guide than by that scale, which is then the guidance's own.
 
     Attributes
     ----------
@@ -103,7 +109,8 @@ class Sampler:
     history: ClassVar[int] = 0
 
     steps: int = 100
-    guidance_scale: float = 3.0
+    guidance_scale: float = _SCALE
+    guidance: Guidance | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super(Sampler, cls).__init_subclass__(**kwargs)
@@ -114,17 +121,38 @@ class Sampler:
         SAMPLERS.check_named(self, "name", self.name)
         for entry in fields(self):
             object.__setattr__(self, entry.name, plain_number(getattr(self, entry.name)))
-        kind, steps, scale = type(self).__name__, self.steps, self.guidance_scale
+        kind, steps = type(self).__name__, self.steps
         if not is_integer(steps) or not 1 <= steps <= MOST_STEPS:
             raise SpecError(f"{kind} got steps={shown(steps)}; it must be an integer in 1 ... {MOST_STEPS:,}.")
-        if not is_number(scale) or scale < 0:
-            raise SpecError(f"{kind} got guidance_scale={shown(scale)}; it must be a finite number of at least 0.")
-        object.__setattr__(self, "guidance_scale", float(scale) + 0.0)  # -0.0 == 0.0, so both have one spelling
+        scale = checked_scale(kind, "guidance_scale", self.guidance_scale)
+        if self.guidance is not None:
+            scale = self._scale_of(self.guidance, scale)
+        object.__setattr__(self, "guidance_scale", scale)
+
+    def _scale_of(self, guidance: Any, scale: float) -> float:
+        """Check a guidance that was given, and drop it where its scale says all: one value has one spelling."""
+        if not isinstance(guidance, Guidance):
+            raise SpecError(f"{type(self).__name__} got guidance={shown(guidance)}; give a guidance, such as CFG(3).")
+        if scale not in (_SCALE, guidance.scale):
+            raise SpecError(
+                f"{type(self).__name__} got guidance_scale={scale:g} beside a guidance of scale {guidance.scale:g}; "
+                "give one of them."
+            )
+        if isinstance(guidance, CFG | NoGuidance):
+            object.__setattr__(self, "guidance", None)
+        return guidance.scale
+
+    @property
+    def guided_by(self) -> Guidance:
+        """The guidance of its runs: the one given, or by its scale classifier-free guidance or none."""
+        if self.guidance is not None:
+            return self.guidance
+        return NoGuidance() if self.guidance_scale == 1.0 else CFG(self.guidance_scale)
 
     @property
     def rows_per_sample(self) -> int:
         """Rows of a U-Net call per sample: two under guidance."""
-        return 1 if self.guidance_scale == 1.0 else 2
+        return len(self.guided_by.branches)
 
     @property
     def draws(self) -> bool:
@@ -257,8 +285,12 @@ class Sampler:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Write as ``{"name": ..., "configuration": {...}}``."""
-        return {"name": self.name, "configuration": {entry.name: getattr(self, entry.name) for entry in fields(self)}}
+        """Write as ``{"name": ..., "configuration": {...}}``; a guidance only where its scale is not all of it."""
+        configuration = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        guidance = configuration.pop("guidance")
+        if guidance is not None:
+            configuration["guidance"] = guidance.to_json()
+        return {"name": self.name, "configuration": configuration}
 
     @staticmethod
     def from_json(value: Any) -> Sampler:
@@ -275,4 +307,6 @@ class Sampler:
             raise SpecError(f"Sampler {shown(value.get('name'))} is not known; known: {', '.join(SAMPLERS)}.")
         configuration = value.get("configuration")
         check_keys("The sampler cannot be read: its configuration", configuration, [x.name for x in fields(kind)])
+        if configuration.get("guidance") is not None:
+            configuration = {**configuration, "guidance": Guidance.from_json(configuration["guidance"])}
         return kind(**configuration)

@@ -26,6 +26,8 @@ class DDIM(Sampler):
         Number of denoising steps T, spread over the training timesteps.
     guidance_scale : float
         Weight of the conditional over the unconditional prediction; 1 means no guidance and one row per call.
+    guidance : Guidance, optional
+        Another way to guide than by that scale.
     eta : float
         Share of noise, 0 (none: the seed is in the first state only) to 1 (as much as the posterior of DDPM has).
 

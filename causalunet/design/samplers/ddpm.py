@@ -24,12 +24,15 @@ class DDPM(Sampler):
         Number of denoising steps T, spread over the training timesteps.
     guidance_scale : float
         Weight of the conditional over the unconditional prediction; 1 means no guidance and one row per call.
+    guidance : Guidance, optional
+        Another way to guide than by that scale.
 
     Notes
     -----
     Equation 3 of Prasad et al. 2023 for the next step, equation 4 (a jump) for any later one: beta and both variance
     bounds are those of the transition actually made, so a run that skips steps is a run on the schedule without them.
-    Variance: Nichol & Dhariwal 2021, equation 15; guidance as in Nichol et al. 2022, section 2.3.
+    Variance: Nichol & Dhariwal 2021, equation 15; of models that predict none the posterior's (Ho et al. 2020, section
+    3.2, the smaller of their two). Guidance as in Nichol et al. 2022, section 2.3.
     """
 
     name: ClassVar[str] = "ddpm"
@@ -49,6 +52,8 @@ class DDPM(Sampler):
     def spread(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
         """Standard deviation that the network chooses between the posterior's and that of the transition."""
         beta = 1 - at.alpha_bar / to.alpha_bar
+        if estimates[0].fraction is None:
+            return math.sqrt(beta * (1 - to.alpha_bar) / (1 - at.alpha_bar))
         upper = math.log(beta)
         lower = math.log(beta * (1 - to.alpha_bar) / (1 - at.alpha_bar))
         share = (estimates[0].fraction + 1) / 2

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from causalunet.execute.call.guided import guided
 from causalunet.models.alone import alone
 from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
 from causalunet.plan import Plan
-from causalunet.sampler import guide
+from causalunet.prediction import prediction_of
 
 __all__ = ["drift"]
 
@@ -39,19 +39,17 @@ def drift(
     ndarray of float32, (sample,)
         Largest absolute difference of eps.
     """
-    model, scale = plan.bound.model, plan.spec.sampler.guidance_scale
-    device = device_of(model)
+    model, guidance = plan.bound.model, plan.spec.sampler.guided_by
+    device, prediction, level = device_of(model), prediction_of(model), plan.schedule.level(step)
     found = np.zeros(len(prompts), np.float32)
     with torch.inference_mode():
-        empty = encoded(model, [""]) if scale != 1.0 else ()
         for index, prompt in enumerate(prompts):
             state = torch.from_numpy(x[index : index + 1]).to(device)
-            context: tuple[Tensor, ...] = encoded(model, [prompt])
-            if scale != 1.0:
-                state = torch.cat([state, state])
-                context = tuple(torch.cat(pair) for pair in zip(context, empty, strict=True))
-            timesteps = torch.full((len(state),), float(plan.schedule.timestep(step)), device=device)
+            told = [encoded(model, [said]) for said in guidance.prompts(prompt)]
+            context = [torch.cat(parts) for parts in zip(*told, strict=True)]
+            timesteps = torch.full((len(told),), level.timestep, device=device)
             with alone(model.unet):
-                plain = guide(model.unet(state, timesteps, *context).float(), scale).eps
+                output = model.unet(torch.cat([state] * len(told)), timesteps, *context).float()
+            _, plain = prediction.image_and_noise(guided(output, guidance, prediction)[0], state, level)
             found[index] = np.abs(plain.cpu().numpy() - eps[index]).max()
     return found

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from causalunet.design.samplers import Estimate, Query, State
 from causalunet.errors import FiringError
+from causalunet.execute.call.guided import guided
 from causalunet.execute.call.visits import CallResult, UNetCaller
 from causalunet.execute.walk.batches import MicroBatch, out_of_memory
 from causalunet.models.base import DiffusionModel
@@ -19,7 +20,7 @@ from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
 from causalunet.noise import initial_noise, step_noise
 from causalunet.plan import Action, Call, Fork, Plan
-from causalunet.sampler import Prediction, estimate_x0, guide
+from causalunet.prediction import prediction_of
 from causalunet.schedule import Level, TrainingSchedule
 
 __all__ = ["Block", "Observer", "check_fired", "run_block"]
@@ -70,21 +71,6 @@ class Observer(Protocol):
 
 
 @dataclass
-class _Context:
-    """Text embeddings of the block's samples and, under guidance, of the empty prompt."""
-
-    cond: tuple[Tensor, ...]
-    uncond: tuple[Tensor, ...]
-
-    def rows(self, samples: Tensor, guided: bool) -> tuple[Tensor, ...]:
-        cond = [part[samples] for part in self.cond]
-        if not guided:
-            return tuple(cond)
-        pairs = zip(cond, self.uncond, strict=True)
-        return tuple(torch.cat([part, empty.expand_as(part)]) for part, empty in pairs)
-
-
-@dataclass
 class _Walk:
     unet: UNetCaller
     plan: Plan
@@ -92,7 +78,8 @@ class _Walk:
     micro_batch: MicroBatch
     observer: Observer
     advance: Callable[[int], None] | None
-    context: _Context
+    contexts: tuple[tuple[Tensor, ...], ...]
+    """Of what each branch of the guidance is told, one row per sample of the block."""
     device: torch.device
     training: TrainingSchedule
     fired: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -101,7 +88,9 @@ class _Walk:
         """Call the U-Net for all samples of what is asked at a step under one action; an estimate for each, in turn."""
         n = len(self.block.seeds)
         x = torch.cat([one.query.x for one in asked])
-        parts: list[Prediction] = []
+        model, guidance = self.plan.bound.model, self.plan.spec.sampler.guided_by
+        prediction = prediction_of(model)
+        values, fractions = list[Tensor](), list[Tensor | None]()
         start = 0
         while start < len(x):
             rows = slice(start, min(start + self.micro_batch.samples, len(x)))
@@ -115,13 +104,17 @@ class _Walk:
                 continue
             self._tell(traced, pieces, rows.stop - start)
             # The arithmetic of a step is float32, whatever the U-Net computes in.
-            parts.append(guide(traced.output.float(), self.plan.spec.sampler.guidance_scale))
+            value, fraction = guided(traced.output.float(), guidance, prediction)
+            values.append(value)
+            fractions.append(fraction)
             start = rows.stop
-        eps, fraction = (torch.cat(values) for values in zip(*parts, strict=True))
+        value = torch.cat(values)
+        fraction = torch.cat([part for part in fractions if part is not None]) if prediction.variance else None
         for index, (call, query) in enumerate(asked):
             of_call = slice(index * n, (index + 1) * n)
-            x0 = estimate_x0(query.x, eps[of_call], query.level.alpha_bar, clip=self.plan.bound.model.clip)
-            estimate = Estimate(x0, eps[of_call], fraction[of_call], *query)
+            x0, eps = prediction.image_and_noise(value[of_call], *query)
+            of_variance = None if fraction is None else fraction[of_call]
+            estimate = Estimate(x0.clamp(-1, 1) if model.clip else x0, eps, of_variance, *query)
             self.observer.predicted(call, stage, estimate)
             yield estimate
 
@@ -141,15 +134,16 @@ class _Walk:
             yield way._replace(estimates=(*way.estimates, estimate))
 
     def _call(self, action: Action, pieces: _Pieces, batch: Tensor, *, record: bool) -> CallResult:
-        guided, device = self.plan.spec.sampler.guidance_scale != 1.0, batch.device
-        # A copy in either case: a U-Net may change its input in place, and the call may be tried again with less.
-        doubled = torch.cat([batch, batch]) if guided else batch.clone()
+        branches, device = len(self.contexts), batch.device
+        # A copy in any case: a U-Net may change its input in place, and the call may be tried again with less.
+        repeated = torch.cat([batch] * branches)
         samples = torch.cat([torch.arange(of_call.start, of_call.stop, device=device) for _, of_call, _ in pieces])
         times = [one.query.level.timestep for one, of_call, _ in pieces for _ in range(of_call.start, of_call.stop)]
-        timesteps = torch.tensor([*times, *times] if guided else times, dtype=torch.float32, device=device)
+        timesteps = torch.tensor(times * branches, dtype=torch.float32, device=device)
+        context = (torch.cat([part[samples] for part in parts]) for parts in zip(*self.contexts, strict=True))
         names = (name for one, _, _ in pieces for name in self.observer.wants(one.call)) if record else ()
         wanted = tuple(dict.fromkeys(names))
-        return self.unet(action, (doubled, timesteps, *self.context.rows(samples, guided)), len(batch), wanted)
+        return self.unet(action, (repeated, timesteps, *context), len(batch), wanted)
 
     def _tell(self, traced: CallResult, pieces: _Pieces, n: int) -> None:
         for (call, _), of_call, of_batch in pieces:
@@ -207,11 +201,11 @@ def run_block(
     """
     with torch.inference_mode():
         model, device = plan.bound.model, device_of(plan.bound.model)
-        guided = plan.spec.sampler.rows_per_sample > 1
-        context = _Context(_encode_once(model, block.prompts), encoded(model, [""]) if guided else ())
+        told = zip(*map(plan.spec.sampler.guided_by.prompts, block.prompts), strict=True)
+        contexts = tuple(_encode_once(model, prompts) for prompts in told)
         size = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch(micro_batch)
         training = TrainingSchedule(model.alpha_bar)
-        walk = _Walk(unet, plan, block, size, observer, advance, context, device, training)
+        walk = _Walk(unet, plan, block, size, observer, advance, contexts, device, training)
         if states is None:
             states = {0: State(torch.from_numpy(initial_noise(block.seeds, plan.image_shape)))}
         alive = {number: _on(device, state) for number, state in states.items()}

@@ -13,6 +13,7 @@ from causalunet.design.limits import is_number, shown
 from causalunet.design.registered import plugins, unknown_sampler
 from causalunet.design.samplers import Sampler
 from causalunet.dims import FACTOR, INTERVENTION, SAMPLE, STEP
+from causalunet.errors import CausalUNetError
 from causalunet.results.guard.checked_store import Reader, Stored, dims_of
 from causalunet.results.guard.coverage import Coverage
 from causalunet.results.guard.findings import Finding
@@ -218,9 +219,13 @@ def _miscounted(reader: Reader, coverage: Coverage, counted: _Calls) -> list[str
 def _flops_per_call(stored: Stored) -> float:
     """Most operations of a call for one sample."""
     of_model = stored.attributes.model_flops
-    sampler = stored.attributes.sampler.get("configuration", {})
-    rows = 1 if sampler.get("guidance_scale") == 1.0 else 2
-    return float(of_model) * rows if of_model is not None and is_number(of_model) else np.inf
+    if of_model is None or not is_number(of_model):
+        return np.inf
+    try:
+        rows = Sampler.from_json(stored.attributes.sampler).rows_per_sample
+    except CausalUNetError:  # a sampler or a guidance that is not known here, which is told
+        return np.inf
+    return float(of_model) * rows
 
 
 def _listed(path: str, wrong: NDArray[np.bool_], what: str) -> list[str]:

@@ -144,7 +144,7 @@ CASES: dict[str, tuple[Callable[[], Any], cu.Study, str]] = {
     "noise only": (
         lambda: around(lambda unet, x, t: unet(x, t)[:, :3]),
         UNGUIDED,
-        r"gave \(1, 3, 12, 12\); expected .*\(1, 6, 12, 12\): noise, and the variance",
+        r"gave \(1, 3, 12, 12\); expected .*\(1, 6, 12, 12\): noise and variance, as its prediction says",
     ),
     "another kind of output": (lambda: around(lambda unet, x, t: {"sample": unet(x, t)}), UNGUIDED, r"gave a dict"),
     "images of another size": (

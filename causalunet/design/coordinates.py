@@ -44,7 +44,7 @@ def check_coordinates(item: Intervention) -> None:
     own = {"kind": item.kind, "label": item.label, "digest": item.digest}
     wrong = [name for name in own if found.get(name) != own[name]]
     wrong += [name for name in _COUNTS if not _is_count(found.get(name))]
-    wrong += [name for name in SELECTORS if not isinstance(found.get(name, ""), str)]
+    wrong += [name for name in (*SELECTORS, "view") if not isinstance(found.get(name, ""), str)]
     others = [name for name in found if name not in (*own, *_COUNTS)]
     wrong += [str(name) for name in others if not _is_name(name) or not _type_of(found[name])]
     if wrong:
@@ -68,11 +68,12 @@ def check_together(items: Iterable[Intervention]) -> None:
 
 
 def coordinates_of(item: Intervention) -> dict[str, Any]:
-    """All that an intervention can be selected by: what it says itself, and its component, fill and branch.
+    """All that an intervention can be selected by: what it says itself, and its component, fill, branch and view.
 
     A sum has what its parts say, where all that say it agree.
     """
-    said = {**selectors(item.to_json()), **item.coordinates()}
+    views = {edit.view.words for edit in item.edits()}
+    said = {**selectors(item.to_json()), "view": views.pop() if len(views) == 1 else "", **item.coordinates()}
     if not isinstance(item, Composition):
         return said
     of_parts: dict[str, list[Any]] = {}

@@ -14,6 +14,7 @@ from causalunet.design import Intervention
 from causalunet.design.coordinates import coordinate_columns, coordinates_of
 from causalunet.design.interventions import KINDS
 from causalunet.design.study import StudySpec
+from causalunet.design.views import Channels
 from causalunet.errors import SpecError
 
 WINDOW = cu.Window(4, 2)
@@ -150,9 +151,12 @@ def test_what_edits_say_is_overridden_by_the_kind() -> None:
             return {**Base.coordinates(self), "component": "mid and skip.0"}
 
     assert coordinates_of(Own())["component"] == "mid and skip.0"
-    edit = cu.Edit("mid", WINDOW, cu.Scale(0.5), "cond")
-    assert {name: coordinates_of(edit)[name] for name in ("component", "fill", "branch")} == {
+    edit = cu.Edit("mid", WINDOW, cu.Scale(0.5), "cond", Channels((0, 1)))
+    assert {name: coordinates_of(edit)[name] for name in ("component", "fill", "branch", "view")} == {
         "component": "mid",
         "fill": "scale 0.5",
         "branch": "cond",
+        "view": "channels 0-1",
     }
+    assert coordinates_of(cu.AblateBlock(1, WINDOW))["view"] == "whole"
+    assert coordinates_of(edit + cu.AblateSkip(1, WINDOW))["view"] == ""

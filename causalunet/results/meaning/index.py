@@ -12,6 +12,7 @@ from xarray.core.indexing import IndexSelResult
 from xarray.indexes import PandasIndex
 
 from causalunet.design.fills import Fill, fill_words
+from causalunet.design.views import View
 from causalunet.dims import INTERVENTION, STEP
 
 __all__ = ["InterventionIndex", "StepIndex"]
@@ -61,8 +62,8 @@ class InterventionIndex(xr.Index):
     """Joint index over the coordinates along ``intervention``.
 
     Each label is a value, a list of values or a slice (a range of values, both ends included, either first); several
-    labels must hold together. A `Fill` may stand for its words: ``fill=Scale(0.5)`` is ``fill="scale 0.5"``.
-    xarray's own indexes allow one selection per dimension only.
+    labels must hold together. A `Fill` or a `View` may stand for its words: ``fill=Scale(0.5)`` is
+    ``fill="scale 0.5"``. xarray's own indexes allow one selection per dimension only.
 
     xarray's ``swap_dims`` hands an index on without telling it the new dimension, so that nothing can be selected by
     (the same holds for a pandas.MultiIndex) until the dimension has an index of its own:
@@ -156,6 +157,8 @@ def _fits(values: NDArray[Any], label: Any) -> NDArray[np.bool_]:
 
 
 def _in_words(label: Any) -> Any:
+    if isinstance(label, View):
+        return label.words
     return fill_words(label.to_json()) if isinstance(label, Fill) else label
 
 

@@ -296,6 +296,7 @@ SELECTED: tuple[DeclaredCoordinate, ...] = tuple(
         ("component", "that is edited; empty where it names none, or several"),
         ("fill", "in words; empty where it names none, or several"),
         ("branch", "half of the guided batch; empty where it names none, or several"),
+        ("view", "part of what is edited, in words; empty where there are several"),
     )
 )
 """Coordinates of interventions that format 2 does not store, since the interventions say them."""

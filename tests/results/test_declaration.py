@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import causalunet as cu
-from causalunet.design import AblateBlock, Window
+from causalunet.bound import BoundStudy
+from causalunet.design import AblateBlock, Intervention, Window
+from causalunet.design.interventions import KINDS
+from causalunet.design.study import StudySpec
 from causalunet.errors import SpecError, StoreError
+from causalunet.plan import make_plan
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
 from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.guard.checked_store import read_stored, stored_grid
 from causalunet.results.guard.declared import read_declaration
 from causalunet.results.meaning.declaration import EARLIER, ORDINARY, Declaration, DeclaredDim, DeclaredOutcome
+from causalunet.results.meaning.layout import Layout
 from causalunet.results.meaning.schema import COMPLETE, FAILED, Variable
-from tests.analysis.synthetic import write_results
+from causalunet.scenes import FACTORS
+from causalunet.schedule import Schedule, cosine_alpha_bar
+from tests.analysis.synthetic import IMAGE, small_anatomy, write_results
 from tests.results.opened import arrays_of, root_of
 
 CELL = ("intervention", "sample")
@@ -185,3 +194,66 @@ def test_outcomes_of_its_own_are_verified_as_declared(name: str, copied: Callabl
 def test_stores_of_format_2_have_no_outcomes_of_their_own() -> None:
     assert EARLIER.outcomes == ()
     assert {one.name for one in EARLIER.coordinates} < {one.name for one in ORDINARY.coordinates}
+
+
+@pytest.fixture
+def rated() -> Iterator[type[Intervention]]:
+    """A kind with a coordinate whose type follows from its value."""
+    with KINDS.scoped():
+
+        @dataclass(frozen=True, slots=True)
+        class Rated(Intervention):
+            kind: ClassVar[str] = "rated in a test"
+            rate: float = 0
+
+            def edits(self) -> tuple[cu.Edit, ...]:
+                return (cu.Edit("mid", Window(3, 1), cu.Scale(self.rate)),)
+
+            def coordinates(self) -> dict[str, Any]:
+                return {**Intervention.coordinates(self), "rate": self.rate}
+
+        yield Rated
+
+
+def grow(path: Path, *items: Intervention, samples: int = 4) -> None:
+    """Lay a store out anew with more interventions, as a study does that is run into it."""
+    writer = StudyWriter(Repository.open(Location.parse(path)))
+    stored = read_stored(writer.root.store, path)
+    grid = stored_grid(stored, path)
+    spec = StudySpec.from_stored(writer.known.study).with_stored((*grid.interventions, *items))
+    schedule = Schedule.spaced(cosine_alpha_bar(), spec.sampler.steps)
+    plan = make_plan(BoundStudy(spec, small_anatomy(), schedule, IMAGE))
+    layout = Layout(plan, FACTORS, 2, stored=stored.declaration, sizes=stored.brought)
+    writer.lay_out(layout, replace(writer.known, layout_id=None), "grown")
+
+
+def test_outcomes_of_its_own_grow_with_a_store(small: Path) -> None:
+    writer = declare(small, TOKENS)
+    writer.write("outcomes/attention", (), np.float32(2))
+    writer.write("outcomes/attention_status", (), np.array(COMPLETE))
+    writer.commit("measured", {})
+    before = cu.open_results(small)
+    grow(small, cu.AblateSkip(1, Window(2, 1)))
+    outcomes = cu.open_results(small).outcomes
+    assert dict(outcomes.attention.sizes) == {"intervention": 4, "sample": 4, "step": 4, "token": 5}
+    assert (outcomes.attention[:3] == 2).all()
+    assert np.isnan(outcomes.attention[3]).all()
+    assert outcomes.attention_status.values.tolist() == [[1] * 4] * 3 + [[0] * 4]
+    assert cu.open_results(small).declaration == before.declaration
+    assert cu.open_results(small).attrs["layout_id"] != before.attrs.get("layout_id")
+
+
+def test_a_coordinate_gets_the_type_that_holds_what_is_added(small: Path, rated: Any) -> None:
+    grow(small, rated(rate=2))
+    whole = cu.open_results(small).outcomes
+    assert whole.rate.values.tolist() == [0, 0, 0, 2]
+    assert whole.rate.dtype.kind == "i"
+    grow(small, rated(rate=0.5))
+    results = cu.open_results(small)
+    np.testing.assert_array_equal(results.outcomes.rate, [np.nan, np.nan, np.nan, 2, 0.5])
+    np.testing.assert_array_equal(results.audit.rate, results.outcomes.rate)
+    assert results.outcomes.ssim.sel(rate=0.5).intervention.values.tolist() == ["rated in a test rate=0.5"]
+    told = results.declaration.coordinate("rate", "intervention")
+    assert told is not None
+    assert told.dtype == "float64"
+    assert told.meaning

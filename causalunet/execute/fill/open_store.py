@@ -106,7 +106,8 @@ def _open(
                 f"{location} holds another study: {'; '.join(different)}. Run into another path, or replace it with "
                 f"overwrite=True{'; to go on with it, give the model that it was made with' if other else ''}."
             )
-        return writer, _extended(writer, attributes, plan, fresh, grid)
+        known = replace(fresh, stored=attributes.declaration, block=attributes.block, sizes=reader.stored.brought)
+        return writer, _extended(writer, attributes, known, grid)
 
 
 def _check_ours(writer: StudyWriter) -> StoreAttributes | None:
@@ -142,13 +143,13 @@ def record_source(writer: StudyWriter, source: dict[str, Any]) -> None:
             return
 
 
-def _extended(writer: StudyWriter, stored: StoreAttributes, plan: Plan, fresh: Layout, grid: Grid) -> Layout:
+def _extended(writer: StudyWriter, stored: StoreAttributes, asked: Layout, grid: Grid) -> Layout:
     """Go on with a store, which grows by what the study has and it has not; one that grows has the newest format."""
-    joined = grid.extended(fresh.grid)
+    joined, plan = grid.extended(asked.grid), asked.plan
     spec, group = joined.aligned(plan.spec), stored.group
     same = spec == plan.spec and group == plan.group
     aligned = plan if same else plan.of(spec, group)
-    layout = replace(fresh, plan=aligned, block=stored.block, grid=joined, stored=stored.declaration)
+    layout = replace(asked, plan=aligned, grid=joined)
     if joined != grid:
         identity = {**stored.identity, **_parts(aligned)}
         attributes = replace(stored, **_of_study(aligned), **_named(plan), identity=identity, layout_id=None)

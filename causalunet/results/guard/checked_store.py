@@ -21,7 +21,7 @@ from causalunet.design.interventions import Intervention
 from causalunet.design.limits import COMPONENT_NAME, MOST_BLOCKS, MOST_DEPTH, MOST_PARTS, is_integer, shown
 from causalunet.design.registered import plugins, unknown_sampler, unregistered
 from causalunet.design.study import Sample
-from causalunet.dims import STEP
+from causalunet.dims import DIMS, STEP
 from causalunet.errors import CausalUNetError, DamageError, PluginError, StoreError
 from causalunet.prompts import NO_PROMPT
 from causalunet.results.guard.documents import array_document, check_group_document, read_document
@@ -72,6 +72,16 @@ class Stored:
     def declaration(self) -> Declaration:
         """What the store says that it holds."""
         return self.attributes.declaration
+
+    @property
+    def brought(self) -> dict[str, int]:
+        """Sizes of dimensions that outcomes brought."""
+        return {
+            dim: size
+            for array in self.asynchronous.values()
+            for dim, size in zip(dims_of(array), array.shape, strict=True)
+            if dim not in DIMS
+        }
 
     @cached_property
     def arrays(self) -> dict[str, zarr.Array[Any]]:

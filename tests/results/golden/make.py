@@ -95,7 +95,6 @@ def told(results: xr.DataTree) -> dict[str, Any]:
     }
     of_steps = {name: results["baseline"][name].values.tolist() for name in ("step", "timestep", "alpha_bar")}
     return {
-        "digest": results.attrs["digest"],
         "study": results.attrs["study"],
         **numbers,
         **coordinates,

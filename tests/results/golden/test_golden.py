@@ -17,8 +17,14 @@ from causalunet.cli import main
 from causalunet.cli.exits import Exit
 from causalunet.errors import DamageError, StoreError
 from causalunet.report import report
+from causalunet.results.engine.location import Location
+from causalunet.results.engine.repository import Repository
+from causalunet.results.engine.writer import StudyWriter
+from causalunet.results.meaning.declaration import DeclaredOutcome
+from causalunet.results.meaning.schema import COMPLETE, FORMAT_VERSION, Variable
 from tests.analysis.synthetic import edited
 from tests.results.golden.make import FOLDER, STUDY, golden_model, told
+from tests.results.opened import arrays_of
 
 VERSIONS = sorted(path.name.removesuffix(".tar.xz") for path in FOLDER.glob("format-*.tar.xz"))
 
@@ -120,6 +126,7 @@ def test_it_is_gone_on_with_and_grows(version: str, copy: Path) -> None:
     commits = len(cu.open_results(copy).history())
     STUDY.run(copy, model=model, progress=False)
     assert len(cu.open_results(copy).history()) == commits, "there was nothing to do"
+    assert cu.open_results(copy).attrs == before.attrs
     more = cu.AblateSkip(1, cu.Window(2, 1))
     grown = replace(
         STUDY,
@@ -133,8 +140,47 @@ def test_it_is_gone_on_with_and_grows(version: str, copy: Path) -> None:
     np.testing.assert_array_equal(results.outcomes.ssim[:4, :2], before.outcomes.ssim)
     np.testing.assert_array_equal(results.baseline.x_t[:2], before.baseline.x_t)
     assert results.outcomes.kind.values.tolist() == [*expected(version)["kind"], "ablate_skip"]
+    assert results.outcomes.view.values.tolist() == ["whole"] * 5
+    assert results.attrs["format_version"] == FORMAT_VERSION
     assert results.verify(deep=True, quiet=True).verdict == "sound and complete"
-    assert told(cu.open_results(copy, at="golden"))["ssim"] == expected(version)["ssim"], "as it was"
+    tagged = cu.open_results(copy, at="golden")
+    assert tagged.attrs["format_version"] == before.attrs["format_version"]
+    assert told(tagged)["ssim"] == expected(version)["ssim"], "as it was"
+
+
+def test_a_run_that_was_cut_off_goes_on_in_its_own_format(version: str, copy: Path) -> None:
+    """An earlier version may still be at work on the store: nothing may shut it out."""
+    with edited(copy) as root:
+        root["outcomes/status"][2, :] = 0  # type: ignore[index]
+        root["baseline/status"][1] = 0  # type: ignore[index]
+        root["outcomes/status"][:, 1] = 0  # type: ignore[index]
+    before = cu.open_results(copy)
+    results = STUDY.run(copy, model=golden_model(), progress=False)
+    assert results.attrs["format_version"] == before.attrs["format_version"]
+    assert {path: array.shape for path, array in arrays_of(copy).items()} == {
+        path: array.shape for path, array in arrays_of(copy, "golden").items()
+    }
+    assert results.verify(deep=True, quiet=True).verdict == "sound and complete"
+    np.testing.assert_allclose(results.outcomes.ssim, expected(version)["ssim"], atol=1e-4)
+
+
+def test_an_outcome_is_added_to_it(copy: Path) -> None:
+    """Format 2 has no outcomes of a study's own, so the store gets the newest format; no U-Net is needed."""
+    writer = StudyWriter(Repository.open(Location.parse(copy)))
+    variable = Variable(
+        group="outcomes", name="mine", dims=("intervention", "sample"), dtype="float32", meaning="mine", outcome="mine"
+    )
+    writer.declare(DeclaredOutcome(name="mine", variables=(variable,)))
+    writer.write("outcomes/mine", (), np.float32(1))
+    writer.write("outcomes/mine_status", (), np.array(COMPLETE))
+    writer.commit("measured", {})
+    results = cu.open_results(copy)
+    assert results.attrs["format_version"] == FORMAT_VERSION
+    assert (results.outcomes.mine.sel(kind="edit", component="mid") == 1).all()
+    found = results.verify(deep=True, quiet=True)
+    assert not any(finding.problems for finding in found.findings)
+    assert len(found.unchecked) == 1
+    assert told(results)["ssim"] == told(cu.open_results(copy, at="golden"))["ssim"]
 
 
 def test_another_study_is_refused_there(copy: Path) -> None:

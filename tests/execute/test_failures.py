@@ -61,9 +61,9 @@ def test_cells_that_are_not_finite_are_marked_and_the_rest_is_run(
     whole = run("whole.zarr")
 
     def wrong(action: Any, output: torch.Tensor) -> torch.Tensor:
-        if any(fill.component.startswith("up") or fill.component == "mid" for fill in action.fills) and not any(
-            fill.fill.name == "identity" for fill in action.fills
-        ):
+        if any(
+            fill.site.component.startswith("up") or fill.site.component == "mid" for fill in action.fills
+        ) and not any(fill.fill.name == "identity" for fill in action.fills):
             output[1] = value  # the second sample's conditional row
         return output
 

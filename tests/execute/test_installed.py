@@ -87,7 +87,7 @@ def test_modules_are_as_they_were_afterwards(tiny_model: TextToImage, call: tupl
         changed = []
         for action in (cut, skip, Action(), cut):
             result = unet(action, call, 2)
-            assert result.fired == {fill.component: 1 for fill in action.fills}
+            assert result.fired == {fill.site.component: 1 for fill in action.fills}
             changed.append(result.output)
             if action.fills:
                 with pytest.raises(SpecError, match="called past its InstalledUNet"):

@@ -50,7 +50,7 @@ class Collector:
         raise AssertionError("none were wanted")
 
     def fired(self, call: Call, rows: slice, places: Mapping[str, int]) -> None:
-        assert set(places) == {fill.component for fill in call.action.fills}
+        assert set(places) == {fill.site.component for fill in call.action.fills}
 
     def predicted(self, call: Call, stage: int, estimate: Estimate) -> None:
         self.steps.append(call.step)

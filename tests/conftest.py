@@ -23,6 +23,7 @@ from causalunet.design.fills import FILLS
 from causalunet.design.guidance import GUIDANCES
 from causalunet.design.interventions import KINDS
 from causalunet.design.samplers import SAMPLERS
+from causalunet.design.views import VIEWS
 from causalunet.models.base import MODELS
 from causalunet.models.openai_layout import TextUNet, UNetConfig
 from causalunet.models.text_to_image import TextToImage
@@ -75,7 +76,7 @@ def guests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if pip had installed the package in tests/plugins, and nothing had imported it."""
     monkeypatch.syspath_prepend(PLUGINS)
     registry._announced.cache_clear()
-    with FILLS.scoped(), GUIDANCES.scoped(), KINDS.scoped(), MODELS.scoped(), SAMPLERS.scoped():
+    with FILLS.scoped(), GUIDANCES.scoped(), KINDS.scoped(), MODELS.scoped(), SAMPLERS.scoped(), VIEWS.scoped():
         yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "guests"]:
         del sys.modules[name]

@@ -319,8 +319,16 @@ class UntouchedModel(SimpleNamespace):
     ("values", "error", "message"),
     [
         ({"prompts": ["a circle", "a zebra"]}, PromptError, "zebra"),
-        ({"interventions": [AblateSkip(5, Window(3, 1))]}, ComponentError, r"asks for skip\.4"),
-        ({"interventions": [AblateBlock(5, Window(3, 1))]}, ComponentError, r"asks for up\.4"),
+        (
+            {"interventions": [AblateSkip(5, Window(3, 1))]},
+            ComponentError,
+            "asks for 5 skip connections",
+        ),
+        (
+            {"interventions": [AblateBlock(5, Window(3, 1))]},
+            ComponentError,
+            "asks for 5 decoder blocks",
+        ),
         ({"interventions": [Edit("up.9", Window(3, 1), Scale(2.0))]}, ComponentError, r"asks for up\.9"),
         ({"interventions": [AblateBlock(2, Window(3, 1)) + Null(Window(3, 1))]}, SpecError, "could never fire"),
         ({"record": Record(activations=("up.7",))}, ComponentError, r"No component matches 'up\.7'"),

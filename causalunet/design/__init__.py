@@ -1,11 +1,11 @@
 """What a user writes: windows, fills, interventions, sweeps, studies, and the anatomy that they speak of."""
 
 from causalunet.design.anatomy import Anatomy, Component, Edge
-from causalunet.design.donors import FillContext, OfBaseline, OwnBefore
-from causalunet.design.fills import Fill, Hold, Identity, Jump, Patch, Scale, Zero
+from causalunet.design.fills import Fill, Identity, Jump, Scale, Zero
 from causalunet.design.guidance import CFG, Guidance, NoGuidance
 from causalunet.design.interventions import Composition, Edit, Intervention
 from causalunet.design.kinds import AblateBlock, AblateSkip, Null, SkipSteps
+from causalunet.design.ports import Port
 from causalunet.design.record import Record
 from causalunet.design.samplers import DDIM, DDPM, Sampler
 from causalunet.design.sites import Site
@@ -28,18 +28,14 @@ __all__ = [
     "Edge",
     "Edit",
     "Fill",
-    "FillContext",
     "Guidance",
-    "Hold",
     "Identity",
     "Intervention",
     "Jump",
     "NoGuidance",
     "Null",
-    "OfBaseline",
-    "OwnBefore",
-    "Patch",
     "Pixels",
+    "Port",
     "Record",
     "Rows",
     "Sample",

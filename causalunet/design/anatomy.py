@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib import import_module
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 from causalunet.calls import clear_calls
 from causalunet.design.conflicts import twice
-from causalunet.design.interventions import Composition, Edit, Intervention
-from causalunet.design.kinds import U_PROBES, Null
+from causalunet.design.interventions import Edit, Intervention
 from causalunet.design.limits import COMPONENT_NAME, shown
+from causalunet.design.ports import Port
 from causalunet.design.views import Axes, Whole
 from causalunet.design.windows import overlaid
 from causalunet.dims import CHANNEL, ROW, X, Y
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Anatomy", "Component", "Edge", "Role", "u_edges"]
 
-Role = Literal["encoder", "bottleneck", "decoder"]
-"""Which arm of the U a block belongs to."""
+Role = Literal["encoder", "bottleneck", "decoder", "block"]
+"""Which arm of the U a block belongs to; it is a mere block where there are no arms, as in a stack of blocks."""
 
 
 @clear_calls
@@ -39,20 +39,22 @@ class Component:
     Parameters
     ----------
     name : str
-        ``down.i`` (from the top), ``mid`` or ``up.i`` (from the bottom).
-    role : {"encoder", "bottleneck", "decoder"}
+        Of a U ``down.i`` (from the top), ``mid`` or ``up.i`` (from the bottom); else of your choice.
+    role : {"encoder", "bottleneck", "decoder", "block"}
     level : int
         Level of the U, 0 at full resolution, read off the output's resolution.
     depth : int
-        Blocks between this one and the top of the U.
+        Blocks between this one and the top of the U, or before it.
     shape : tuple of int
         Of what it puts out, without rows; (channel, y, x) unless ``dims`` says otherwise.
     flops : int
         Floating-point operations per row and call; a multiply-add counts as two.
     parameters : int
         Number of weights.
-    module : str
-        Dotted path of the block in the U-Net.
+    module : str or tuple of str
+        Dotted path of the block in the U-Net; of a block that is several modules those of all, in the order in which
+        they run, such as a residual block and the attention after it. What enters the block enters the first, and what
+        the last puts out is the block's.
     dims : tuple of str
         Names of the dimensions of ``shape``.
     """
@@ -64,7 +66,7 @@ class Component:
     shape: tuple[int, ...]
     flops: int
     parameters: int
-    module: str
+    module: str | tuple[str, ...]
     dims: tuple[str, ...] = (CHANNEL, Y, X)
 
     def __post_init__(self) -> None:
@@ -73,11 +75,21 @@ class Component:
                 f"A component is called {shown(self.name)}; results are stored under such names, so they are up to 128 "
                 "letters, digits and any of . _ -, such as 'up.3'."
             )
+        if not self.modules or not all(isinstance(path, str) for path in self.modules):
+            raise ComponentError(
+                f"The component {self.name} has module={shown(self.module)}; give the path of a module below the "
+                "U-Net, or a tuple of several."
+            )
         if len(self.dims) != len(self.shape):
             raise ComponentError(
                 f"The component {self.name} has the shape {self.shape} and the dimensions {', '.join(self.dims)}; give "
                 "a name for each."
             )
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Paths of its modules, in the order in which they run."""
+        return (self.module,) if isinstance(self.module, str) else tuple(self.module)
 
 
 @clear_calls
@@ -91,11 +103,15 @@ class Edge:
         Component names; the target of the last edge is ``out``.
     name : str
         ``skip.i`` for a skip connection that can be cut, empty for all else.
+    port : Port, optional
+        Where a skip connection enters its target. By default that is found by trying, which takes it for a block of
+        channels.
     """
 
     source: str
     target: str
     name: str = ""
+    port: Port | None = None
 
 
 @clear_calls
@@ -124,10 +140,25 @@ class Anatomy:
         return {component.name: component for component in self.components}
 
     @cached_property
+    def modules(self) -> dict[str, str]:
+        """Path of every module, by what it is called here: the last one of a component like that."""
+        return {
+            module: path
+            for name, component in self.by_name.items()
+            for module, path in zip(self.modules_of(name), component.modules, strict=True)
+        }
+
+    def modules_of(self, component: str) -> tuple[str, ...]:
+        """What `modules` calls the modules of a component, in the order in which they run."""
+        *inner, _ = self.by_name[component].modules
+        return (*(f"{component} ({path})" for path in inner), component)
+
+    @cached_property
     def skips(self) -> dict[str, Edge]:
-        """Skip connection by name, from the top."""
-        named = {edge.name: edge for edge in self.edges if edge.name}
-        return dict(sorted(named.items(), key=lambda item: int(item[0].split(".")[1])))
+        """Skip connection by name, from the top: that of the component that runs first is the first."""
+        place = {name: number for number, name in enumerate(self.by_name)}
+        named = (edge for edge in self.edges if edge.name)
+        return {edge.name: edge for edge in sorted(named, key=lambda edge: place.get(edge.source, 0))}
 
     @cached_property
     def decoder(self) -> tuple[Component, ...]:
@@ -136,25 +167,18 @@ class Anatomy:
 
     @cached_property
     def probes(self) -> tuple[str, ...]:
-        """One place of every way of editing that there is: an output, the bottleneck's if it has one, and a skip.
+        """One place of every way of editing that there is: the output of one module, of several, and a skip.
 
-        Null interventions that name no places are put there.
+        Null interventions that name no places are put there. Of the outputs it is the bottleneck's, if it has one.
         """
         if not self.components:
             raise ComponentError("The model's anatomy has no components, so there is nothing to intervene on.")
         middle = next(
             (c for c in self.components if c.role == "bottleneck"), self.components[len(self.components) // 2]
         )
-        return (middle.name, *itertools.islice(self.skips, 1))
-
-    def placed(self, intervention: Intervention) -> Intervention:
-        """Put a null intervention that names no places, alone or in a composition, on the `probes` of this model."""
-        if isinstance(intervention, Composition):
-            parts = tuple(map(self.placed, intervention.parts))
-            return intervention if parts == intervention.parts else replace(intervention, parts=parts)
-        if isinstance(intervention, Null) and not intervention.components and self.probes != U_PROBES:
-            return replace(intervention, components=self.probes)
-        return intervention
+        several = len(middle.modules) > 1
+        others = (c.name for c in self.components if (len(c.modules) > 1) != several)
+        return (middle.name, *itertools.islice(others, 1), *itertools.islice(self.skips, 1))
 
     def skip_into(self, component: str) -> Edge | None:
         """The skip connection that ends in a component, if one does."""
@@ -172,7 +196,7 @@ class Anatomy:
         for pattern in patterns:
             matches = {name for name in self.by_name if fnmatchcase(name, pattern)}
             if not matches:
-                raise ComponentError(f"No component matches {shown(pattern)}. The model has {self._listing()}.")
+                raise ComponentError(f"No component matches {shown(pattern)}. The model has {self.listing}.")
             chosen |= matches
         return tuple(name for name in self.by_name if name in chosen)
 
@@ -189,6 +213,16 @@ class Anatomy:
         if edit.branch != "both":
             return False
         return edit.view == Whole() or edit.view.covers(self.axes(edit.component))
+
+    def check_recorded(self, patterns: Iterable[str]) -> None:
+        """Raise `ComponentError` unless what patterns select is there, and of the dimensions that a store holds."""
+        for name in self.select(patterns):
+            dims = self.by_name[name].dims
+            if dims != (CHANNEL, Y, X):
+                raise ComponentError(
+                    f"{name} puts out ({', '.join(dims)}), and activations are stored as ({CHANNEL}, {Y}, {X}). "
+                    "Leave it out of the record; it can be edited all the same."
+                )
 
     def dead(self, severed: Collection[str]) -> frozenset[str]:
         """Components whose output reaches the image on no path once some places are severed.
@@ -261,7 +295,7 @@ class Anatomy:
             if edit.component not in self.by_name and edit.component not in self.skips:
                 raise ComponentError(
                     f"{intervention.label!r} asks for {edit.component}, which this U-Net does not have. "
-                    f"It has {self._listing()}."
+                    f"It has {self.listing}."
                 )
             edit.view.check(self.axes(edit.component), edit.component)
         # Windows are long and edits few: what holds at one step holds at many, and is looked at once.
@@ -294,7 +328,9 @@ class Anatomy:
                     f"{', '.join(sorted(severed - {edit.component}))} is replaced. Leave that edit out."
                 )
 
-    def _listing(self) -> str:
+    @property
+    def listing(self) -> str:
+        """Components and skip connections in a few words."""
         return f"{', '.join(_ranges(self.by_name))} and {', '.join(_ranges(self.skips)) or 'no skip connections'}"
 
 

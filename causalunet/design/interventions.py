@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from causalunet.calls import clear_calls, hold
 from causalunet.design.conflicts import check_conflicts, edits_to_json
 from causalunet.design.digests import digest_of, unlabelled, written
-from causalunet.design.fills import FILLS, Fill, Jump, Zero, fill_words, says_what
+from causalunet.design.fills import FILLS, Fill, Jump, Zero, fill_words
 from causalunet.design.limits import (
     COMPONENT_NAME,
     MOST_DEPTH,
@@ -28,6 +28,9 @@ from causalunet.design.views import Branch, Rows, View, Whole, check_branch
 from causalunet.design.windows import Window, Windows, joined, windows_from_json, windows_to_json
 from causalunet.errors import ComponentError, SpecError
 from causalunet.registry import Registry
+
+if TYPE_CHECKING:
+    from causalunet.design.anatomy import Anatomy
 
 __all__ = ["KINDS", "Composition", "Edit", "Intervention", "check_edits"]
 
@@ -83,6 +86,24 @@ class Intervention:
         """The intervention in the one grammar that plans and the executor read."""
         raise SpecError(f"{type(self).__name__} does not say what it edits; define edits().")
 
+    def placed(self, anatomy: Anatomy) -> Intervention:
+        """The same with the names of a model's places, where it asks for places without naming them.
+
+        Studies hold what is placed, so that results can be read without the model. A kind that asks for the bottleneck,
+        say, keeps the names in a field ``components``, which is left out of JSON while it is empty.
+
+        Parameters
+        ----------
+        anatomy : Anatomy
+            Of the model.
+
+        Raises
+        ------
+        ComponentError
+            The model has no such places.
+        """
+        return self
+
     @property
     def steps(self) -> frozenset[int]:
         """Every step on which something is edited."""
@@ -98,6 +119,8 @@ class Intervention:
         values = {name: getattr(self, name) for name in _fields(type(self))}
         if type(values.get("view")) is Whole:  # as it was written before there were views
             del values["view"]
+        if values.get("components") == ():
+            del values["components"]
         return {
             "name": self.kind,
             "configuration": {name: _WRITERS.get(name, _plain)(value) for name, value in values.items()},
@@ -212,7 +235,7 @@ class Edit(Intervention):
         if not isinstance(self.fill, Fill):
             raise SpecError(f"Edit got fill={shown(self.fill)}; give one of the fills, such as Zero().")
         FILLS.check_named(self.fill, "name", self.fill.name)
-        if not says_what(self.fill):
+        if type(self.fill).apply is Fill.apply and not isinstance(self.fill, Jump):
             raise SpecError(
                 f"The fill {self.fill.name!r} does not say what it puts in place: give its class apply(self, value)."
             )
@@ -281,6 +304,12 @@ class Composition(Intervention):
     def digest(self) -> str:
         """Sixteen hexadecimal digits that name the set of edits."""
         return digest_of({"name": self.kind, "edits": edits_to_json(self.edits())})
+
+    def placed(self, anatomy: Anatomy) -> Composition:
+        """All parts, placed."""
+        parts = tuple(part.placed(anatomy) for part in self.parts)
+        same = all(one is other for one, other in zip(parts, self.parts, strict=True))
+        return self if same else Composition(parts, label=self.label)
 
     def edits(self) -> tuple[Edit, ...]:
         """The edits of all parts."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
 
 from causalunet.calls import clear_calls, hold
 from causalunet.design.fills import Identity, Jump, Zero
@@ -13,6 +13,9 @@ from causalunet.design.limits import COMPONENT_NAME, MOST_BLOCKS, is_integer, pl
 from causalunet.design.views import Branch, View, Whole
 from causalunet.design.windows import Window, Windows
 from causalunet.errors import ComponentError, SpecError
+
+if TYPE_CHECKING:
+    from causalunet.design.anatomy import Anatomy
 
 __all__ = ["AblateBlock", "AblateSkip", "Null", "SkipSteps"]
 
@@ -35,6 +38,8 @@ class AblateSkip(Intervention):
         Which half of the guided batch.
     view : View
         Which part of each; the whole by default.
+    components : tuple of str
+        Their names, where a model calls them otherwise than ``skip.i``; known as soon as a study is planned on it.
 
     Notes
     -----
@@ -46,14 +51,26 @@ class AblateSkip(Intervention):
     window: Window | Windows
     branch: Branch = "both"
     view: View = field(default_factory=Whole)
+    components: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_count(self, "top")
+        _check_components(self, self.top)
         super(AblateSkip, self).__post_init__()
 
     def edits(self) -> tuple[Edit, ...]:
         """One zero edit per skip connection."""
-        return tuple(Edit(f"skip.{index}", self.window, Zero(), self.branch, self.view) for index in range(self.top))
+        places = self.components or _skips(self.top)
+        return tuple(Edit(place, self.window, Zero(), self.branch, self.view) for place in places)
+
+    def placed(self, anatomy: Anatomy) -> AblateSkip:
+        """On the first skip connections of the model."""
+        there = tuple(anatomy.skips)
+        if not self.components and self.top > len(there):
+            raise _lacking(self, anatomy, "skip connections", self.top, len(there))
+        if self.components or there[: self.top] == _skips(self.top):
+            return self
+        return replace(self, components=there[: self.top])
 
     def count_edits(self) -> int:
         """Count the edits without making them."""
@@ -76,6 +93,9 @@ class AblateBlock(Intervention):
         Which half of the guided batch; only with "both" is anything dead.
     view : View
         Which part of the output; only of the whole is anything dead.
+    components : tuple of str
+        Name of the last of the removed blocks, where a model calls it otherwise than ``up.i``; known as soon as a study
+        is planned on it.
 
     Notes
     -----
@@ -87,14 +107,26 @@ class AblateBlock(Intervention):
     window: Window | Windows
     branch: Branch = "both"
     view: View = field(default_factory=Whole)
+    components: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_count(self, "bottom")
+        _check_components(self, 1)
         super(AblateBlock, self).__post_init__()
 
     def edits(self) -> tuple[Edit, ...]:
         """One zero edit, at the last of the removed blocks."""
-        return (Edit(f"up.{self.bottom - 1}", self.window, Zero(), self.branch, self.view),)
+        places = self.components or (f"up.{self.bottom - 1}",)
+        return tuple(Edit(place, self.window, Zero(), self.branch, self.view) for place in places)
+
+    def placed(self, anatomy: Anatomy) -> AblateBlock:
+        """On the deepest decoder blocks of the model."""
+        there = anatomy.decoder
+        if not self.components and self.bottom > len(there):
+            raise _lacking(self, anatomy, "decoder blocks", self.bottom, len(there))
+        if self.components or there[self.bottom - 1].name == f"up.{self.bottom - 1}":
+            return self
+        return replace(self, components=(there[self.bottom - 1].name,))
 
 
 @clear_calls
@@ -155,12 +187,30 @@ class Null(Intervention):
         """Identity on every place."""
         return tuple(Edit(component, self.window, Identity()) for component in self.components or U_PROBES)
 
-    def to_json(self) -> dict[str, Any]:
-        """Write as other interventions; without places where it names none."""
-        written = super(Null, self).to_json()
-        if not self.components:
-            del written["configuration"]["components"]
-        return written
+    def placed(self, anatomy: Anatomy) -> Null:
+        """On the `Anatomy.probes` of the model, if it names no places."""
+        return self if self.components or anatomy.probes == U_PROBES else replace(self, components=anatomy.probes)
+
+
+def _skips(top: int) -> tuple[str, ...]:
+    return tuple(f"skip.{index}" for index in range(top))
+
+
+def _lacking(item: Intervention, anatomy: Anatomy, what: str, asked: int, there: int) -> ComponentError:
+    return ComponentError(
+        f"{item.label!r} asks for {asked} {what}, and the model has {there or 'none'}. It has {anatomy.listing}."
+    )
+
+
+def _check_components(item: AblateSkip | AblateBlock, number: int) -> None:
+    """Let names be those of JSON, a list, as of a plan, a tuple."""
+    names = several(type(item).__name__, "components", item.components, str, MOST_BLOCKS)
+    if names and (len(names) != number or not all(isinstance(name, str) for name in names)):
+        raise ComponentError(
+            f"{type(item).__name__} got components={shown(item.components)}; give none, which asks the model, or names "
+            f"of {number}."
+        )
+    object.__setattr__(item, "components", names)
 
 
 def _check_count(item: Intervention, name: str) -> None:

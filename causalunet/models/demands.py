@@ -60,7 +60,7 @@ def shapes_of(parts: Sequence[Tensor]) -> str:
 
 
 def modules_of(model: DiffusionModel) -> dict[str, nn.Module]:
-    """Module of every component.
+    """Every module of the components, by the names of `Anatomy.modules`.
 
     Raises
     ------
@@ -69,21 +69,23 @@ def modules_of(model: DiffusionModel) -> dict[str, nn.Module]:
     """
     modules: dict[str, nn.Module] = {}
     owner: dict[nn.Module, str] = {}
-    for component in model.anatomy.components:
+    anatomy = model.anatomy
+    inside = {module: name for name in anatomy.by_name for module in anatomy.modules_of(name)}
+    for name, path in anatomy.modules.items():
         try:
-            module = model.unet.get_submodule(component.module)
+            module = model.unet.get_submodule(path)
         except AttributeError as error:
             raise ModelError(
-                f"The anatomy of the model {model.name!r} says that {component.name} is the module "
-                f"{component.module!r}, which its U-Net does not have ({error}). Give the path below model.unet."
+                f"The anatomy of the model {model.name!r} says that {inside[name]} is the module "
+                f"{path!r}, which its U-Net does not have ({error}). Give the path below model.unet."
             ) from error
         if module in owner:
             raise ModelError(
-                f"The anatomy of the model {model.name!r} says that {owner[module]} and {component.name} are one "
-                f"module, {component.module!r}. A component is a module of its own."
+                f"The anatomy of the model {model.name!r} says that {owner[module]} and {inside[name]} are one "
+                f"module, {path!r}. A component is a module of its own."
             )
-        owner[module] = component.name
-        modules[component.name] = module
+        owner[module] = inside[name]
+        modules[name] = module
     return modules
 
 
@@ -164,7 +166,7 @@ def observed_call(model: DiffusionModel, arguments: tuple[Tensor, ...], modules:
 
 def check_counts(model: DiffusionModel, seen: Observed) -> None:
     """Raise `ModelError` unless every component ran once."""
-    names, counts = list(model.anatomy.by_name), Counter(seen.ran)
+    names, counts = list(model.anatomy.modules), Counter(seen.ran)
     for count in sorted({counts[name] for name in names} - {1}):
         wrong = [name for name in names if counts[name] == count]
         raise ModelError(
@@ -176,7 +178,7 @@ def check_counts(model: DiffusionModel, seen: Observed) -> None:
 
 def check_order(model: DiffusionModel, seen: Observed) -> None:
     """Raise `ModelError` unless components, which ran once each, ran in the order of the anatomy."""
-    ran, names = seen.ran, list(model.anatomy.by_name)
+    ran, names = seen.ran, list(model.anatomy.modules)
     if ran != names:
         first = next(index for index, pair in enumerate(zip(ran, names, strict=True)) if pair[0] != pair[1])
         some = slice(max(0, first - 1), first + _MOST_NAMED)

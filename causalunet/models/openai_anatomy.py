@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from causalunet.design.anatomy import Anatomy, Component, Role, u_edges
+from causalunet.design.anatomy import Anatomy, Component, Edge, Role, u_edges
+from causalunet.design.ports import Port
+from causalunet.design.views import Channels
 from causalunet.errors import ModelError
 from causalunet.models.openai_layout import TextUNet
 
@@ -57,7 +59,20 @@ def _read_anatomy(unet: TextUNet) -> Anatomy:
         torch.empty(1, 4 * config.model_channels, device="meta"),
         torch.empty(1, text.width, text.context, device="meta"),
     )
-    return read_called(unet, arguments)
+    return _skips_last(read_called(unet, arguments))
+
+
+def _skips_last(anatomy: Anatomy) -> Anatomy:
+    """Say where skip connections enter in this layout: behind the path, as the last channels."""
+    width = {component.name: component.shape[0] for component in anatomy.components}
+    path = {edge.target: width[edge.source] for edge in anatomy.edges if not edge.name}
+
+    def port(skip: Edge) -> Port:
+        first = path[skip.target]
+        return Port(0, Channels(range(first, first + width[skip.source])))
+
+    edges = tuple(replace(edge, port=port(edge)) if edge.name else edge for edge in anatomy.edges)
+    return replace(anatomy, edges=edges)
 
 
 def read_called(unet: nn.Module, arguments: Sequence[Tensor], *, inside: str = "") -> Anatomy:

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy, Edge
-from causalunet.errors import CausalUNetError, ModelError
+from causalunet.design.ports import Port
+from causalunet.design.views import Axes, Channels
+from causalunet.dims import ROW
+from causalunet.errors import CausalUNetError, ComponentError, ModelError
 from causalunet.models.alone import alone
 from causalunet.models.modules import replace_forward, watched
 
-__all__ = ["SkipPlace", "read_wiring", "skip_places"]
+__all__ = ["SkipPlace", "read_wiring", "skip_places", "skip_ports"]
 
 _FOUND: WeakKeyDictionary[nn.Module, dict[Anatomy, dict[str, SkipPlace]]] = WeakKeyDictionary()
 """What `read_wiring` has found in this process."""
@@ -53,6 +56,11 @@ class SkipPlace:
     argument: int | str
     start: int
     channels: int
+
+    @property
+    def port(self) -> Port:
+        """The same in the terms of anatomies."""
+        return Port(self.argument, Channels(range(self.start, self.start + self.channels)))
 
     def __str__(self) -> str:
         last = self.start + self.channels - 1
@@ -99,20 +107,40 @@ def read_wiring(
         other = _other_numbers(outputs[name], number)
         call = between.call({name: other})
         asked, reached = (
-            [target for target in before if _changed(before[target], after.get(target, {}))]
+            {_component(target) for target in before if _changed(before[target], after.get(target, {}))}
             for before, after in zip(usual, call, strict=True)
         )
         # What a hook of the user's takes away from the next block is still given by the U-Net.
         _check_used(anatomy, name, {*asked, *reached}, owner)
         _check_edges(anatomy, name, reached, owner)
         for edge in anatomy.skips.values():
-            if edge.source == name:
+            if edge.source != name:
+                continue
+            if edge.port is not None:
+                _check_port(anatomy, edge, edge.port, usual, call, other, owner)
+            else:
                 found[edge.name] = _places(anatomy, edge, usual, call, other, owner)
                 tensors = usual.given[edge.target].items()
                 widths[edge.name] = {key: value.shape[1] for key, value in tensors if value.ndim > 1}
     places = _one_each(found, widths, owner)
     _FOUND.setdefault(unet, {})[anatomy] = places
     return places
+
+
+def skip_ports(unet: nn.Module, anatomy: Anatomy, arguments: tuple[Tensor, ...]) -> dict[str, Port]:
+    """Where every skip connection enters: as the anatomy says, and else as `skip_places` finds.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+    anatomy : Anatomy
+    arguments : tuple of Tensor
+        Of a call.
+    """
+    said = {edge.name: edge.port for edge in anatomy.skips.values() if edge.port is not None}
+    if len(said) == len(anatomy.skips):
+        return said
+    return said | {name: place.port for name, place in skip_places(unet, anatomy, arguments).items()}
 
 
 def skip_places(unet: nn.Module, anatomy: Anatomy, arguments: tuple[Tensor, ...]) -> dict[str, SkipPlace]:
@@ -129,7 +157,7 @@ def skip_places(unet: nn.Module, anatomy: Anatomy, arguments: tuple[Tensor, ...]
     if known is not None:
         return known
     outputs: dict[str, Tensor] = {}
-    modules = {component.name: unet.get_submodule(component.module) for component in anatomy.components}
+    modules = {name: unet.get_submodule(path) for name, path in anatomy.modules.items()}
     row = tuple(argument[:1] for argument in arguments)
     with alone(unet), torch.no_grad():
         with watched(modules, lambda name, output: outputs.update({name: output.clone()})):
@@ -156,7 +184,12 @@ class _Between:
     ) -> None:
         self._unet, self._arguments, self._outputs, self._owner = unet, arguments, outputs, owner
         self._usual: _Call | None = None
-        self._modules = {component.name: unet.get_submodule(component.module) for component in anatomy.components}
+        self._modules = {name: unet.get_submodule(path) for name, path in anatomy.modules.items()}
+        self._told = {
+            module: name if number == 0 else f"{name} {path}"  # what enters a component enters its first module
+            for name, component in anatomy.by_name.items()
+            for number, (module, path) in enumerate(zip(anatomy.modules_of(name), component.modules, strict=True))
+        }
 
     def call(self, changed: Mapping[str, Tensor]) -> _Call:
         """Call the U-Net, components putting out what they did before, or what is given here by name.
@@ -173,15 +206,17 @@ class _Between:
             }
 
         def enter(stack: ExitStack, name: str, module: nn.Module) -> None:
+            component = self._told[name]
+
             def forward(*arguments: Any, **named: Any) -> Tensor:
-                note(False, name, arguments, named)
-                told.asked.setdefault(name, told.given[name])
+                note(False, component, arguments, named)
+                told.asked.setdefault(component, told.given[component])
                 return self._outputs[name].clone()
 
             stack.callback(replace_forward(module, forward))
             if module._forward_pre_hooks:
                 first = module.register_forward_pre_hook(
-                    lambda _, arguments, named: note(True, name, arguments, named), prepend=True, with_kwargs=True
+                    lambda _, arguments, named: note(True, component, arguments, named), prepend=True, with_kwargs=True
                 )
                 stack.callback(first.remove)
             last = module.register_forward_hook(lambda *_: changed.get(name, self._outputs[name]).clone())
@@ -267,6 +302,43 @@ def _check_edges(anatomy: Anatomy, source: str, reached: Collection[str], owner:
                 f"out, and the anatomy has no edge between them. What need not run after a cut is read off the edges: "
                 f"add Edge({source!r}, {target!r})."
             )
+
+
+def _component(told: str) -> str:
+    """Which component is called, by what `_Call` has of its modules; names have no blanks."""
+    return told.partition(" ")[0]
+
+
+def _check_port(anatomy: Anatomy, edge: Edge, port: Port, usual: _Call, call: _Call, value: Tensor, owner: str) -> None:
+    """Check that a skip connection enters where the anatomy says, and nowhere beside."""
+    source, target, dims = edge.source, edge.target, (ROW, *anatomy.by_name[edge.source].dims)
+    found = ""
+    # Without a bottleneck the path brings it as well.
+    by_path = any(other.source == source and other.target == target and not other.name for other in anatomy.edges)
+    # Hooks of the user's may scale or zero what the U-Net gives a block, where it is: that is still the place.
+    for before, after in ((usual.asked[target], call.asked[target]), (usual.given[target], call.given[target])):
+        tensor = after.get(port.argument)
+        if tensor is None or tensor.ndim != value.ndim:
+            found = f"the arguments of {target} that are tensors of as many dimensions are " + (
+                ", ".join(repr(key) for key, other in after.items() if other.ndim == value.ndim) or "none"
+            )
+            continue
+        axes = Axes(dims, tuple(tensor.shape), len(tensor))
+        try:
+            port.view.check(axes, f"argument {port.argument!r}")
+        except ComponentError as error:
+            found = str(error)
+            continue
+        part, mask = port.view.get(tensor, axes), torch.from_numpy(port.view.mask(axes)).to(tensor.device)
+        others = [key for key in after if key != port.argument and _changed({key: before[key]}, {key: after[key]})]
+        elsewhere = not by_path and (bool(((tensor != before[port.argument]) & ~mask).any()) or bool(others))
+        if part.shape == value.shape and torch.equal(part, value.to(part.dtype)) and not elsewhere:
+            return
+        found = f"what {source} puts out is {'found elsewhere too' if elsewhere else 'not found there'}"
+    raise ModelError(
+        f"{owner}: the anatomy says that {edge.name} enters {target} as {port}, and {found}. A cut would not be "
+        "that of the skip connection. Let the edge say the right port, or none: then it is looked for."
+    )
 
 
 def _places(anatomy: Anatomy, edge: Edge, usual: _Call, call: _Call, value: Tensor, owner: str) -> list[SkipPlace]:

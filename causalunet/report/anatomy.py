@@ -14,10 +14,10 @@ from causalunet.report.style import GREY, legend_above, look, new_figure, style
 
 __all__ = ["plot_anatomy"]
 
-_SIDE = {"encoder": -1, "bottleneck": 0, "decoder": 1}
+_SIDE = {"encoder": -1, "bottleneck": 0, "block": 0, "decoder": 1}
 _LABEL = {-1: ((-7, 0), "right"), 0: ((0, -10), "center"), 1: ((7, 0), "left")}
 """Offset of a block's name in points, and its alignment, by side."""
-_MARKS = {"encoder": 0, "bottleneck": 6, "decoder": 1}
+_MARKS = {"encoder": 0, "bottleneck": 6, "block": 6, "decoder": 1}
 _LEAST_GAP = 0.155  # inches between two blocks of an arm, so that their names do not touch
 
 
@@ -62,7 +62,9 @@ def plot_anatomy(anatomy: Anatomy, severed: Collection[str] = (), *, ax: Axes | 
             drawn.scatter(x, y, s=50, marker="x", color="black", zorder=4, label="replaced")
         drawn.set_xlim(-1.55, 1.55)
         drawn.set_ylim(-deepest - 1.6, 0.9)
-        drawn.set_xticks(list(_SIDE.values()), list(_SIDE))
+        roles = {block.role for block in anatomy.components}
+        arms = {position: role for role, position in _SIDE.items() if role in roles or role != "block"}
+        drawn.set_xticks(list(arms), list(arms.values()))
         ticks = range(0, deepest + 1, max(1, deepest // 4))
         drawn.set_yticks([-tick for tick in ticks], list(map(str, ticks)))
         drawn.set_ylabel("blocks between this one and the top of the U")

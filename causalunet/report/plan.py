@@ -80,11 +80,20 @@ def _draw(ax: Axes, edit: Edit, rows: list[str]) -> None:
             ax.broken_barh([(part.stop - 0.5, part.length)], (row - 0.35, 0.7), facecolors=colour, **named)
 
 
-def _order(component: str) -> tuple[int, int]:
-    kind, _, number = component.partition(".")
-    return list(_ROWS).index(kind), -int(number or 0) if kind == "up" else int(number or 0)
+def _order(component: str) -> tuple[int, int, str]:
+    """Those of a U from the top of its decoder round to that of its encoder, then others by name."""
+    kind, number = _parted(component)
+    if kind not in _ROWS:
+        return len(_ROWS), 0, component
+    return list(_ROWS).index(kind), -number if kind == "up" else number, component
 
 
 def _name(component: str) -> str:
+    kind, number = _parted(component)
+    return _ROWS[kind].format(number) if kind in _ROWS else component
+
+
+def _parted(component: str) -> tuple[str, int]:
+    """Kind and number of a place of a U; no kind if it is called otherwise."""
     kind, _, number = component.partition(".")
-    return _ROWS[kind].format(number)
+    return (kind, int(number or 0)) if (number or "0").isdecimal() else ("", 0)

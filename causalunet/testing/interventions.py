@@ -73,7 +73,7 @@ def check_intervention(
     checks.run("windows", edits, lambda: _windows(intervention, steps), ["edits"])
     checks.run("coordinates", "its own", lambda: check_coordinates(intervention), ["edits", "JSON"])
     if anatomy is not None:
-        placed = anatomy.placed(intervention)
+        placed = intervention.placed(anatomy)
         checks.run("places", f"{len(anatomy.components)} components", lambda: anatomy.check(placed), ["edits"])
     return checks.done()
 

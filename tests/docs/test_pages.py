@@ -15,6 +15,7 @@ import pytest
 from causalunet.design.fills import FILLS
 from causalunet.design.interventions import KINDS
 from causalunet.design.samplers import SAMPLERS
+from causalunet.design.views import VIEWS
 from causalunet.models.base import MODELS
 from causalunet.registry import Registry
 from causalunet.results.engine.backend import begin
@@ -87,7 +88,7 @@ def test_every_block_runs_as_typed(
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, STUDY.stem, raising=False)
-    registries: tuple[Registry[Any], ...] = (FILLS, KINDS, MODELS, SAMPLERS)
+    registries: tuple[Registry[Any], ...] = (FILLS, KINDS, MODELS, SAMPLERS, VIEWS)
     for registry in registries:
         known = {name: one for name, one in registry._entries.items() if not of_tests(one)}
         monkeypatch.setattr(registry, "_entries", known)  # pages add kinds of their own, and may name them as tests do

@@ -81,7 +81,9 @@ class Channels(View):
     dims: ClassVar[tuple[str, ...]] = (CHANNEL,)
     channels: tuple[int, ...]
 
-    def __init__(self, *more: int | slice | Iterable[int], channels: int | slice | Iterable[int] = ()) -> None:
+    def __init__(self, *more: int | slice | Iterable[int], channels: Iterable[int] = ()) -> None:
+        if not isinstance(channels, Iterable):
+            raise SpecError(f"Channels got channels={shown(channels)}; give a list.")
         given = (*more, channels)
         hold(self, channels=tuple(number for entry in given for number in _numbers(entry)))
 
@@ -186,7 +188,8 @@ def _numbers(given: Any) -> tuple[int, ...]:
 
 
 def _range(owner: str, given: slice) -> range:
-    first, end, step = map(plain_number, (given.start or 0, given.stop, given.step or 1))
+    first, end, step = map(plain_number, (given.start, given.stop, given.step))
+    first, step = 0 if first is None else first, 1 if step is None else step
     if not all(map(is_integer, (first, end, step))):
         raise SpecError(f"{owner} got {shown(given)}; give whole numbers for its ends, such as slice(0, 8).")
     if not 0 <= first < end <= MOST_SIZE or step < 1:
@@ -200,7 +203,7 @@ def _span(name: str, given: Any) -> tuple[int, int] | None:
         return None
     if isinstance(given, range):
         given = slice(given.start, given.stop, given.step)
-    if isinstance(given, list | tuple) and len(given) == 2:
+    if isinstance(given, list | tuple) and len(given) == 2 and None not in given:
         given = slice(*given)
     if not isinstance(given, slice):
         raise SpecError(f"Pixels got {name}={shown(given)}; give (first, end), such as (0, 8).")

@@ -9,6 +9,7 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from causalunet import registry
 from causalunet.design.fills import FILLS
 from causalunet.design.guidance import GUIDANCES
 from causalunet.design.interventions import KINDS
+from causalunet.design.outcomes import OUTCOMES
 from causalunet.design.samplers import SAMPLERS
 from causalunet.design.views import VIEWS
 from causalunet.models.base import MODELS
@@ -76,7 +78,10 @@ def guests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if pip had installed the package in tests/plugins, and nothing had imported it."""
     monkeypatch.syspath_prepend(PLUGINS)
     registry._announced.cache_clear()
-    with FILLS.scoped(), GUIDANCES.scoped(), KINDS.scoped(), MODELS.scoped(), SAMPLERS.scoped(), VIEWS.scoped():
+    registries = (FILLS, GUIDANCES, KINDS, MODELS, OUTCOMES, SAMPLERS, VIEWS)
+    with ExitStack() as scopes:
+        for one in registries:
+            scopes.enter_context(one.scoped())
         yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "guests"]:
         del sys.modules[name]

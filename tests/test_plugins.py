@@ -17,13 +17,14 @@ import causalunet as cu
 from causalunet.cli.exits import Exit
 from causalunet.design import Fill, Intervention
 from causalunet.design.fills import FILLS
+from causalunet.design.outcomes import Outcome
 from causalunet.design.samplers import SAMPLERS, Sampler
 from causalunet.errors import PluginError, SpecError
 from causalunet.models import load_model, model_names
 from causalunet.models.text_to_image import TextToImage
 from causalunet.noise import step_noise
 from causalunet.schedule import Schedule
-from causalunet.testing import check_fill, check_intervention, check_sampler
+from causalunet.testing import check_fill, check_intervention, check_outcome, check_sampler
 from tests.conftest import PLUGINS
 
 FLIP = {"name": "guests.flip", "configuration": {}}
@@ -87,6 +88,28 @@ def test_a_study_of_a_guest_runs_and_is_opened_by_a_process_that_has_not_importe
         assert ran.returncode == status, ran.stdout + ran.stderr
     assert "guests.flip" in ran.stdout, "without the package they are named"
     np.testing.assert_array_equal(cu.open_results(tmp_path / "s.zarr").outcomes.status, 1)
+
+
+def test_an_outcome_is_measured_added_judged_and_drawn(tiny_model: TextToImage, tmp_path: Path) -> None:
+    edge_loss = Outcome.from_json({"name": "guests.edge_loss", "configuration": {"least": 0.01}})
+    assert check_outcome(edge_loss)
+    options: dict[str, Any] = {
+        "name": "s",
+        "prompts": ["a red circle"],
+        "seeds": [0, 1, 2],
+        "sampler": cu.DDPM(steps=4),
+        "interventions": cu.sweep(cu.AblateBlock, bottom=2, start=(4, 3), length=1),
+    }
+    named = cu.Study(outcomes=[edge_loss], **options)
+    measured = named.run(tmp_path / "named.zarr", model=tiny_model, progress=False)
+    plain = cu.Study(**options).run(tmp_path / "plain.zarr", model=tiny_model, progress=False)
+    added = plain.add_outcome(edge_loss, progress=False)
+    np.testing.assert_allclose(added.outcomes["guests.edge_loss"], measured.outcomes["guests.edge_loss"], atol=1e-6)
+    assert added.verify(quiet=True, deep=True).exit_code == 0
+    effects = cu.analysis.effects(added, edge_loss, threshold=0.1, resamples=99)
+    assert (effects.attrs["better"], effects.sizes["intervention"]) == ("lower", 3)
+    figure = cu.report.plot_trend(added, {"kind": "ablate_block"}, variable=edge_loss)
+    assert figure.axes[0].get_ylabel().startswith("edge loss\n")
 
 
 def test_guests_pass_the_kit_that_is_there_for_them(tiny_model: TextToImage) -> None:

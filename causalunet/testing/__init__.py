@@ -1,14 +1,24 @@
 """A conformance kit: whether what you bring is what studies take it for, checked before anything is run.
 
 Each function gives a report of all its checks, or raises `ConformanceError` with one line per failure. For use in the
-tests of a package of your own, and whenever a model, a fill, a view, a kind of intervention or a sampler is new.
+tests of a package of your own, and whenever a model, a fill, a view, a kind of intervention, a sampler or an outcome is
+new.
 """
 
 from causalunet.testing.fills import check_fill
 from causalunet.testing.interventions import check_intervention
 from causalunet.testing.models import check_model
+from causalunet.testing.outcomes import check_outcome
 from causalunet.testing.report import Conformance
 from causalunet.testing.samplers import check_sampler
 from causalunet.testing.views import check_view
 
-__all__ = ["Conformance", "check_fill", "check_intervention", "check_model", "check_sampler", "check_view"]
+__all__ = [
+    "Conformance",
+    "check_fill",
+    "check_intervention",
+    "check_model",
+    "check_outcome",
+    "check_sampler",
+    "check_view",
+]

@@ -14,6 +14,7 @@ import pytest
 
 from causalunet.design.fills import FILLS
 from causalunet.design.interventions import KINDS
+from causalunet.design.outcomes import OUTCOMES
 from causalunet.design.samplers import SAMPLERS
 from causalunet.design.views import VIEWS
 from causalunet.models.base import MODELS
@@ -88,7 +89,7 @@ def test_every_block_runs_as_typed(
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, STUDY.stem, raising=False)
-    registries: tuple[Registry[Any], ...] = (FILLS, KINDS, MODELS, SAMPLERS, VIEWS)
+    registries: tuple[Registry[Any], ...] = (FILLS, KINDS, MODELS, OUTCOMES, SAMPLERS, VIEWS)
     for registry in registries:
         known = {name: one for name, one in registry._entries.items() if not of_tests(one)}
         monkeypatch.setattr(registry, "_entries", known)  # pages add kinds of their own, and may name them as tests do

@@ -13,9 +13,9 @@ import os
 import sys
 import tarfile
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 
 import causalunet as cu
 from causalunet.analysis import effects
+from causalunet.design import Intervention
+from causalunet.design.outcomes import HistogramDistance, NoiseDistance
+from causalunet.design.views import Channels
 from causalunet.models.openai_layout import TextUNet, UNetConfig
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.text_transformer import TextConfig
@@ -31,7 +34,7 @@ from causalunet.models.vocabulary import CONTEXT, WORDS, tokenize
 from causalunet.results.meaning.schema import FORMAT_VERSION
 from causalunet.schedule import cosine_alpha_bar
 
-__all__ = ["FOLDER", "STUDY", "golden_model", "told"]
+__all__ = ["FOLDER", "STUDIES", "golden_model", "told"]
 
 FOLDER = Path(__file__).parent
 
@@ -48,7 +51,7 @@ _CONFIG = UNetConfig(
     text=TextConfig(vocabulary=len(WORDS) + 1, context=CONTEXT, width=8, layers=1, heads=2),
 )
 
-STUDY = cu.Study(
+_FIRST = cu.Study(
     name="golden",
     prompts=["a red circle", "a striped blue cross, dark background"],
     sampler=cu.DDPM(steps=4),
@@ -59,6 +62,35 @@ STUDY = cu.Study(
     ],
     record=cu.Record(activations="mid", summary="up.*", steps=(3,), of="all"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rated(Intervention):
+    """A kind with coordinates of its own."""
+
+    kind: ClassVar[str] = "rated in a golden store"
+    rate: float
+    window: cu.Window
+
+    def edits(self) -> tuple[cu.Edit, ...]:
+        return (cu.Edit("mid", self.window, cu.Scale(self.rate)),)
+
+    def coordinates(self) -> dict[str, Any]:
+        said = {"rate": self.rate, "rank": 3, "gentle": self.rate > 0.5, "words": f"times {self.rate:g}"}
+        return {**Intervention.coordinates(self), **said}
+
+
+_DECLARED = replace(
+    _FIRST,
+    interventions=[
+        *_FIRST.interventions,
+        cu.Edit("up.1", cu.Window(2, 1), view=Channels(0, 2)),
+        _Rated(0.25, cu.Window(2, 1)),
+    ],
+    outcomes=[HistogramDistance(), NoiseDistance(3)],
+)
+STUDIES = {2: _FIRST, 3: _DECLARED}
+"""By the version that stored it."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +125,12 @@ def told(results: xr.DataTree) -> dict[str, Any]:
         name: outcomes[name].values.tolist()
         for name in ("intervention", "kind", "digest", "start", "length", "component", "fill", "branch", "prompt")
     }
+    if "histogram_distance" in outcomes:  # in all but format 2
+        numbers |= {name: outcomes[name].values.tolist() for name in ("histogram_distance", "eps_distance_3", "gentle")}
+        numbers |= {name: outcomes[name].values.astype(str).tolist() for name in ("rate", "rank")}  # NaN is not JSON
+        coordinates |= {name: outcomes[name].values.tolist() for name in ("view", "words")}
+        numbers["units"] = {name: outcomes[name].attrs["units"] for name in ("psnr", "histogram_distance")}
+        numbers["better"] = {name: outcomes[name].attrs["better"] for name in ("mse", "histogram_distance")}
     of_steps = {name: results["baseline"][name].values.tolist() for name in ("step", "timestep", "alpha_bar")}
     return {
         "study": results.attrs["study"],
@@ -112,7 +150,7 @@ def _write() -> None:
         raise SystemExit(f"{archive} exists, and golden stores are made once.")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "golden.zarr"
-        results = STUDY.run(path, model=golden_model(), progress=False)
+        results = STUDIES[FORMAT_VERSION].run(path, model=golden_model(), progress=False)
         assert results.verify(deep=True)
         results.tag("golden")
         (FOLDER / f"format-{FORMAT_VERSION}.json").write_text(json.dumps(told(cu.open_results(path)), indent=1) + "\n")

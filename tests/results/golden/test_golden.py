@@ -23,7 +23,7 @@ from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.meaning.declaration import DeclaredOutcome
 from causalunet.results.meaning.schema import COMPLETE, FORMAT_VERSION, Variable
 from tests.analysis.synthetic import edited
-from tests.results.golden.make import FOLDER, STUDY, golden_model, told
+from tests.results.golden.make import FOLDER, STUDIES, golden_model, told
 from tests.results.opened import arrays_of
 
 VERSIONS = sorted(path.name.removesuffix(".tar.xz") for path in FOLDER.glob("format-*.tar.xz"))
@@ -51,16 +51,21 @@ def _unpacked(version: str, folder: Path) -> Path:
     return folder / "golden.zarr"
 
 
+@pytest.fixture
+def study(version: str) -> cu.Study:
+    return STUDIES[int(version.removeprefix("format-"))]
+
+
 def expected(version: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((FOLDER / f"{version}.json").read_text())
     return found
 
 
 def test_there_is_one_for_every_version() -> None:
-    assert VERSIONS[0] == "format-2"
+    assert VERSIONS == [f"format-{number}" for number in STUDIES] == ["format-2", f"format-{FORMAT_VERSION}"]
 
 
-def test_it_tells_what_it_told_when_it_was_made(version: str, golden: Path) -> None:
+def test_it_tells_what_it_told_when_it_was_made(version: str, study: cu.Study, golden: Path) -> None:
     found, then = told(cu.open_results(golden)), expected(version)
     assert found.keys() == then.keys()
     for name, value in then.items():
@@ -68,7 +73,7 @@ def test_it_tells_what_it_told_when_it_was_made(version: str, golden: Path) -> N
             for part in value:  # computed now, from what is stored
                 np.testing.assert_allclose(found[name][part], value[part], rtol=1e-6, atol=1e-9)
         elif name == "study":
-            assert cu.Study.from_stored(found[name]) == cu.Study.from_stored(value) == STUDY
+            assert cu.Study.from_stored(found[name]) == cu.Study.from_stored(value) == study
         else:
             assert found[name] == value, name
 
@@ -115,32 +120,33 @@ def test_an_export_of_it_is_the_same(golden: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(plain["outcomes/ssim"], results["outcomes/ssim"])
 
 
-def test_it_is_reported(golden: Path, tmp_path: Path) -> None:
+def test_it_is_reported(study: cu.Study, golden: Path, tmp_path: Path) -> None:
     page = report(cu.open_results(golden), tmp_path / "page.html").read_text()
-    assert all(item.label in page for item in STUDY.interventions)
+    assert all(item.label in page for item in study.interventions)
 
 
-def test_it_is_gone_on_with_and_grows(version: str, copy: Path) -> None:
+def test_it_is_gone_on_with_and_grows(version: str, study: cu.Study, copy: Path) -> None:
     """Nothing is run again, and what was stored stays as it is."""
     model, before = golden_model(), cu.open_results(copy).load()
     commits = len(cu.open_results(copy).history())
-    STUDY.run(copy, model=model, progress=False)
+    study.run(copy, model=model, progress=False)
     assert len(cu.open_results(copy).history()) == commits, "there was nothing to do"
     assert cu.open_results(copy).attrs == before.attrs
     more = cu.AblateSkip(1, cu.Window(2, 1))
     grown = replace(
-        STUDY,
-        interventions=[*STUDY.interventions, more],
-        prompts=[*STUDY.prompts, "a green square"],
-        record=replace(STUDY.record, summary=("up.*", "mid")),
+        study,
+        interventions=[*study.interventions, more],
+        prompts=[*study.prompts, "a green square"],
+        record=replace(study.record, summary=("up.*", "mid")),
         seeds=None,
     )
     results = grown.run(copy, model=model, progress=False)
-    assert results.outcomes.ssim.shape == (5, 3)
-    np.testing.assert_array_equal(results.outcomes.ssim[:4, :2], before.outcomes.ssim)
+    count = len(study.interventions)
+    assert results.outcomes.ssim.shape == (count + 1, 3)
+    np.testing.assert_array_equal(results.outcomes.ssim[:count, :2], before.outcomes.ssim)
     np.testing.assert_array_equal(results.baseline.x_t[:2], before.baseline.x_t)
     assert results.outcomes.kind.values.tolist() == [*expected(version)["kind"], "ablate_skip"]
-    assert results.outcomes.view.values.tolist() == ["whole"] * 5
+    assert results.outcomes.view.values.tolist() == [*expected(version).get("view", ["whole"] * count), "whole"]
     assert results.attrs["format_version"] == FORMAT_VERSION
     assert results.verify(deep=True, quiet=True).verdict == "sound and complete"
     tagged = cu.open_results(copy, at="golden")
@@ -148,14 +154,14 @@ def test_it_is_gone_on_with_and_grows(version: str, copy: Path) -> None:
     assert told(tagged)["ssim"] == expected(version)["ssim"], "as it was"
 
 
-def test_a_run_that_was_cut_off_goes_on_in_its_own_format(version: str, copy: Path) -> None:
+def test_a_run_that_was_cut_off_goes_on_in_its_own_format(version: str, study: cu.Study, copy: Path) -> None:
     """An earlier version may still be at work on the store: nothing may shut it out."""
     with edited(copy) as root:
         root["outcomes/status"][2, :] = 0  # type: ignore[index]
         root["baseline/status"][1] = 0  # type: ignore[index]
         root["outcomes/status"][:, 1] = 0  # type: ignore[index]
     before = cu.open_results(copy)
-    results = STUDY.run(copy, model=golden_model(), progress=False)
+    results = study.run(copy, model=golden_model(), progress=False)
     assert results.attrs["format_version"] == before.attrs["format_version"]
     assert {path: array.shape for path, array in arrays_of(copy).items()} == {
         path: array.shape for path, array in arrays_of(copy, "golden").items()
@@ -183,6 +189,6 @@ def test_an_outcome_is_added_to_it(copy: Path) -> None:
     assert told(results)["ssim"] == told(cu.open_results(copy, at="golden"))["ssim"]
 
 
-def test_another_study_is_refused_there(copy: Path) -> None:
+def test_another_study_is_refused_there(study: cu.Study, copy: Path) -> None:
     with pytest.raises(StoreError, match=r"holds another study: sampler\.steps is 4 there and 5 here"):
-        replace(STUDY, sampler=cu.DDPM(steps=5)).run(copy, model=golden_model(), progress=False)
+        replace(study, sampler=cu.DDPM(steps=5)).run(copy, model=golden_model(), progress=False)

@@ -11,6 +11,9 @@ import xarray as xr
 from causalunet.analysis import effects
 from tests.trust.coverage import INTERVENTIONS, MODELS, Simulated, inside, simulate
 
+RARE = ("optimal", "mean mse", "component scaled")
+"""One sample in forty carries almost half of this effect, and a study of 60 may have none of them."""
+
 
 def printed(name: str, covered: xr.Dataset, of: Simulated) -> None:
     samples = of.results.outcomes.sizes["sample"]
@@ -32,8 +35,12 @@ def test_500_studies(name: str, tmp_path: Path) -> None:
     covered = simulated.covered()
     printed(name, covered, simulated)
     for what in covered.data_vars:
-        chosen = covered[what].values[telling(simulated)] if what == "share" else covered[what].values
-        assert ((chosen >= 0.92) & (chosen <= 0.97)).all(), what
+        chosen = covered[what].isel(intervention=telling(simulated)) if what == "share" else covered[what]
+        for label, share in chosen.to_series().items():
+            if (name, what, label) == RARE:
+                assert 0.75 <= share < 0.9  # a limit that the page names; were it gone, the page would be wrong
+            else:
+                assert 0.92 <= share <= 0.97, (what, label)
 
 
 def test_few_studies(tmp_path: Path) -> None:

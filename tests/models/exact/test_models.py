@@ -216,3 +216,23 @@ def test_what_changes_images_is_known_of() -> None:
 def test_what_cannot_be_loaded(load: Callable[[], object], told: str) -> None:
     with pytest.raises(ModelError, match=told):
         load()
+
+
+def test_verification_searches_and_shortcuts_run_on_them(tmp_path: Path) -> None:
+    """Under guidance and partial prompts, with the identity of a store that a shortcut is bound to."""
+    model, sampler = load_mixture(BANK, rank=4), cu.DDPM(steps=6, guidance_scale=2)
+    cut = cu.Edit("expert.0", cu.Window(5, 2)) + cu.SkipSteps(cu.Window(2, 1))
+    skips = cu.sweep(cu.SkipSteps, start=(5, 4, 3), length=2)
+    options = {"name": "all", "prompts": ["red", "light background"], "sampler": sampler}
+    study = cu.Study(interventions=[cut, *skips], **options)
+    results = study.run(tmp_path / "store", model=model, progress=False)
+    assert results.verify(deep=True, quiet=True)
+    assert float(results.outcomes.ssim.sel(kind="null").min()) == 1
+    found = cu.Study(interventions=skips, **options).search(tmp_path / "found", model=model, progress=False)
+    first = cu.analysis.first_redundant_step(results, lasting=False, kind="skip_steps")
+    assert found["step"].values == pytest.approx(first["step"].values, nan_ok=True)
+    shortcut = cu.Shortcut(name="short", intervention=cut, sampler=sampler, identity=results.identity)
+    images = shortcut.apply(options["prompts"], model=model)
+    assert images == pytest.approx(results.outcomes.image.values[0], abs=1e-5)
+    with pytest.raises(ModelError, match="rank"):
+        shortcut.apply(options["prompts"], model=load_mixture(BANK, rank=5))

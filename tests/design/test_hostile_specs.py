@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 import causalunet as cu
 from causalunet.design import (
-    DDPM,
     AblateBlock,
     Composition,
     Edit,
@@ -46,7 +45,6 @@ from causalunet.design.limits import (
     check_plain,
     shown,
 )
-from causalunet.design.views import View
 from causalunet.design.windows import count_steps, windows_from_json, windows_to_json
 from causalunet.errors import CausalUNetError, ComponentError, PromptError, SpecError
 from causalunet.shortcut import Shortcut
@@ -59,15 +57,14 @@ LONGEST_MESSAGE = 1_500
 
 def spec() -> dict[str, Any]:
     """A study that has everything, as JSON."""
-    cut = AblateBlock(1, cu.cut_relax_cut(20, cut=2, relax=3)) + SkipSteps(Window(5, 2))
-    part = Edit("mid", Window(9, 3), Scale(2.0), "cond", cu.Channels(0, 2))
-    items = [cut, part, cu.AblateSkip(2, Window(7, 1)), Null(Window(6, 1))]
+    cut = AblateBlock(1, cu.cut_relax_cut(20, cut=2, relax=3), view=cu.Channels(0)) + SkipSteps(Window(5, 2))
+    items = [cut, Edit("mid", Window(9, 3), Scale(2.0), "cond"), cu.AblateSkip(2, Window(7, 1)), Null(Window(6, 1))]
     study = StudySpec(
         name="study",
         prompts=["a circle", "a cross"],
         seeds=[3, 4],
         interventions=items,
-        sampler=DDPM(steps=24),
+        sampler=cu.DDPM(steps=24),
         record=Record(activations="mid", summary=("up.*",), steps=(5, 2), of="all"),
     )
     return json.loads(json.dumps(study.to_json()))
@@ -87,7 +84,7 @@ READERS: dict[str, tuple[Callable[[Any], Any], Callable[[], Any]]] = {
     "shortcut": (Shortcut.from_json, plan),
     "intervention": (Intervention.from_json, lambda: spec()["interventions"][0]),
     "fill": (Fill.from_json, lambda: Scale(2.0).to_json()),
-    "view": (View.from_json, (cu.Channels(0, 2) @ cu.Pixels((0, 2), (1, 3))).to_json),
+    "view": (cu.design.View.from_json, (cu.Channels(0, 2) @ cu.Pixels((0, 2), (1, 3))).to_json),
     "window": (windows_from_json, lambda: [[20, 2], [15, 2]]),
 }
 
@@ -152,7 +149,7 @@ def test_other_types_are_refused_wherever_they_stand(reader: str) -> None:
 def test_truth_values_are_no_numbers() -> None:
     for wrong in (
         lambda: Scale(True),
-        lambda: DDPM(guidance_scale=True),
+        lambda: cu.DDPM(guidance_scale=True),
         lambda: Record(steps=[True]),
         lambda: StudySpec.from_json({**spec(), "seeds": [True]}),
     ):

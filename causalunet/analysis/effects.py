@@ -101,12 +101,13 @@ def effects(
     """
     _check(family, quantiles)
     own, variable = described(variable).threshold, variable_name(variable)
-    chosen = _complete(results, variable, selection, allow_incomplete)
+    everything = outcomes(results)
+    chosen = _complete(everything, variable, selection, allow_incomplete)
     sign, threshold = sign_of(chosen[variable], better), _threshold(variable, threshold, own)
-    names = _families(results, chosen, family)
+    names = _families(everything, chosen, family)
     drawn = {"probability": probability, "resamples": resamples, "seed": seed}
-    result = _cost(results, chosen).assign(_measured(chosen[variable], names, sign, threshold, quantiles, drawn))
-    result["noise_floor"] = _noise_floor(results, variable, better, allow_incomplete)
+    result = _cost(everything, chosen).assign(_measured(chosen[variable], names, sign, threshold, quantiles, drawn))
+    result["noise_floor"] = _noise_floor(everything, variable, better, allow_incomplete)
     coords = {"family": (INTERVENTION, names), "quantile": list(map(float, quantiles)), BOUND: list(BOUNDS)}
     attrs = {"variable": variable, "threshold": threshold, "family": family, "samples": chosen.sizes[SAMPLE]}
     return result.assign_coords(coords).assign_attrs(attrs, better="higher" if sign > 0 else "lower")
@@ -127,8 +128,10 @@ def _measured(
     return found | _against(values, names, sign, threshold, drawn["probability"])
 
 
-def _complete(results: xr.DataTree, variable: str, selection: Mapping[str, Any], allow_incomplete: bool) -> xr.Dataset:
-    chosen = select_interventions(results, selection)
+def _complete(
+    everything: xr.Dataset, variable: str, selection: Mapping[str, Any], allow_incomplete: bool
+) -> xr.Dataset:
+    chosen = select_interventions(everything, selection)
     check_variable(chosen, variable)
     if set(chosen[variable].dims) != {INTERVENTION, SAMPLE}:
         raise SpecError(
@@ -156,11 +159,11 @@ def _check(family: str, quantiles: Sequence[float]) -> None:
         raise SpecError(f"quantiles={quantiles!r} has {wrong[0]!r}, which is not within [0, 1]; the median is 0.5.")
 
 
-def _families(results: xr.DataTree, chosen: xr.Dataset, family: Family) -> NDArray[Any]:
+def _families(everything: xr.Dataset, chosen: xr.Dataset, family: Family) -> NDArray[Any]:
     """Name of every chosen intervention's family, (intervention,)."""
     member = {
         label: "study" if family == "study" else name
-        for name, sweep in sweeps(results).items()
+        for name, sweep in sweeps(everything).items()
         for label in sweep[INTERVENTION]
     }
     labels = [str(label) for label in chosen[INTERVENTION].values]
@@ -174,11 +177,10 @@ def _by_family(values: _Array, names: NDArray[Any], function: Callable[[_Array],
     return parts[np.argsort(np.concatenate(rows))]
 
 
-def _cost(results: xr.DataTree, chosen: xr.Dataset) -> xr.Dataset:
+def _cost(everything: xr.Dataset, chosen: xr.Dataset) -> xr.Dataset:
     """U-Net calls, and what is saved of the baseline's cost, which that of a null intervention equals."""
     result = chosen[["unet_calls"]].load()
     result.attrs.clear()
-    everything = outcomes(results)
     null = np.flatnonzero(everything["kind"].values == "null")
     for name, cost in {"unet_calls_saved": "unet_calls", "flops_saved": "flops"}.items():
         baseline = everything[cost].values[null[0]] if len(null) else np.nan
@@ -247,8 +249,7 @@ def _bounds(bounds: _Array, interval_kind: str, **attrs: Any) -> xr.Variable:
     return xr.Variable((INTERVENTION, BOUND), bounds, {"interval_kind": interval_kind, **attrs})
 
 
-def _noise_floor(results: xr.DataTree, variable: str, better: Better | None, allow_incomplete: bool) -> xr.DataArray:
-    everything = outcomes(results)
+def _noise_floor(everything: xr.Dataset, variable: str, better: Better | None, allow_incomplete: bool) -> xr.DataArray:
     if "null" not in everything["kind"].values:
         return xr.DataArray(np.nan, attrs=everything[variable].attrs)
-    return noise_floor(results, variable, better=better, allow_incomplete=allow_incomplete)["worst"]
+    return noise_floor(everything, variable, better=better, allow_incomplete=allow_incomplete)["worst"]

@@ -14,7 +14,7 @@ __all__ = ["noise_floor"]
 
 
 def noise_floor(
-    results: xr.DataTree,
+    results: xr.DataTree | xr.Dataset,
     variable: str | Outcome = "ssim",
     *,
     better: Better | None = None,
@@ -26,7 +26,8 @@ def noise_floor(
 
     Parameters
     ----------
-    results : xarray.DataTree
+    results : xarray.DataTree or Dataset
+        Or their outcomes.
     variable : str or Outcome
         With one number per cell.
     better : {"higher", "lower"}, optional

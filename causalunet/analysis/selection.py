@@ -31,14 +31,16 @@ _NAMES = ("digest", "spec")
 """Coordinates that name one intervention and say nothing of what it has in common with others."""
 
 
-def outcomes(results: xr.DataTree) -> xr.Dataset:
-    """Outcomes of every intervention on every sample, still unread.
+def outcomes(results: xr.DataTree | xr.Dataset) -> xr.Dataset:
+    """Outcomes of every intervention on every sample, still unread; of these themselves, they.
 
     Raises
     ------
     SpecError
         What is given is not opened results.
     """
+    if isinstance(results, xr.Dataset) and {"status", "kind"} <= results.variables.keys():
+        return results
     if not isinstance(results, xr.DataTree) or "outcomes" not in results.children:
         raise SpecError(
             f"An analysis needs results with the group 'outcomes'; got {type(results).__name__}. "
@@ -56,12 +58,13 @@ def intervention_columns(dataset: xr.Dataset) -> dict[str, NDArray[Any]]:
     }
 
 
-def select_interventions(results: xr.DataTree, selection: Mapping[str, Any]) -> xr.Dataset:
+def select_interventions(results: xr.DataTree | xr.Dataset, selection: Mapping[str, Any]) -> xr.Dataset:
     """Outcomes of the interventions that have all the given coordinates.
 
     Parameters
     ----------
-    results : xarray.DataTree
+    results : xarray.DataTree or Dataset
+        Or their `outcomes`.
     selection : mapping
         Coordinate name (``intervention`` for the label) to a value, a list of values, or a slice: a range
         with both ends included, whichever comes first. Empty for all interventions.

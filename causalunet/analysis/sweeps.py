@@ -20,12 +20,13 @@ __all__ = ["describe", "edited_windows", "named_selections", "sweeps"]
 _SHAPE = ("length", "cuts", "relax")
 
 
-def sweeps(results: xr.DataTree) -> dict[str, dict[str, Any]]:
+def sweeps(results: xr.DataTree | xr.Dataset) -> dict[str, dict[str, Any]]:
     """Find every sweep over the start step, null interventions left out.
 
     Parameters
     ----------
-    results : xarray.DataTree
+    results : xarray.DataTree or Dataset
+        Or their outcomes.
 
     Returns
     -------

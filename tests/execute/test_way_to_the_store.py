@@ -44,7 +44,7 @@ def way(tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             if event == "call" and place.startswith(PACKAGE) and not frame.f_code.co_name.startswith("<"):
                 files.append(place)
 
-        def first_call(*_: Any) -> None:
+        def first_call(*_: Any, **__: Any) -> None:
             sys.setprofile(None)
             raise FirstCallError
 

@@ -40,6 +40,7 @@ class StudyWriter:
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
         self._background = BackgroundWriter()
+        self._checked: tuple[dict[str, Any], StoreAttributes] | None = None
         self._attributes: StoreAttributes | None = None
         self.refresh()
 
@@ -71,8 +72,11 @@ class StudyWriter:
         StoreError, DamageError
             They are not those of a study.
         """
-        if self._attributes is None and len(self._root.attrs):
-            self._attributes = StoreAttributes.from_json(dict(self._root.attrs), self.repository.location)
+        if self._attributes is None and (written := dict(self._root.attrs)):
+            # Checking them takes thousands of calls, and most commits leave them as they are.
+            if self._checked is None or self._checked[0] != written:
+                self._checked = written, StoreAttributes.from_json(written, self.repository.location)
+            self._attributes = self._checked[1]
         return self._attributes
 
     @property

@@ -41,7 +41,7 @@ class BoundStudy:
     def identity(self) -> dict[str, Any]:
         """What makes the images, part by part, see ``causalunet.identity.identity_of``; what a store is compared by."""
         sampler = self.spec.sampler
-        prompts = telling_prompts(self.spec.prompts, guided=sampler.rows_per_sample > 1)
+        prompts = telling_prompts(self.spec.encoded_prompts, guided=sampler.rows_per_sample > 1)
         return identity_of(self.model, sampler, prompts)
 
 

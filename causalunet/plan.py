@@ -20,6 +20,7 @@ from causalunet.design.limits import plain, shown
 from causalunet.design.samplers import Sampler
 from causalunet.design.study import StudySpec
 from causalunet.schedule import Schedule
+from causalunet.sources import Kept, Sources, begins_from, kept_values, most_kept, sources_of
 from causalunet.tree import (
     BASELINE,
     Action,
@@ -65,6 +66,8 @@ class Plan:
         The tree, as few pieces: what is asked of a plan is counted on them, and `calls` are made of them.
     programs : mapping of int to tuple of Span
         What every run of it does by itself.
+    sources : Sources
+        Where the values come from that fills take from other calls.
     seconds_per_flop : float, optional
         From a calibration; gives the time estimate.
     group : int
@@ -76,6 +79,7 @@ class Plan:
     bound: BoundStudy
     stretches: tuple[Stretch, ...]
     programs: Mapping[int, Program] = field(default_factory=dict, repr=False, compare=False)
+    sources: Sources = field(default_factory=Sources, repr=False, compare=False)
     seconds_per_flop: float | None = None
     group: int = GROUP
     part_cells: int = 1 << 30
@@ -113,7 +117,37 @@ class Plan:
     def calls_by_step(self) -> Mapping[int, NDArray[np.uint8]]:
         """U-Net calls that every run makes by itself at each step, T first; 0 at those that it skips."""
         sampler, schedule = self.spec.sampler, self.schedule
-        return {run: calls_by_step(program, sampler, schedule) for run, program in self.programs.items()}
+        programs = {**self.sources.programs(schedule.steps), **self.programs}
+        return {run: calls_by_step(program, sampler, schedule) for run, program in programs.items()}
+
+    @cached_property
+    def kept(self) -> dict[Kept, int]:
+        """Values that are kept for later calls, each with the step of the last one that needs it."""
+        return kept_values(self.programs, self.sources)
+
+    @cached_property
+    def kept_bytes(self) -> int:
+        """Bytes per sample of the values that are kept at once, at most, in one group of interventions."""
+        if not self.kept:
+            return 0
+        rows, shapes = self.spec.sampler.rows_per_sample, {**self.anatomy.by_name}
+        shapes |= {name: self.anatomy.by_name[edge.source] for name, edge in self.anatomy.skips.items()}
+        sizes = {place: 4 * rows * math.prod(shapes[place].shape) for place in {kept.place for kept in self.kept}}
+        groups: dict[int, dict[Kept, int]] = defaultdict(dict)
+        shared = {kept: step for kept, step in self.kept.items() if kept.run <= BASELINE}
+        for kept, step in self.kept.items():
+            groups[max(0, kept.run) // self.group][kept] = step
+        return max(most_kept({**shared, **of_group}, sizes) for of_group in groups.values())
+
+    @cached_property
+    def _parts(self) -> tuple[Plan, ...]:
+        """What is run one after another: of groups that take values from other runs, each makes these by itself."""
+        groups: dict[int, list[int]] = defaultdict(list)
+        for run in self.programs:
+            groups[max(0, run) // self.group].append(run)
+        if not self.kept or len(groups) < 2:
+            return (self,)
+        return tuple(self.part(runs, forked=group > 0) for group, runs in groups.items())
 
     @property
     def most_calls(self) -> int:
@@ -130,7 +164,9 @@ class Plan:
         return through + 1 + sum(made - 1 for _, made in ends)
 
     def _calls_of_runs(self, stretch: Stretch) -> Iterable[tuple[tuple[int, ...], int]]:
-        """Runs that a stretch serves, with the U-Net calls that each of them makes there."""
+        """Runs of the study that a stretch serves, with the U-Net calls that each of them makes there."""
+        if stretch.runs and stretch.runs[0] < BASELINE:
+            return []
         replayed = [(stretch.replays, 1)] if stretch.replays else []
         if not self.spec.sampler.several or not stretch.runs:
             return [(stretch.runs, len(stretch)), *replayed]
@@ -182,7 +218,7 @@ class Plan:
     @cached_property
     def calls_per_sample(self) -> int:
         """U-Net calls that each sample takes."""
-        return sum(map(self.calls_in, self.stretches))
+        return sum(sum(map(part.calls_in, part.stretches)) for part in self._parts)
 
     @property
     def unet_calls(self) -> int:
@@ -223,7 +259,8 @@ class Plan:
     @cached_property
     def flops(self) -> int:
         """Floating-point operations of the whole study."""
-        return sum(self._flops(stretch.action) * self.calls_in(stretch) for stretch in self.stretches) * self.samples
+        pieces = ((part, stretch) for part in self._parts for stretch in part.stretches)
+        return sum(self._flops(stretch.action) * part.calls_in(stretch) for part, stretch in pieces) * self.samples
 
     @property
     def seconds(self) -> float | None:
@@ -263,7 +300,7 @@ class Plan:
     def part(self, runs: Iterable[int] | None = None, *, forked: bool = False, replay: Iterable[int] = ()) -> Plan:
         """The plan of some of its runs; arguments as for `make_plan`."""
         chosen = self.programs if runs is None else {run: self.programs[run] for run in sorted(set(runs))}
-        return replace(self, programs=chosen, stretches=_tree(chosen, self.group, forked=forked, replay=replay))
+        return _laid_out(replace(self, programs=chosen), forked=forked, replay=replay)
 
     def of(self, spec: StudySpec, group: int) -> Plan:
         """The plan of another study on the same model, cut into parts as this one, in groups of a size."""
@@ -272,13 +309,15 @@ class Plan:
 
     def grouped(self, group: int) -> Plan:
         """The same plan with other groups of interventions."""
-        return replace(self, group=group, stretches=_tree(self.programs, group))
+        return _laid_out(replace(self, group=group))
 
     def calls_if_grouped(self, group: int) -> int:
         """U-Net calls for one sample that smaller groups would take, without laying them out.
 
         What runs share they go on sharing within a group, and with the baseline until they leave it.
         """
+        if self.kept:  # groups do not share the calls that values are taken from
+            return self.grouped(group).calls_per_sample
         leaves = {run: leaves_baseline(program) for run, program in self.programs.items()}
         total = 0
         for stretch in self.stretches:
@@ -335,6 +374,7 @@ class Plan:
             f"({self.naive_calls / self.unet_calls:.2f} times fewer)",
             "rows per call": f"{sampler.rows_per_sample}",
             "FLOPs": f"{self.flops:.3g} ({self._dead_share:.1%} saved by not running dead blocks)",
+            **({"kept": f"{self.kept_bytes / 1e6:,.1f} MB per sample, of values that fills take"} if self.kept else {}),
             "stored": f"{sum(stored.values()) / 1e6:,.1f} MB ({by_group})",
         }
         if self.seconds is not None:
@@ -392,20 +432,21 @@ def make_plan(
     program_of = program_maker(anatomy, bound.schedule.steps)
     programs = {run: program_of(() if run == BASELINE else spec.interventions[run].edits()) for run in chosen}
     group = GROUP if group is None else group
-    return Plan(bound, _tree(programs, group, forked=forked, replay=replay), programs, group=group)
+    return _laid_out(Plan(bound, (), programs, group=group), forked=forked, replay=replay)
 
 
-def _tree(
-    programs: Mapping[int, Program], group: int, *, forked: bool = False, replay: Iterable[int] = ()
-) -> tuple[Stretch, ...]:
-    """Lay out programs; those that are forked from stored states share calls with all others, the others by group."""
-    leaves = {run: leaves_baseline(program) for run, program in programs.items()}
-    if forked:
-        starts = {run: (step, -step) for run, step in leaves.items()}
-        return tuple(grow(programs, starts, lambda run, step: 0, frozenset(replay)))
-    starts = {run: (program[0].start, 0) for run, program in programs.items()}
-    own = {run: 0 if run == BASELINE else leaves[run] for run in programs}
-    return tuple(grow(programs, starts, lambda run, step: run // group if step <= own[run] else 0, frozenset(replay)))
+def _laid_out(plan: Plan, *, forked: bool = False, replay: Iterable[int] = ()) -> Plan:
+    """The plan with its tree; runs from stored states share calls with all others, those from noise by group."""
+    group, steps = plan.group, plan.schedule.steps
+    sources = sources_of(plan.programs, forked=forked)
+    programs = {**sources.programs(steps), **plan.programs}
+    leaves = {run: leaves_baseline(program) for run, program in plan.programs.items()}
+    starts = {run: (step, -step) if forked else (steps, 0) for run, step in leaves.items()}
+    starts |= {run: (steps, begins_from(BASELINE - run, steps)) for run in sources.lowest}
+    own = {} if forked else {run: step for run, step in leaves.items() if run != BASELINE}
+    replayed = frozenset(replay) | sources.replay
+    tree = grow(programs, starts, lambda run, step: run // group if step <= own.get(run, 0) else 0, replayed)
+    return replace(plan, stretches=tuple(tree), sources=sources)
 
 
 class RunCost(NamedTuple):
@@ -433,7 +474,10 @@ def cost_of_run(intervention: Intervention | None, sampler: Sampler, anatomy: An
         anatomy.live_flops(span.action.dead) * int(made[steps - span.start : steps - span.stop + 1].sum())
         for span in program
     )
-    return RunCost(int(made.sum()), flops * sampler.rows_per_sample)
+    # By itself it also takes the runs that it has values from.
+    others = [steps - lowest + 1 for lowest in sources_of({0: program}, forked=False).lowest.values()]
+    calls = int(made.sum()) + sum(others)
+    return RunCost(calls, (flops + anatomy.flops * sum(others)) * sampler.rows_per_sample)
 
 
 def _probing(bound: BoundStudy) -> BoundStudy:

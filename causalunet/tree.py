@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.anatomy import Anatomy
+from causalunet.design.donors import Donor, OfBaseline
 from causalunet.design.fills import Fill
 from causalunet.design.interventions import Edit
 from causalunet.design.samplers import Sampler
 from causalunet.design.sites import Site
-from causalunet.design.windows import overlaid
+from causalunet.design.windows import joined, overlaid
+from causalunet.errors import SpecError
 from causalunet.schedule import Schedule
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Action",
     "Call",
     "Fork",
+    "Origin",
     "PlacedFill",
     "Program",
     "Span",
@@ -45,11 +48,33 @@ BASELINE = -1
 """Index of the run without intervention; interventions count from 0."""
 
 
+class Origin(NamedTuple):
+    """Where a donor's value comes from.
+
+    Attributes
+    ----------
+    own : bool
+        Whether it is the run's own; otherwise that of a run without intervention, at the step of the call.
+    step : int
+        Of a value of the run's own; 0 otherwise.
+    prompt : str, optional
+        Of that other run; by default the sample's own.
+    seed : int, optional
+        Likewise.
+    """
+
+    own: bool
+    step: int = 0
+    prompt: str | None = None
+    seed: int | None = None
+
+
 class PlacedFill(NamedTuple):
     """One edit as it stands at one step."""
 
     site: Site
     fill: Fill
+    donors: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +131,7 @@ class Call:
     forks : tuple of Fork
     replays : tuple of int
         Runs whose call is made again from a stored state, to look at it; they go nowhere from here. Beside the baseline
-        these are the runs that differ from it only later.
+        these are the runs that differ from it only later. A run that is made for its values ends with such a call.
     """
 
     step: int
@@ -119,6 +144,11 @@ class Call:
     def runs(self) -> tuple[int, ...]:
         """Every run that this call serves."""
         return (*self.replays, *(run for fork in self.forks for run in fork.runs))
+
+    @property
+    def source(self) -> int:
+        """0 for calls of the samples themselves; others, from 1 on, have prompts or seeds of their own."""
+        return max(0, BASELINE - self.runs[0])
 
     @property
     def unet_calls(self) -> int:
@@ -179,11 +209,13 @@ def program_maker(anatomy: Anatomy, steps: int) -> Callable[[Sequence[Edit]], Pr
     untouched = Action()
     actions: dict[frozenset[PlacedFill], Action] = {}
 
-    def action_of(present: Iterable[Edit]) -> Action:
-        edits = list(present)
-        fills = frozenset(PlacedFill(edit.site, edit.fill) for edit in edits)
+    def action_of(present: Sequence[Edit], step: int, edits: Sequence[Edit]) -> Action:
+        fills = frozenset(
+            PlacedFill(edit.site, edit.fill, tuple(_origin(donor, edit, step, edits) for donor in edit.fill.donors))
+            for edit in present
+        )
         if fills not in actions:
-            actions[fills] = Action(fills, anatomy.dead(anatomy.severed(edits)))
+            actions[fills] = Action(fills, anatomy.dead(anatomy.severed(present)))
         return actions[fills]
 
     def program_of(edits: Sequence[Edit]) -> Program:
@@ -194,10 +226,11 @@ def program_maker(anatomy: Anatomy, steps: int) -> Callable[[Sequence[Edit]], Pr
             if start < step:
                 spans.append(Span(step, start + 1, untouched))
             if not any(edit.component == "unet" for edit in present):
-                spans.append(Span(start, stop, action_of(present)))
+                spans.append(Span(start, stop, action_of(present, start, edits)))
             step = stop - 1
         if step:
             spans.append(Span(step, 1, untouched))
+        _check_donors(spans, anatomy)
         return _cut(spans, leaves_baseline(spans))
 
     return program_of
@@ -213,6 +246,34 @@ def calls_by_step(program: Program, sampler: Sampler, schedule: Schedule) -> NDA
         called = [*(steps - np.flatnonzero(found)).tolist(), 0]
         found[found > 0] = sampler.calls_along([schedule.level(step) for step in called])
     return found
+
+
+def _origin(donor: Donor, edit: Edit, step: int, edits: Sequence[Edit]) -> Origin:
+    """Where a fill that is put in place at some step takes a value from."""
+    if isinstance(donor, OfBaseline):
+        return Origin(False, 0, donor.prompt, donor.seed)
+    # One content, one meaning: windows that follow each other are one, in whichever parts of a composition they stand.
+    alike = joined(other.window for other in edits if (other.site, other.fill) == (edit.site, edit.fill))
+    before = next(part.start for part in alike if part.stop <= step <= part.start) + 1
+    jumps = joined(other.window for other in edits if other.component == "unet")
+    for jump in reversed(jumps):  # from the last step of the run up
+        if jump.stop <= before <= jump.start:
+            before = jump.start + 1
+    return Origin(True, before)
+
+
+def _check_donors(program: Sequence[Span], anatomy: Anatomy) -> None:
+    """Raise `SpecError` where a run is to hold a value of a call in which there is none."""
+    for placed in (placed for span in program for placed in span.action.fills):
+        for origin in (origin for origin in placed.donors if origin.own):
+            action = next(span.action for span in program if span.start >= origin.step >= span.stop)
+            component = placed.site.component
+            place = anatomy.skips[component].target if component in anatomy.skips else component
+            if place in action.dead and all(other.site.component != place for other in action.fills):
+                raise SpecError(
+                    f"{component} is to be held from step {origin.step} on, and does not run there: another edit makes "
+                    f"{place} dead. Let the window begin where there is something to hold, or leave that edit out."
+                )
 
 
 def leaves_baseline(program: Sequence[Span]) -> int:
@@ -280,7 +341,7 @@ def grow(
                     replays, looked_at = _replayed(step, starts), False
                 stop, targets = _onward(members, programs, place)
                 ends = []
-                for target, going in targets.items():
+                for target, going in targets.items() if members[0] >= BASELINE else ():
                     number += 1
                     ends.append(Fork(target, number, tuple(going)))
                     waiting[target][number] = going
@@ -344,15 +405,19 @@ def calls_of(stretches: Iterable[Stretch], calls_at: Callable[[int, int], int] =
                 number += 1
                 drawn[end] = number
                 forks.append(Fork(target, number, runs, calls_at(runs[0], step)))
-            yield Call(step, stretch.action, state, tuple(forks), replays)
+            ended = replays if forks else (*replays, *stretch.runs)  # of a run that is made for its values
+            yield Call(step, stretch.action, state, tuple(forks), ended)
         if any(stretch.replays for stretch in fresh):
             onward.sort(key=lambda entry: _order(entry[0], step - 1))
         going = onward
 
 
-def _order(stretch: Stretch, step: int) -> int:
-    """Of calls at one step: what is replayed, the baseline, the others by their first runs."""
-    return BASELINE - 1 if stretch.replays and step == stretch.start else stretch.runs[0]
+def _order(stretch: Stretch, step: int) -> tuple[int, int]:
+    """Of calls at one step: what is replayed, the baseline, runs made for their values, the others by their first."""
+    if stretch.replays and step == stretch.start:
+        return 0, 0
+    first = stretch.runs[0]
+    return (1, 0) if first == BASELINE else (2, -first) if first < BASELINE else (3, first)
 
 
 def widths_of(stretches: Iterable[Stretch]) -> Iterator[tuple[int, int]]:

@@ -1,7 +1,8 @@
 """What a user writes: windows, fills, interventions, sweeps, studies, and the anatomy that they speak of."""
 
 from causalunet.design.anatomy import Anatomy, Component, Edge
-from causalunet.design.fills import Fill, Identity, Jump, Scale, Zero
+from causalunet.design.donors import FillContext, OfBaseline, OwnBefore
+from causalunet.design.fills import Fill, Hold, Identity, Jump, Patch, Scale, Zero
 from causalunet.design.guidance import CFG, Guidance, NoGuidance
 from causalunet.design.interventions import Composition, Edit, Intervention
 from causalunet.design.kinds import AblateBlock, AblateSkip, Null, SkipSteps
@@ -28,12 +29,17 @@ __all__ = [
     "Edge",
     "Edit",
     "Fill",
+    "FillContext",
     "Guidance",
+    "Hold",
     "Identity",
     "Intervention",
     "Jump",
     "NoGuidance",
     "Null",
+    "OfBaseline",
+    "OwnBefore",
+    "Patch",
     "Pixels",
     "Port",
     "Record",

@@ -6,12 +6,13 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
+from causalunet.design.donors import Donor, FillContext, OfBaseline, OwnBefore
 from causalunet.design.limits import is_number, plain_number, shown
 from causalunet.design.named import read_named
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
 
-__all__ = ["FILLS", "Fill", "Identity", "Jump", "Scale", "Zero", "fill_words"]
+__all__ = ["FILLS", "Fill", "Hold", "Identity", "Jump", "Patch", "Scale", "Zero", "fill_words", "says_what"]
 
 FILLS: Registry[type[Fill]] = Registry("fill", "causalunet.fills")
 """Every fill, by name."""
@@ -55,6 +56,28 @@ class Fill:
         """
         raise NotImplementedError(self.name)
 
+    @property
+    def donors(self) -> tuple[Donor, ...]:
+        """Values of the same place in other calls that it needs: none, unless a subclass says otherwise."""
+        return ()
+
+    def put(self, value: Any, context: FillContext) -> Any:
+        """Make what is put in place of a value, knowing where that is: `apply`, unless a subclass overrides this.
+
+        Parameters
+        ----------
+        value : Tensor, (row, channel, y, x)
+            As for `apply`.
+        context : FillContext
+            Step, timestep and donors.
+
+        Returns
+        -------
+        Tensor, (row, channel, y, x)
+            As from `apply`. Where ``severs`` is set it depends on shape, context and donors alone.
+        """
+        return self.apply(value)
+
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": ..., "configuration": {...}}``."""
         values = {entry.name: plain_number(getattr(self, entry.name)) for entry in fields(self)}
@@ -75,6 +98,12 @@ class Fill:
 def fill_words(value: Any) -> str:
     """What labels and coordinates call a fill: name and parameters of its JSON, such as ``scale 0.5``."""
     return " ".join(map(str, (value["name"], *value["configuration"].values())))
+
+
+def says_what(fill: Fill) -> bool:
+    """Whether a fill says what it puts in place; a jump need not, since its call does not happen."""
+    kind: Any = type(fill)
+    return kind.apply is not Fill.apply or kind.put is not Fill.put or isinstance(fill, Jump)
 
 
 @clear_calls
@@ -125,6 +154,65 @@ class Scale(Fill):
     def apply(self, value: Any) -> Any:
         """The value times the factor."""
         return value * self.factor
+
+
+@clear_calls
+@dataclass(frozen=True, slots=True)
+class Hold(Fill):
+    """The run's own value of the last step before the window, held as long as the window lasts.
+
+    What feeds only that place does not run meanwhile: ``Edit("up.5", cut_relax_cut(60, cut=4, relax=1, cuts=10),
+    Hold())`` computes the deep blocks at every fifth step and keeps what they gave, as DeepCache does (Ma et al. 2024).
+    """
+
+    name: ClassVar[str] = "hold"
+    severs: ClassVar[bool] = True
+
+    @property
+    def donors(self) -> tuple[Donor, ...]:
+        """The run's own value before the window."""
+        return (OwnBefore(),)
+
+    def put(self, value: Any, context: FillContext) -> Any:
+        """A copy of the value that is held."""
+        return context.donors[0].clone()
+
+
+@clear_calls
+@dataclass(frozen=True, slots=True)
+class Patch(Fill):
+    """The value of the same place and step in a run without intervention: of another prompt or seed, or its own.
+
+    Parameters
+    ----------
+    prompt : str, optional
+        Of that run; by default each sample's own. ``Patch()`` restores what is there without any intervention; among
+        other edits it shows which of their effect goes through this place.
+    seed : int, optional
+        Likewise.
+    """
+
+    name: ClassVar[str] = "patch"
+    severs: ClassVar[bool] = True
+    prompt: str | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", OfBaseline(self.prompt, self.seed).seed)
+
+    @property
+    def donors(self) -> tuple[Donor, ...]:
+        """The value in that run."""
+        return (OfBaseline(self.prompt, self.seed),)
+
+    def put(self, value: Any, context: FillContext) -> Any:
+        """A copy of the value in that run."""
+        return context.donors[0].clone()
+
+    def to_json(self) -> dict[str, Any]:
+        """Write as other fills; without what is the sample's own."""
+        given = {"prompt": self.prompt, "seed": self.seed}
+        return {"name": self.name, "configuration": {key: value for key, value in given.items() if value is not None}}
 
 
 @clear_calls

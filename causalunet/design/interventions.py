@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from causalunet.calls import clear_calls, hold
 from causalunet.design.conflicts import check_conflicts, edits_to_json
 from causalunet.design.digests import digest_of, unlabelled, written
-from causalunet.design.fills import FILLS, Fill, Jump, Zero, fill_words
+from causalunet.design.fills import FILLS, Fill, Jump, Zero, fill_words, says_what
 from causalunet.design.limits import (
     COMPONENT_NAME,
     MOST_DEPTH,
@@ -235,7 +235,7 @@ class Edit(Intervention):
         if not isinstance(self.fill, Fill):
             raise SpecError(f"Edit got fill={shown(self.fill)}; give one of the fills, such as Zero().")
         FILLS.check_named(self.fill, "name", self.fill.name)
-        if type(self.fill).apply is Fill.apply and not isinstance(self.fill, Jump):
+        if not says_what(self.fill):
             raise SpecError(
                 f"The fill {self.fill.name!r} does not say what it puts in place: give its class apply(self, value)."
             )

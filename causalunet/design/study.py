@@ -13,6 +13,7 @@ from causalunet.calls import clear_calls, hold
 from causalunet.design.conflicts import edits_to_json
 from causalunet.design.coordinates import check_coordinates, check_together
 from causalunet.design.digests import digest_of
+from causalunet.design.donors import OfBaseline, OwnBefore
 from causalunet.design.interventions import Composition, Edit, Intervention, check_edits
 from causalunet.design.kinds import Null
 from causalunet.design.limits import (
@@ -180,6 +181,18 @@ class StudySpec:
         if self.seeds is None:
             return tuple(Sample(prompt, seed) for seed, prompt in enumerate(self.prompts))
         return tuple(Sample(prompt, seed) for prompt in self.prompts for seed in self.seeds)
+
+    @property
+    def encoded_prompts(self) -> tuple[str, ...]:
+        """Every prompt that a model is to read: those of the samples, and of the runs that fills take values from."""
+        donors = (
+            donor.prompt
+            for item in self.interventions
+            for edit in item.edits()
+            for donor in edit.fill.donors
+            if isinstance(donor, OfBaseline) and donor.prompt is not None
+        )
+        return tuple(dict.fromkeys((*self.prompts, *donors)))
 
     @property
     def digest(self) -> str:
@@ -420,6 +433,11 @@ def _check_edit(label: str, edit: Edit, sampler: Sampler) -> None:
         raise SpecError(
             f"{shown(label)} skips step {steps}, the first of the run, so there is no step to jump from. "
             + (f"Start at {steps - 1} or lower." if steps > 1 else "A run of one step has none that can be skipped.")
+        )
+    if edit.window.start == steps and any(isinstance(donor, OwnBefore) for donor in edit.fill.donors):
+        raise SpecError(
+            f"{shown(label)} needs the value of {edit.component} from before step {steps}, the first of the run, where "
+            "there is none. " + (f"Start at {steps - 1} or lower." if steps > 1 else "A run of one step has none.")
         )
     if edit.branch == "uncond" and sampler.rows_per_sample == 1:
         raise SpecError(

@@ -82,7 +82,7 @@ def check_samples(model: DiffusionModel, spec: StudySpec) -> None:
             f"The study has samples without a prompt (NO_PROMPT), and nothing that is known of the model "
             f"{model.name!r} stands for its condition left out. Give every sample a prompt{_KNOWN}."
         )
-    model.check_prompts(spec.prompts)
+    model.check_prompts(spec.encoded_prompts)
     if spec.sampler.rows_per_sample > 1 and not guidable:
         raise ModelError(
             f"Nothing that is known of the model {model.name!r} stands for its condition left out, so classifier-free "
@@ -149,7 +149,7 @@ def rehearse(model: DiffusionModel, spec: StudySpec) -> None:
         Two equal calls differ, as with dropout left on.
     """
     check_values(model.unet, f"the model {model.name!r}")
-    context = context_of(model, spec.prompts, spec.sampler.rows_per_sample)
+    context = context_of(model, spec.encoded_prompts, spec.sampler.rows_per_sample)
     modules = modules_of(model)
     shapes = tuple((part.shape[1:], part.dtype) for part in context)
     training = any(module.training for module in model.unet.modules())

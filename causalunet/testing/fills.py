@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causalunet.design.fills import FILLS, Fill, Jump
+from causalunet.design.donors import FillContext
+from causalunet.design.fills import FILLS, Fill, Jump, says_what
 from causalunet.design.limits import shown
 from causalunet.errors import SpecError
 from causalunet.testing.report import Checks, Conformance
@@ -28,8 +29,9 @@ def check_fill(fill: Fill, *, values: Sequence[Tensor] | None = None) -> Conform
     """Check that a fill does what studies rely on.
 
     It is known by its name and comes back from JSON; gives a new tensor of the same shape and dtype, on the same
-    device, the same every time, and finite; leaves the value and PyTorch's random numbers alone; does not mix rows; and
-    if it says that it severs, owes nothing to the numbers of the value.
+    device, the same every time, and finite; leaves value, donors and PyTorch's random numbers alone; does not mix
+    rows; and if it says that it severs, owes nothing to the numbers of the value. Donors are made up,
+    with numbers for every row.
 
     Parameters
     ----------
@@ -85,6 +87,23 @@ def check_fill(fill: Fill, *, values: Sequence[Tensor] | None = None) -> Conform
     return checks.done()
 
 
+def _context(fill: Fill, value: Tensor, row: int) -> FillContext:
+    """What a study would tell a fill; donors of a row have the same numbers whatever rows are beside it."""
+    rows = torch.arange(row + 1, row + 1 + len(value), dtype=torch.float32)
+    donors = []
+    for number, _ in enumerate(fill.donors):
+        generator = torch.Generator().manual_seed(_SEED + number)
+        one = torch.randn(1, *value.shape[1:], generator=generator) * rows[:, None, None, None]
+        donors.append(one.to(value.dtype).to(value.device))
+    timestep = torch.full((len(value),), 500.0, device=value.device)
+    return FillContext(3, timestep, timestep / 1000, tuple(donors))
+
+
+def _put(fill: Fill, value: Tensor, row: int = 0) -> Any:
+    """What a fill puts in place of a value whose first row is a certain one of several."""
+    return fill.put(value, _context(fill, value, row))
+
+
 def _random_values() -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(shape, generator=generator).to(dtype) for shape in _SHAPES for dtype in _DTYPES]
@@ -108,7 +127,7 @@ def _rows(tried: Sequence[Tensor]) -> int:
 
 def _named(fill: Fill) -> Iterator[str]:
     yield from registered(fill, FILLS, "name")
-    if type(fill).apply is Fill.apply and not isinstance(fill, Jump):
+    if not says_what(fill):
         yield f"{type(fill).__name__} does not say what it puts in place: give the class apply(self, value)."
 
 
@@ -116,7 +135,7 @@ def _fits(fill: Fill, tried: Sequence[Tensor]) -> Iterator[str]:
     for value in tried:
         given, _ = _cut_out(value)
         try:
-            found: Any = fill.apply(given)
+            found: Any = _put(fill, given)
         except Exception as error:  # of foreign code
             yield f"apply() of {_described(value)} ended in {type(error).__name__}: {error!s:.200}"
             continue
@@ -130,8 +149,16 @@ def _fits(fill: Fill, tried: Sequence[Tensor]) -> Iterator[str]:
 def _apart(fill: Fill, tried: Sequence[Tensor]) -> Iterator[str]:
     for value in tried:
         given, around = _cut_out(value)
-        found = fill.apply(given)
-        shared = found.untyped_storage().data_ptr() == around.untyped_storage().data_ptr()
+        context = _context(fill, given, 0)
+        found = fill.put(given, context)
+        place = found.untyped_storage().data_ptr()
+        if any(place == donor.untyped_storage().data_ptr() for donor in context.donors):
+            yield (
+                f"what it gave for {_described(value)} shares memory with a donor: a U-Net that goes on in place would "
+                "change the value that is kept. End with .clone()."
+            )
+            return
+        shared = place == around.untyped_storage().data_ptr()
         repeated = any(step == 0 and size > 1 for step, size in zip(found.stride(), found.shape, strict=True))
         if shared or repeated:
             what = "shares memory with the value" if shared else "has several numbers in one place of memory"
@@ -145,8 +172,15 @@ def _apart(fill: Fill, tried: Sequence[Tensor]) -> Iterator[str]:
 def _untouched(fill: Fill, tried: Sequence[Tensor]) -> Iterator[str]:
     for value in tried:
         given, around = _cut_out(value)
-        before = around.clone()
-        fill.apply(given)
+        before, context = around.clone(), _context(fill, given, 0)
+        fill.put(given, context)
+        same = zip(context.donors, _context(fill, given, 0).donors, strict=True)
+        if not all(torch.equal(donor, as_made) for donor, as_made in same):
+            yield (
+                f"it wrote into a donor, for {_described(value)}, which is kept for later calls. Make a new tensor: "
+                "donor * 2, not donor.mul_(2)."
+            )
+            return
         if not torch.equal(around, before):
             yield (
                 f"apply() wrote into the value, {_described(value)}, which others hold. Make a new tensor: value * 2, "
@@ -159,7 +193,7 @@ def _repeatable(fill: Fill, tried: Sequence[Tensor]) -> Iterator[str]:
     torch.manual_seed(_SEED)  # whatever was drawn before; the caller has its own numbers back afterwards
     state = torch.get_rng_state()
     for value in tried:
-        if not torch.equal(fill.apply(value.clone()), fill.apply(value.clone())):
+        if not torch.equal(_put(fill, value.clone()), _put(fill, value.clone())):
             yield (
                 f"apply() gave something else the second time, for the same {_described(value)}. A run has to be the "
                 "same whenever it is made: draw random numbers from a generator made in apply() with a seed that is a "
@@ -175,8 +209,8 @@ def _repeatable(fill: Fill, tried: Sequence[Tensor]) -> Iterator[str]:
 
 def _rows_apart(fill: Fill, tried: Sequence[Tensor]) -> Iterator[str]:
     for value in tried:
-        together = fill.apply(value.clone())
-        alone = torch.cat([fill.apply(row.clone()) for row in value.split(1)])
+        together = _put(fill, value.clone())
+        alone = torch.cat([_put(fill, row.clone(), number) for number, row in enumerate(value.split(1))])
         if not _close(together, alone):
             row = next(number for number in range(len(value)) if not _close(together[number], alone[number]))
             yield (
@@ -196,7 +230,7 @@ def _close(one: Tensor, other: Tensor) -> bool:
 def _finite(fill: Fill, tried: Sequence[Tensor]) -> Iterator[str]:
     for value in tried:
         for given, what in ((value.clone(), "finite numbers"), (torch.zeros_like(value), "zeros")):
-            if not bool(fill.apply(given).isfinite().all()):
+            if not bool(_put(fill, given).isfinite().all()):
                 yield (
                     f"apply() gave numbers that are not finite for {what}, {_described(value)}; the run would fail. "
                     "Values of zeros do occur, where parts above are cut: add a small number before dividing."
@@ -208,7 +242,7 @@ def _severs(fill: Fill, tried: Sequence[Tensor]) -> Iterator[str]:
     if not fill.severs:
         return
     for value in tried:
-        found = [fill.apply(given) for given in (value.clone(), value.flip(-1) * 3 + 1, torch.zeros_like(value))]
+        found = [_put(fill, given) for given in (value.clone(), value.flip(-1) * 3 + 1, torch.zeros_like(value))]
         if not all(torch.equal(found[0], other) for other in found[1:]):
             yield (
                 f"it says severs = True, and what it puts in place of {_described(value)} depends on the numbers "
@@ -230,7 +264,7 @@ def _on_device(fill: Fill, tried: Sequence[Tensor]) -> Iterator[str]:
     device = "cuda" if _gpus() else "meta"
     for value in tried:
         try:
-            found = fill.apply(value.to(device))
+            found = _put(fill, value.to(device))
         except Exception as error:  # of foreign code
             if device == "meta":  # where nothing can depend on numbers, which a fill may
                 continue

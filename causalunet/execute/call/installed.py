@@ -15,7 +15,17 @@ from causalunet.design.anatomy import Anatomy
 from causalunet.errors import SpecError
 from causalunet.execute.call.allocator import keep_freed_memory
 from causalunet.execute.call.precision import OutputTypes
-from causalunet.execute.call.visits import CallResult, Visit, check_call, fill_edge, filled, lay_out_visits, stand_in
+from causalunet.execute.call.visits import (
+    CallContext,
+    CallResult,
+    CallRows,
+    Visit,
+    check_call,
+    fill_edge,
+    filled,
+    lay_out_visits,
+    stand_in,
+)
 from causalunet.models.alone import alone
 from causalunet.models.devices import device_of
 from causalunet.models.modules import replace_forward
@@ -44,14 +54,22 @@ class InstalledUNet:
         self._threads = ExitStack()
         self._modules = {name: unet.get_submodule(path) for name, path in anatomy.modules.items()}
         self._types = OutputTypes(unet, anatomy)
-        self._installed = Action()
+        self._installed: tuple[Action, tuple[str, ...]] = Action(), ()
         self._undo: list[Callable[[], None]] = []
         self._like: Tensor | None = None
-        self._cond_rows = 0
+        self._rows: CallRows | None = None
+        self._kept: dict[str, Tensor] = {}
         self._fired: Counter[str] = Counter()
 
     def __call__(
-        self, action: Action, arguments: tuple[Tensor, ...], cond_rows: int, record: tuple[str, ...] = ()
+        self,
+        action: Action,
+        arguments: tuple[Tensor, ...],
+        cond_rows: int,
+        record: tuple[str, ...] = (),
+        *,
+        keep: tuple[str, ...] = (),
+        context: CallContext | None = None,
     ) -> CallResult:
         """Run the U-Net once.
 
@@ -65,6 +83,10 @@ class InstalledUNet:
             Number of conditional rows.
         record : tuple of str
             Must be empty.
+        keep : tuple of str
+            Places whose value is wanted as it goes on after edits.
+        context : CallContext, optional
+            For fills that ask where they are.
 
         Raises
         ------
@@ -77,26 +99,27 @@ class InstalledUNet:
             raise SpecError(
                 f"A U-Net with installed cuts records nothing; {', '.join(record)} asked. Trace it instead."
             )
-        if action != self._installed:
+        if (action, keep) != self._installed:
             self.remove()
             if action.dead:
                 self._types.read(arguments)
-            for visit in lay_out_visits(self._unet, self._anatomy, action, (), arguments):
+            for visit in lay_out_visits(self._unet, self._anatomy, action, (), arguments, keep):
                 self._install(visit)
-            self._installed = action
-        self._like, self._cond_rows, self._fired = arguments[0], cond_rows, Counter()
+            self._installed = action, keep
+        self._like, self._rows = arguments[0], CallRows(cond_rows, arguments[1], context)
+        self._fired, self._kept = Counter(), {}
         try:
             output = self._unet(*arguments)
         finally:
-            self._like = None
+            self._like = self._rows = None
         check_call(action, self._fired)
-        return CallResult(output.clone(), {}, self._fired)
+        return CallResult(output.clone(), {}, self._fired, self._kept)
 
     def remove(self) -> None:
         """Leave every module as it was."""
         while self._undo:
             self._undo.pop()()
-        self._installed = Action()
+        self._installed = Action(), ()
 
     def __enter__(self) -> Self:
         self._threads.enter_context(alone(self._unet))
@@ -116,39 +139,53 @@ class InstalledUNet:
                 self._undo.append(replace_forward(self._modules[name], partial(self._inside, name)))
             self._undo.append(replace_forward(module, lambda *arguments, **named: self._stand_in(visit)))
             return
-        if visit.edge_fills:
+        if visit.edge_fills or visit.keep_edge:
             handle = self._modules[first].register_forward_pre_hook(
                 lambda _, given, named: self._edge(visit, given, named), with_kwargs=True
             )
             self._undo.append(handle.remove)
-        if visit.output_fills:
+        if visit.output_fills or visit.keep:
             after = module.register_forward_hook(lambda _, given, output: self._output(visit, output))
             self._undo.append(after.remove)
 
     def _inside(self, module: str, *_: Any, **__: Any) -> Tensor:
-        return self._types.zeros(module, self._now())
+        return self._types.zeros(module, self._now()[0])
 
     def _stand_in(self, visit: Visit) -> Tensor:
-        like = self._now()
-        self._fired.update([visit.component.name] if visit.output_fills else [])
-        return stand_in(visit, like, self._types.of(visit.component.name), self._cond_rows)
+        like, rows = self._now()
+        name = visit.component.name
+        self._fired.update([name] if visit.output_fills else [])
+        value = stand_in(visit, like, self._types.of(name), rows)
+        if visit.keep:
+            self._kept[name] = value.clone()
+        return value
 
     def _edge(
         self, visit: Visit, given: tuple[Any, ...], named: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        self._now()
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        _, rows = self._now()
+        given, named, comes = fill_edge(visit, given, named, rows)
+        if visit.keep_edge:
+            self._kept[visit.edge] = comes.clone()
+        if not visit.edge_fills:
+            return None
         self._fired[visit.edge] += 1
-        return fill_edge(visit, given, named, self._cond_rows)
+        return given, named
 
     def _output(self, visit: Visit, output: Tensor) -> Tensor:
-        self._now()
-        self._fired[visit.component.name] += 1
-        return filled(output, visit.output_fills, visit.component.dims, self._cond_rows)
+        _, rows = self._now()
+        name = visit.component.name
+        if visit.output_fills:
+            self._fired[name] += 1
+            output = filled(output, visit.output_fills, visit.component.dims, rows)
+        if visit.keep:
+            self._kept[name] = output.clone()
+        return output
 
-    def _now(self) -> Tensor:
-        """The input of the call under way."""
-        if self._like is None:
+    def _now(self) -> tuple[Tensor, CallRows]:
+        """The input of the call under way, and what its fills are told."""
+        if self._like is None or self._rows is None:
             raise SpecError(
                 "The U-Net was called past its InstalledUNet while cuts are installed; call remove() first."
             )
-        return self._like
+        return self._like, self._rows

@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from causalunet.design.anatomy import Anatomy
 from causalunet.execute.call.allocator import keep_freed_memory
 from causalunet.execute.call.precision import OutputTypes
-from causalunet.execute.call.visits import CallResult, Visit, check_call, fill_edge, filled, lay_out_visits, stand_in
+from causalunet.execute.call.visits import (
+    CallContext,
+    CallResult,
+    CallRows,
+    Visit,
+    check_call,
+    fill_edge,
+    filled,
+    lay_out_visits,
+    stand_in,
+)
 from causalunet.models.alone import alone
 from causalunet.models.devices import device_of
 from causalunet.plan import Action
@@ -28,6 +38,7 @@ __all__ = ["TracedUNet"]
 class _Journal:
     activations: dict[str, Tensor] = field(default_factory=dict)
     fired: Counter[str] = field(default_factory=Counter)
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 class TracedUNet:
@@ -47,12 +58,19 @@ class TracedUNet:
         with alone(unet):
             self._model = NNsight(unet)
         self._anatomy = anatomy
-        self._plans: dict[tuple[Action, tuple[str, ...]], tuple[Visit, ...]] = {}
+        self._plans: dict[tuple[Action, tuple[str, ...], tuple[str, ...]], tuple[Visit, ...]] = {}
         self._types = OutputTypes(unet, anatomy)
         self._envoys = {name: self._envoy(path) for name, path in anatomy.modules.items()}
 
     def __call__(
-        self, action: Action, arguments: tuple[Tensor, ...], cond_rows: int, record: tuple[str, ...] = ()
+        self,
+        action: Action,
+        arguments: tuple[Tensor, ...],
+        cond_rows: int,
+        record: tuple[str, ...] = (),
+        *,
+        keep: tuple[str, ...] = (),
+        context: CallContext | None = None,
     ) -> CallResult:
         """Run the U-Net once.
 
@@ -66,50 +84,66 @@ class TracedUNet:
             Number of conditional rows.
         record : tuple of str
             Components whose output is wanted; dead ones give none.
+        keep : tuple of str
+            Places whose value is wanted as it goes on after edits.
+        context : CallContext, optional
+            For fills that ask where they are.
 
         Raises
         ------
         FiringError
             An edit did not fire exactly once.
         """
-        visits = self._visits(action, record, arguments)
-        journal = _Journal()
+        visits = self._visits(action, record, arguments, keep)
+        journal, rows = _Journal(), CallRows(cond_rows, arguments[1], context)
         with alone(self._unet):
             if action.dead:
                 self._types.read(arguments)
             with self._model.trace(*arguments):
                 for visit in visits:
-                    self._visit(visit, cond_rows, arguments[0], journal)
+                    self._visit(visit, rows, arguments[0], journal)
                 output = nnsight.save(self._model.output)
         check_call(action, journal.fired)
-        return CallResult(output.clone(), journal.activations, journal.fired)
+        return CallResult(output.clone(), journal.activations, journal.fired, journal.kept)
 
-    def _visits(self, action: Action, record: tuple[str, ...], arguments: tuple[Tensor, ...]) -> tuple[Visit, ...]:
-        if (action, record) not in self._plans:
-            self._plans[action, record] = lay_out_visits(self._unet, self._anatomy, action, record, arguments)
-        return self._plans[action, record]
+    def _visits(
+        self, action: Action, record: tuple[str, ...], arguments: tuple[Tensor, ...], keep: tuple[str, ...]
+    ) -> tuple[Visit, ...]:
+        key = action, record, keep
+        if key not in self._plans:
+            self._plans[key] = lay_out_visits(self._unet, self._anatomy, action, record, arguments, keep)
+        return self._plans[key]
 
-    def _visit(self, visit: Visit, cond_rows: int, like: Tensor, journal: _Journal) -> None:
+    def _visit(self, visit: Visit, rows: CallRows, like: Tensor, journal: _Journal) -> None:
         """Edit and read one component while the U-Net runs."""
         component, envoy = visit.component, self._envoys[visit.component.name]
         first, *others = self._anatomy.modules_of(component.name)
         if visit.skip_value:
             for name in (first, *others)[:-1]:
                 self._envoys[name].skip(self._types.zeros(name, like))
-            envoy.skip(stand_in(visit, like, self._types.of(component.name), cond_rows))
+            value = stand_in(visit, like, self._types.of(component.name), rows)
+            envoy.skip(value)
+            if visit.keep:
+                journal.kept[component.name] = value.clone()
             journal.fired.update([component.name] if visit.output_fills else [])
             return
-        if visit.edge_fills:
+        if visit.edge_fills or visit.keep_edge:
             entered = self._envoys[first]
             given, named = entered.inputs
-            entered.inputs = fill_edge(visit, given, named, cond_rows)
-            journal.fired[visit.edge] += 1
+            given, named, comes = fill_edge(visit, given, named, rows)
+            if visit.keep_edge:
+                journal.kept[visit.edge] = comes.clone()
+            if visit.edge_fills:
+                entered.inputs = given, named
+                journal.fired[visit.edge] += 1
         if visit.output_fills:
-            envoy.output = filled(envoy.output, visit.output_fills, component.dims, cond_rows)
+            envoy.output = filled(envoy.output, visit.output_fills, component.dims, rows)
             journal.fired[component.name] += 1
         if visit.record:
             # A copy: what comes after may change the tensor in place.
             journal.activations[component.name] = envoy.output.clone()
+        if visit.keep:
+            journal.kept[component.name] = envoy.output.clone()
 
     def _envoy(self, path: str) -> Any:
         node: Any = self._model

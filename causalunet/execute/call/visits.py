@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy, Component
+from causalunet.design.donors import FillContext
+from causalunet.design.fills import Fill
 from causalunet.design.ports import Port
 from causalunet.design.views import Axes
 from causalunet.dims import ROW
 from causalunet.errors import FiringError, SpecError
 from causalunet.models.wiring import skip_ports
 from causalunet.plan import Action, PlacedFill
+from causalunet.tree import Origin
 
-__all__ = ["CallResult", "UNetCaller", "Visit", "check_call", "fill_edge", "filled", "lay_out_visits", "stand_in"]
+__all__ = [
+    "CallContext",
+    "CallResult",
+    "CallRows",
+    "UNetCaller",
+    "Visit",
+    "check_call",
+    "fill_edge",
+    "filled",
+    "lay_out_visits",
+    "stand_in",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """Where in a run a U-Net call is, and what its fills take from others.
+
+    Attributes
+    ----------
+    step : int
+    timesteps : int
+        Length of the training schedule.
+    donors : mapping
+        By place and origin: the whole value there, (row, channel, y, x), with the rows of the call.
+    """
+
+    step: int
+    timesteps: int
+    donors: Mapping[tuple[str, Origin], Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +64,28 @@ class CallResult:
         Output of every recorded component that ran, (row, channel, y, x).
     fired : Counter
         How often each edited place was replaced.
+    kept : dict of Tensor
+        What went on from every place asked for, after edits, (row, channel, y, x).
     """
 
     output: Tensor
     activations: dict[str, Tensor]
     fired: Counter[str]
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 class UNetCaller(Protocol):
     """A U-Net that can be called under actions: traced by nnsight, or with its cuts installed."""
 
     def __call__(
-        self, action: Action, arguments: tuple[Tensor, ...], cond_rows: int, record: tuple[str, ...] = ()
+        self,
+        action: Action,
+        arguments: tuple[Tensor, ...],
+        cond_rows: int,
+        record: tuple[str, ...] = (),
+        *,
+        keep: tuple[str, ...] = (),
+        context: CallContext | None = None,
     ) -> CallResult:
         """Run the U-Net once.
 
@@ -56,8 +99,45 @@ class UNetCaller(Protocol):
             Number of conditional rows.
         record : tuple of str
             Components whose output is wanted; dead ones give none.
+        keep : tuple of str
+            Places, components and skip connections, whose value is wanted as it goes on after edits.
+        context : CallContext, optional
+            For fills that ask where they are.
         """
         ...
+
+
+class CallRows(NamedTuple):
+    """What fills are told of a call under way.
+
+    Attributes
+    ----------
+    cond : int
+        Number of conditional rows, which are the first.
+    timestep : Tensor, (row,)
+    context : CallContext, optional
+    """
+
+    cond: int
+    timestep: Tensor
+    context: CallContext | None = None
+
+    def told(self, placed: PlacedFill, axes: Axes) -> FillContext:
+        """What one fill is told.
+
+        Raises
+        ------
+        SpecError
+            That was not said.
+        """
+        if self.context is None:
+            raise SpecError(
+                f"The fill {placed.fill.name!r} asks where in a run it is put; call with context=CallContext(...)."
+            )
+        place, view = placed.site.component, placed.site.view
+        given = [self.context.donors[place, origin] for origin in placed.donors]
+        donors = tuple(view.get(value, axes) for value in given)
+        return FillContext(self.context.step, self.timestep, self.timestep / self.context.timesteps, donors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +152,8 @@ class Visit:
     edge_dims: tuple[str, ...] = ()
     output_fills: tuple[PlacedFill, ...] = ()
     record: bool = False
+    keep: bool = False
+    keep_edge: bool = False
 
 
 def check_call(action: Action, fired: Counter[str]) -> None:
@@ -84,7 +166,7 @@ def check_call(action: Action, fired: Counter[str]) -> None:
         )
 
 
-def stand_in(visit: Visit, like: Tensor, dtype: torch.dtype, cond_rows: int) -> Tensor:
+def stand_in(visit: Visit, like: Tensor, dtype: torch.dtype, rows: CallRows) -> Tensor:
     """Make what a component that does not run puts out: zeros, or what a fill puts in place of them.
 
     Rows and device are those of a tensor.
@@ -92,27 +174,33 @@ def stand_in(visit: Visit, like: Tensor, dtype: torch.dtype, cond_rows: int) -> 
     if visit.skip_value == "placeholder":
         return like.new_zeros(0, 1, 1, 1, dtype=dtype)
     zeros = like.new_zeros(like.shape[0], *visit.component.shape, dtype=dtype)
-    return filled(zeros, visit.output_fills, visit.component.dims, cond_rows)
+    return filled(zeros, visit.output_fills, visit.component.dims, rows)
 
 
 def fill_edge(
-    visit: Visit, given: tuple[Any, ...], named: dict[str, Any], cond_rows: int
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Replace what comes over the skip connection in the arguments, by position and by keyword, of a decoder block."""
+    visit: Visit, given: tuple[Any, ...], named: dict[str, Any], rows: CallRows
+) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
+    """Replace what comes over the skip connection in the arguments, by position and by keyword, of a decoder block.
+
+    Returns
+    -------
+    tuple, dict, Tensor
+        Arguments, and what comes over the skip connection now.
+    """
     port = visit.port
     if port is None:
         raise FiringError(f"Where {visit.edge} enters {visit.component.name} was not read; please report the model.")
     where = port.argument
     value: Tensor = named[where] if isinstance(where, str) else given[where]
-    axes = Axes((ROW, *visit.edge_dims), tuple(value.shape), cond_rows)
-    skip = filled(port.view.get(value, axes), visit.edge_fills, visit.edge_dims, cond_rows)
-    replaced = port.view.put(value, skip, axes)
+    axes = Axes((ROW, *visit.edge_dims), tuple(value.shape), rows.cond)
+    comes = filled(port.view.get(value, axes), visit.edge_fills, visit.edge_dims, rows)
+    replaced = port.view.put(value, comes, axes)
     if isinstance(where, str):
-        return given, {**named, where: replaced}
-    return (*given[:where], replaced, *given[where + 1 :]), named
+        return given, {**named, where: replaced}, comes
+    return (*given[:where], replaced, *given[where + 1 :]), named, comes
 
 
-def filled(value: Tensor, fills: tuple[PlacedFill, ...], dims: tuple[str, ...], cond_rows: int) -> Tensor:
+def filled(value: Tensor, fills: tuple[PlacedFill, ...], dims: tuple[str, ...], rows: CallRows) -> Tensor:
     """Replace a value, or the part of it that a view shows; never in place, since others may hold the tensor.
 
     Parameters
@@ -122,14 +210,16 @@ def filled(value: Tensor, fills: tuple[PlacedFill, ...], dims: tuple[str, ...], 
         Of parts that have nothing in common.
     dims : tuple of str
         Names of the dimensions after the rows.
-    cond_rows : int
-        Number of conditional rows, which are the first.
+    rows : CallRows
     """
-    axes = Axes((ROW, *dims), tuple(value.shape), cond_rows)
-    for site, fill in fills:
-        view, part = site.view, site.view.get(value, axes)
-        replaced = fill.apply(part)
-        if replaced is part or replaced.shape != part.shape or replaced.dtype != part.dtype:
+    axes = Axes((ROW, *dims), tuple(value.shape), rows.cond)
+    for placed in fills:
+        view, fill = placed.site.view, placed.fill
+        part = view.get(value, axes)
+        told = rows.told(placed, axes) if type(fill).put is not Fill.put else None
+        replaced = fill.apply(part) if told is None else fill.put(part, told)
+        held = told is not None and any(replaced is donor for donor in told.donors)
+        if replaced is part or held or replaced.shape != part.shape or replaced.dtype != part.dtype:
             raise SpecError(
                 f"The fill {fill.name!r} gave {_described(replaced)} for {_described(part)}; apply(value) has to give "
                 "a new tensor of the same shape and dtype."
@@ -143,7 +233,12 @@ def _described(value: Tensor) -> str:
 
 
 def lay_out_visits(
-    unet: nn.Module, anatomy: Anatomy, action: Action, record: tuple[str, ...], arguments: tuple[Tensor, ...]
+    unet: nn.Module,
+    anatomy: Anatomy,
+    action: Action,
+    record: tuple[str, ...],
+    arguments: tuple[Tensor, ...],
+    keep: tuple[str, ...] = (),
 ) -> tuple[Visit, ...]:
     """Turn an action into what happens at each component, in execution order.
 
@@ -159,11 +254,13 @@ def lay_out_visits(
         Components whose output is wanted.
     arguments : tuple of Tensor
         Of a call, by which it is read where skip connections enter, unless that is known.
+    keep : tuple of str
+        Places whose value is wanted as it goes on.
     """
     fills: dict[str, list[PlacedFill]] = {}
     for placed in action.fills:
         fills.setdefault(placed.site.component, []).append(placed)
-    ports = skip_ports(unet, anatomy, arguments) if fills.keys() & anatomy.skips.keys() else {}
+    ports = skip_ports(unet, anatomy, arguments) if (fills.keys() | set(keep)) & anatomy.skips.keys() else {}
     visits = []
     for component in anatomy.components:
         name = component.name
@@ -172,7 +269,9 @@ def lay_out_visits(
             # tensor only has to concatenate with its like.
             read = any(target not in action.dead for target in anatomy.consumers(name))
             skip_value = "zeros" if read else "placeholder"
-            visits.append(Visit(component, skip_value=skip_value, output_fills=tuple(fills.get(name, ()))))
+            visits.append(
+                Visit(component, skip_value=skip_value, output_fills=tuple(fills.get(name, ())), keep=name in keep)
+            )
             continue
         edge = anatomy.skip_into(name)
         edited = edge is not None and edge.name in fills
@@ -184,7 +283,9 @@ def lay_out_visits(
             edge_dims=anatomy.by_name[edge.source].dims if edge else (),
             output_fills=tuple(fills.get(name, ())),
             record=name in record,
+            keep=name in keep,
+            keep_edge=edge is not None and edge.name in keep,
         )
-        if visit.edge_fills or visit.output_fills or visit.record:
+        if visit.edge_fills or visit.output_fills or visit.record or visit.keep or visit.keep_edge:
             visits.append(visit)
     return tuple(visits)

@@ -91,7 +91,8 @@ class Recorder:
         """States that the part starts from, by their number in its plan."""
         if not self._part.forked:
             return None
-        return {call.state: self._stored_state(-call.state) for call in self._plan.calls if call.state < 0}
+        states = {call.state for call in self._plan.calls if call.state < 0 and not call.source}
+        return {state: self._stored_state(-state) for state in states}
 
     def _stored_state(self, step: int) -> State:
         """The baseline's, with as much of its past as the sampler looks back on."""
@@ -110,7 +111,7 @@ class Recorder:
             return ()
         # Others are compared with the baseline's activations, so its calls give what theirs do.
         of_baseline = (*self._part.baseline_recordings, *self._part.recordings) if BASELINE in call.runs else ()
-        others = self._part.recordings if any(run != BASELINE for run in call.runs) else ()
+        others = self._part.recordings if any(run > BASELINE for run in call.runs) else ()
         return tuple(dict.fromkeys(recording.component for recording in (*of_baseline, *others)))
 
     def activations(self, call: Call, rows: slice, values: dict[str, Tensor]) -> None:
@@ -125,7 +126,7 @@ class Recorder:
     def fired(self, call: Call, rows: slice, places: Mapping[str, int]) -> None:
         """Count the edits of every run that shares the call, and note that it was called."""
         position = self._position(call.step)
-        own = [self._row[run] for run in call.runs if run != BASELINE]
+        own = [self._row[run] for run in call.runs if run > BASELINE]
         for row in own:
             self._called[row, rows, position] = True
             for place, times in places.items():
@@ -145,7 +146,7 @@ class Recorder:
                 name: torch.from_numpy(self.baseline[name][:, position]).to(x) for name in ("x0_hat", "eps")
             }
             self._reference_step = call.step
-        rows = [self._row[run] for run in call.runs if run != BASELINE]
+        rows = [self._row[run] for run in call.runs if run > BASELINE]
         for name, value in (("x0_hat", x0), ("eps", eps)) if rows else ():
             distance = (value - self._reference[name]).square().mean(dim=(1, 2, 3)).sqrt().cpu().numpy()
             self._distance[name][rows, :, position] = distance
@@ -157,7 +158,7 @@ class Recorder:
     @property
     def failed_cells(self) -> int:
         """Cells of this part that failed."""
-        return sum(run != BASELINE for run, _ in self.failed) if self._part.outcomes else 0
+        return sum(run > BASELINE for run, _ in self.failed) if self._part.outcomes else 0
 
     def write(self) -> None:
         """Compare all images with the baseline's and hand everything to the store; it counts once committed."""
@@ -179,7 +180,7 @@ class Recorder:
         """Step at which each run is first called on its own account."""
         first: dict[int, int] = {}
         for call in self._plan.calls:
-            for run in (run for fork in call.forks for run in fork.runs if run != BASELINE):
+            for run in (run for fork in call.forks for run in fork.runs if run > BASELINE):
                 first.setdefault(run, call.step)
         return first
 
@@ -190,6 +191,8 @@ class Recorder:
         finite = torch.isfinite(eps).flatten(1).all(dim=1)
         if bool(finite.all()):
             return
+        if call.source:
+            return  # those that take values of it tell
         for sample in torch.nonzero(~finite).flatten().tolist():
             for run in call.runs:
                 self.failed.setdefault((run, sample), f"the U-Net's prediction at step {call.step} is not finite")
@@ -296,7 +299,7 @@ class Recorder:
 
     def _store_activation(self, name: str, call: Call, value: Tensor) -> None:
         position, part = self._recorded[call.step], self._part
-        others = tuple(run for run in call.runs if run != BASELINE)
+        others = tuple(run for run in call.runs if run > BASELINE)
         if BASELINE in call.runs:
             self._baseline_activations[name] = value
         whole = Recording(name, whole=True)

@@ -17,11 +17,13 @@ from causalunet.design.interventions import Composition, Intervention
 from causalunet.design.limits import is_integer, plain_number
 from causalunet.errors import SpecError
 from causalunet.execute.call.installed import InstalledUNet
+from causalunet.execute.call.visits import CallContext
 from causalunet.execute.planning import plan_run
 from causalunet.execute.walk.generate import draw
 from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
 from causalunet.plan import Action, Plan
+from causalunet.tree import Origin
 
 __all__ = ["count_kernels", "shortcut_arms", "time_arms"]
 
@@ -51,7 +53,7 @@ def time_arms(arms: Mapping[str, BoundStudy], *, repeats: int, traced: bool, mem
     names, plans = list(arms), [plan_run(bound) for bound in arms.values()]
     bound, samples, sampler = plans[0].bound, plans[0].samples, plans[0].spec.sampler
     kernels = np.array(_kernels(plans, min(samples, _COUNTED)))
-    flops = np.array([_of_run(plan.flops_by_run) for plan in plans])
+    flops = np.array([plan.flops / plan.samples for plan in plans])
     seconds, largest = np.empty((len(arms), repeats)), _Largest()
     for repeat in range(-1, repeats):
         for position in range(len(names)):
@@ -74,7 +76,7 @@ def time_arms(arms: Mapping[str, BoundStudy], *, repeats: int, traced: bool, mem
             "spread": (("arm", "bound"), spread, {**share, "interval_kind": "quartiles of repeats"}),
             "flops_saved": ("arm", 1 - flops / flops[0], {**share, "long_name": "share of FLOPs saved"}),
             "kernels_saved": ("arm", 1 - kernels / kernels[0], {**share, "long_name": "share of kernels saved"}),
-            "unet_calls": ("arm", [_of_run(plan.calls_by_run) for plan in plans], share),
+            "unet_calls": ("arm", [plan.calls_per_sample for plan in plans], share),
         },
         coords={"arm": names, "repeat": np.arange(repeats), "bound": ["lower", "upper"]},
         attrs={
@@ -124,8 +126,19 @@ def count_kernels(bound: BoundStudy, action: Action, samples: int) -> int:
         counter = _Kernels()
         plain = tuple(part.clone() for part in arguments)
         with counter:
-            unet(action, plain, samples)
+            unet(action, plain, samples, context=_any_donors(bound, action, plain[0]))
     return counter.count
+
+
+def _any_donors(bound: BoundStudy, action: Action, x: torch.Tensor) -> CallContext:
+    """Values that fills take from other calls, of the right shapes; what they are plays no part."""
+    anatomy, donors = bound.anatomy, dict[tuple[str, Origin], torch.Tensor]()
+    for placed in action.fills:
+        place = placed.site.component
+        source = anatomy.skips[place].source if place in anatomy.skips else place
+        value = x.new_zeros(len(x), *anatomy.by_name[source].shape)
+        donors |= {(place, origin): value for origin in placed.donors}
+    return CallContext(1, len(bound.model.alpha_bar), donors)
 
 
 class _Largest:
@@ -148,12 +161,6 @@ class _Kernels(TorchDispatchMode):
         if not func.is_view and not name.startswith(_NOT_KERNELS):
             self.count += 1
         return func(*args, **(kwargs or {}))
-
-
-def _of_run(numbers: Mapping[int, int]) -> int:
-    """The number of a plan's only run."""
-    (number,) = numbers.values()
-    return number
 
 
 def _kernels(plans: Iterable[Plan], samples: int) -> list[int]:

@@ -98,11 +98,11 @@ def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:
     together = min(len(plan.spec.interventions), plan.group)
     share = together / max(1, len(plan.spec.interventions)) or 1.0
     parted = min(plan.part_cells / max(1, together), plan.part_flops * plan.samples / max(1, plan.flops * share))
-    runs = 1 + together
+    runs = 1 + together + len(plan.sources.lowest)
     widest = min(runs, plan.widest_step)
     # What the earlier calls of a step gave is kept until its last.
     kept = 4 + 3 * (plan.most_calls - 1)
-    fit = budget // (image * (kept * widest + 2 * runs + 3 * plan.schedule.steps))
+    fit = budget // (image * (kept * widest + 2 * runs + 3 * plan.schedule.steps) + plan.kept_bytes)
     mean_calls = min(plan.calls_per_sample / plan.schedule.steps, runs)
     filled = math.ceil(micro_batch / mean_calls)
     return max(1, int(min(plan.samples, fit, filled, parted)))
@@ -122,7 +122,7 @@ def mean_batch_size(plan: Plan, budget: int, micro_batch: int) -> int:
     block = samples_per_block(plan, budget, micro_batch)
     alike: dict[tuple[Action, int], list[Stretch]] = {}
     for stretch in plan.stretches:
-        group = 0 if stretch.replays or BASELINE in stretch.runs else stretch.runs[0] // plan.group
+        group = 0 if stretch.replays or stretch.runs[0] <= BASELINE else stretch.runs[0] // plan.group
         alike.setdefault((stretch.action, group), []).append(stretch)
     # Only calls of one action and group go together; how many do changes where a stretch begins or ends.
     widths = [width for stretches in alike.values() for width in widths_of(stretches)]

@@ -15,6 +15,7 @@ from causalunet.errors import FiringError
 from causalunet.execute.call.guided import guided
 from causalunet.execute.call.visits import CallResult, UNetCaller
 from causalunet.execute.walk.batches import MicroBatch, out_of_memory
+from causalunet.execute.walk.kept import KeptValues, Piece
 from causalunet.models.base import DiffusionModel
 from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
@@ -22,6 +23,8 @@ from causalunet.noise import initial_noise, step_noise
 from causalunet.plan import Action, Call, Fork, Plan
 from causalunet.prediction import prediction_of
 from causalunet.schedule import Level, TrainingSchedule
+from causalunet.sources import begins_from
+from causalunet.tree import Origin
 
 __all__ = ["Block", "Observer", "check_fired", "run_block"]
 
@@ -74,7 +77,7 @@ class Observer(Protocol):
 class _Walk:
     unet: UNetCaller
     plan: Plan
-    block: Block
+    blocks: tuple[Block, ...]  # the samples, and the same with prompts or seeds of runs that are made for their values
     micro_batch: MicroBatch
     observer: Observer
     advance: Callable[[int], None] | None
@@ -82,11 +85,12 @@ class _Walk:
     """Of what each branch of the guidance is told, one row per sample of the block."""
     device: torch.device
     training: TrainingSchedule
+    kept: KeptValues
     fired: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def estimates(self, action: Action, asked: Sequence[_Asked], stage: int) -> Iterator[Estimate]:
         """Call the U-Net for all samples of what is asked at a step under one action; an estimate for each, in turn."""
-        n = len(self.block.seeds)
+        n = len(self.blocks[0].seeds)
         x = torch.cat([one.query.x for one in asked])
         model, guidance = self.plan.bound.model, self.plan.spec.sampler.guided_by
         prediction = prediction_of(model)
@@ -96,13 +100,13 @@ class _Walk:
             rows = slice(start, min(start + self.micro_batch.samples, len(x)))
             pieces = _pieces(asked, n, rows)
             try:
-                traced = self._call(action, pieces, x[rows], record=stage == 0)
+                traced = self._call(action, pieces, x[rows], first=stage == 0)
             except Exception as error:
                 if not out_of_memory(error):
                     raise
                 self.micro_batch.halve(error)
                 continue
-            self._tell(traced, pieces, rows.stop - start)
+            self._tell(traced, pieces, rows.stop - start, first=stage == 0)
             # The arithmetic of a step is float32, whatever the U-Net computes in.
             value, fraction = guided(traced.output.float(), guidance, prediction)
             values.append(value)
@@ -133,23 +137,30 @@ class _Walk:
         for way, estimate in zip(ways, said, strict=True):
             yield way._replace(estimates=(*way.estimates, estimate))
 
-    def _call(self, action: Action, pieces: _Pieces, batch: Tensor, *, record: bool) -> CallResult:
-        branches, device = len(self.contexts), batch.device
+    def _call(self, action: Action, pieces: _Pieces, batch: Tensor, *, first: bool) -> CallResult:
+        branches, device, n = len(self.contexts), batch.device, len(self.blocks[0].seeds)
         # A copy in any case: a U-Net may change its input in place, and the call may be tried again with less.
         repeated = torch.cat([batch] * branches)
-        samples = torch.cat([torch.arange(of_call.start, of_call.stop, device=device) for _, of_call, _ in pieces])
+        samples = torch.cat(
+            [torch.arange(at.start, at.stop, device=device) + n * one.call.source for one, at, _ in pieces]
+        )
         times = [one.query.level.timestep for one, of_call, _ in pieces for _ in range(of_call.start, of_call.stop)]
         timesteps = torch.tensor(times * branches, dtype=torch.float32, device=device)
-        context = (torch.cat([part[samples] for part in parts]) for parts in zip(*self.contexts, strict=True))
-        names = (name for one, _, _ in pieces for name in self.observer.wants(one.call)) if record else ()
-        wanted = tuple(dict.fromkeys(names))
-        return self.unet(action, (repeated, timesteps, *context), len(batch), wanted)
+        told = (torch.cat([part[samples] for part in parts]) for parts in zip(*self.contexts, strict=True))
+        calls = [one.call for one, _, _ in pieces] if first else []
+        wanted = tuple(dict.fromkeys(name for call in calls for name in self.observer.wants(call)))
+        keep = tuple(dict.fromkeys(place for call in calls for place in self.kept.places(call)))
+        context = self.kept.context(action, [Piece(one.call, *at) for one, *at in pieces])
+        arguments = (repeated, timesteps, *told)
+        return self.unet(action, arguments, len(batch), wanted, keep=keep, context=context)
 
-    def _tell(self, traced: CallResult, pieces: _Pieces, n: int) -> None:
+    def _tell(self, traced: CallResult, pieces: _Pieces, n: int, *, first: bool) -> None:
         for (call, _), of_call, of_batch in pieces:
             for place, times in traced.fired.items():
                 self.fired[place, call.step] += times * (of_call.stop - of_call.start)
             self.observer.fired(call, of_call, traced.fired)
+            if first:
+                self.kept.note(Piece(call, of_call, of_batch), traced.kept, n)
             names = self.observer.wants(call)
             values = {name: traced.activations[name][of_batch] for name in names if name in traced.activations}
             if values:
@@ -201,19 +212,29 @@ def run_block(
     """
     with torch.inference_mode():
         model, device = plan.bound.model, device_of(plan.bound.model)
-        told = zip(*map(plan.spec.sampler.guided_by.prompts, block.prompts), strict=True)
-        contexts = tuple(_encode_once(model, prompts) for prompts in told)
+        others = [_of_others(block, origin) for origin in plan.sources.others()]
+        prompts = [prompt for each in (block, *others) for prompt in each.prompts]
+        told = zip(*map(plan.spec.sampler.guided_by.prompts, prompts), strict=True)
+        contexts = tuple(_encode_once(model, of_branch) for of_branch in told)
         size = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch(micro_batch)
         training = TrainingSchedule(model.alpha_bar)
-        walk = _Walk(unet, plan, block, size, observer, advance, contexts, device, training)
+        kept = KeptValues(plan, len(block.seeds), len(model.alpha_bar))
+        walk = _Walk(unet, plan, (block, *others), size, observer, advance, contexts, device, training, kept)
         if states is None:
             states = {0: State(torch.from_numpy(initial_noise(block.seeds, plan.image_shape)))}
-        alive = {number: _on(device, state) for number, state in states.items()}
+        begun = {
+            begins_from(number, plan.schedule.steps): State(
+                torch.from_numpy(initial_noise(other.seeds, plan.image_shape))
+            )
+            for number, other in enumerate(others, 1)
+        }
+        alive = {number: _on(device, state) for number, state in {**states, **begun}.items()}
         for step, groups in plan.by_step.items():
             _step(walk, step, groups, alive)
             last_use = {call.state for calls in groups.values() for call in calls}
             for number in last_use:
                 del alive[number]
+            kept.drop(step)
     return walk.fired
 
 
@@ -246,21 +267,23 @@ def check_fired(plan: Plan, fired: Counter[tuple[str, int]], samples: int) -> No
 
 def _step(walk: _Walk, step: int, groups: dict[Action, list[Call]], states: dict[int, State]) -> None:
     """One step of every run that has a call there; drawn states are added to ``states``."""
-    plan, noise = walk.plan, None
+    plan, noise = walk.plan, dict[int, Tensor]()
     at = plan.schedule.level(step)
-    if plan.spec.sampler.draws and any(call.forks for calls in groups.values() for call in calls):
-        noise = torch.from_numpy(step_noise(walk.block.seeds, step, plan.image_shape)).to(walk.device)
+    if plan.spec.sampler.draws:
+        for source in {call.source for calls in groups.values() for call in calls if call.forks}:
+            drawn = step_noise(walk.blocks[source].seeds, step, plan.image_shape)
+            noise[source] = torch.from_numpy(drawn).to(walk.device)
     for action, calls in groups.items():
         going: Iterable[_Way] = _first_calls(walk, action, calls, states, at)
         while waiting := [way for way in going if not _arrived(walk, way, at, noise, states)]:
             going = walk.told_more(action, waiting, at)
 
 
-def _arrived(walk: _Walk, way: _Way, at: Level, noise: Tensor | None, states: dict[int, State]) -> bool:
+def _arrived(walk: _Walk, way: _Way, at: Level, noise: Mapping[int, Tensor], states: dict[int, State]) -> bool:
     """Take the step once the U-Net has said all there is to say, and not before."""
     if len(way.estimates) < way.fork.calls:
         return False
-    going = walk.plan.spec.sampler.step(way.state, way.estimates, at, way.to, noise)
+    going = walk.plan.spec.sampler.step(way.state, way.estimates, at, way.to, noise.get(way.call.source))
     if way.fork.target:
         states[way.fork.state] = going
     else:
@@ -299,6 +322,13 @@ def _encode_once(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor,
     distinct = list(dict.fromkeys(prompts))
     rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
     return tuple(part[rows.to(part.device)] for part in encoded(model, distinct))
+
+
+def _of_others(block: Block, origin: Origin) -> Block:
+    """Samples with the prompt and seed of a run that is made for its values, where it has its own."""
+    n = len(block.seeds)
+    prompts = block.prompts if origin.prompt is None else (origin.prompt,) * n
+    return Block(block.start, prompts, block.seeds if origin.seed is None else (origin.seed,) * n)
 
 
 def _pieces(asked: Sequence[_Asked], n: int, rows: slice) -> _Pieces:

@@ -1,0 +1,121 @@
+"""Where donors come from: runs made for their values, calls made again, and how long values are kept."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from causalunet.tree import BASELINE, Action, Origin, Program, Span, leaves_baseline
+
+__all__ = ["Kept", "Sources", "begins_from", "kept_values", "most_kept", "sources_of"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the runs of a plan need of others.
+
+    Parameters
+    ----------
+    runs : mapping of Origin to int
+        Run that each value of a baseline is taken from, at the step of the call: `BASELINE`, or a number below it of a
+        run that is made for nothing else.
+    lowest : mapping of int to int
+        Step of the last call of every such run.
+    replay : frozenset of int
+        Steps at which the baseline's call is made again, since the runs begin from its stored states.
+    """
+
+    runs: Mapping[Origin, int] = field(default_factory=dict)
+    lowest: Mapping[int, int] = field(default_factory=dict)
+    replay: frozenset[int] = frozenset()
+
+    def programs(self, steps: int) -> dict[int, Program]:
+        """What the runs do that are made for their values."""
+        return {run: (Span(steps, lowest, Action()),) for run, lowest in self.lowest.items()}
+
+    def others(self) -> list[Origin]:
+        """Prompt and seed of the runs that are made for their values, `BASELINE` - 1 first."""
+        made = {run: origin for origin, run in self.runs.items() if run != BASELINE}
+        return [made[run] for run in sorted(made, reverse=True)]
+
+
+def sources_of(programs: Mapping[int, Program], *, forked: bool) -> Sources:
+    """Find what runs need of others.
+
+    Parameters
+    ----------
+    programs : mapping
+    forked : bool
+        The runs begin where they first differ from the baseline, from its stored states.
+    """
+    runs: dict[Origin, int] = {}
+    lowest: dict[int, int] = {}
+    replay: set[int] = set()
+    for program in programs.values():
+        for span, origin in _origins(program):
+            if origin.own:
+                if forked and origin.step > leaves_baseline(program):
+                    replay.add(origin.step)
+            elif (origin.prompt, origin.seed) == (None, None) and (forked or BASELINE in programs):
+                runs[origin] = BASELINE
+                replay.update(range(span.stop, span.start + 1) if forked else ())
+            else:
+                other = runs.setdefault(origin, BASELINE - 1 - len(lowest))
+                lowest[other] = min(span.stop, lowest.get(other, span.stop))
+    return Sources(runs, lowest, frozenset(replay))
+
+
+def begins_from(source: int, steps: int) -> int:
+    """Number of the state that a run begins from which is made for its values: below those of stored states.
+
+    Parameters
+    ----------
+    source : int
+        1 for the first such run.
+    steps : int
+        Of the study's runs.
+    """
+    return -steps - source
+
+
+class Kept(NamedTuple):
+    """A value that is kept for later calls: of which run, step and place."""
+
+    run: int
+    step: int
+    place: str
+
+
+def kept_values(programs: Mapping[int, Program], sources: Sources) -> dict[Kept, int]:
+    """Values that are kept, each with the step of the last call that needs it."""
+    last: dict[Kept, int] = {}
+    for run, program in programs.items():
+        for span in program:
+            for placed in span.action.fills:
+                for origin in placed.donors:
+                    if origin.own:
+                        kept = Kept(run, origin.step, placed.site.component)
+                        last[kept] = min(span.stop, last.get(kept, span.stop))
+                        continue
+                    for step in range(span.start, span.stop - 1, -1):
+                        last[Kept(sources.runs[origin], step, placed.site.component)] = step
+    return last
+
+
+def most_kept(last: Mapping[Kept, int], sizes: Mapping[str, int]) -> int:
+    """The most that is kept at one step, in the unit of the sizes, which are given by place."""
+    changes: dict[int, int] = defaultdict(int)
+    for kept, step in last.items():
+        changes[kept.step] += sizes[kept.place]
+        changes[step - 1] -= sizes[kept.place]
+    most = now = 0
+    for step in sorted(changes, reverse=True):
+        now += changes[step]
+        most = max(most, now)
+    return most
+
+
+def _origins(program: Program) -> Iterator[tuple[Span, Origin]]:
+    return ((span, origin) for span in program for placed in span.action.fills for origin in placed.donors)

@@ -16,10 +16,11 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from causalunet.design.fills import Identity, Jump, Scale, Zero
-from causalunet.design.interventions import Intervention
+from causalunet.design.interventions import Edit, Intervention
 from causalunet.design.limits import shown
 from causalunet.design.samplers import DDIM, DDPM, Sampler
 from causalunet.design.study import StudySpec
+from causalunet.design.views import Channels, Whole
 from causalunet.dims import INTERVENTION
 from causalunet.errors import SpecError
 from causalunet.schedule import Schedule
@@ -28,6 +29,8 @@ __all__ = ["LinearRun", "gaussian_theory", "kick", "linear_run", "psi", "xi"]
 
 _Array = NDArray[np.float64]
 _PRINCIPAL = "principal_component"
+_BY_CHANNEL = "coefficients"
+"""The component of the exact Gaussian that has a channel for every principal component."""
 
 
 def psi(alpha_bar: ArrayLike, variances: ArrayLike, first: float) -> _Array:
@@ -174,7 +177,7 @@ def gaussian_theory(
     ----------
     study : StudySpec
         With `DDIM` or `DDPM`, without guidance. Its interventions skip steps, or scale or zero components that are
-        among ``branches``.
+        among ``branches``, whole, or some channels of ``coefficients``: single principal components.
     alpha_bar : array_like, (timestep,)
         Noise schedule of the model.
     variances : array_like, (component,)
@@ -251,13 +254,24 @@ def _edited(item: Intervention, branches: Mapping[str, Sequence[int]], component
             continue
         if isinstance(edit.fill, Identity):
             continue
-        if edit.component not in branches or not isinstance(edit.fill, Zero | Scale):
+        moved = _answers_of(edit, branches)
+        if moved is None or not isinstance(edit.fill, Zero | Scale):
             known = f"zeros and scales of {', '.join(branches)}" if branches else "none, since branches= is not given"
             raise SpecError(
-                f"{item.label!r} puts {shown(edit.fill)} in place of {edit.component}, of which no closed form is "
-                f"known: it is of skipped steps and of edits of branches ({known})."
+                f"{item.label!r} puts {shown(edit.fill)} in place of {edit.site}, of which no closed form is known: it "
+                f"is of skipped steps and of edits of whole branches ({known}), and of channels of {_BY_CHANNEL}."
             )
         for step in edit.window:
             factors = strength.setdefault(step, np.ones(components))
-            factors[list(branches[edit.component])] *= edit.fill.factor if isinstance(edit.fill, Scale) else 0.0
+            factors[list(moved)] *= edit.fill.factor if isinstance(edit.fill, Scale) else 0.0
     return {"skipped": sorted(skipped), "strength": strength}
+
+
+def _answers_of(edit: Edit, branches: Mapping[str, Sequence[int]]) -> Sequence[int] | None:
+    """Principal components whose part of the answer an edit changes; None if it is more or less than that."""
+    own, view = branches.get(edit.component), edit.site.view
+    if own is None or view == Whole():
+        return own
+    if edit.component == _BY_CHANNEL and isinstance(view, Channels):
+        return [own[channel] for channel in view.channels if channel < len(own)]
+    return None

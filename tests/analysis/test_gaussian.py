@@ -187,6 +187,7 @@ def test_effects_of_a_study_are_those_of_the_theory(sampler: Sampler, tmp_path: 
             cu.SkipSteps(cu.Window(2, 2)),
             cu.Edit("pc.1", cu.Window(7, 3)),
             cu.Edit("coefficients", cu.Window(4, 1), cu.Scale(0.5)),
+            cu.Edit("coefficients", cu.Window(6, 2), view=cu.Channels(0, 4)),
             cu.Edit("pc.0", cu.Window(5, 1), cu.Scale(-1.0)) + cu.SkipSteps(cu.Window(3, 1)),
         ],
     )
@@ -208,6 +209,7 @@ def test_effects_of_a_study_are_those_of_the_theory(sampler: Sampler, tmp_path: 
     assert (np.abs(squares.mean(axis=1) - theory.mse.values) <= 4 * spread + 1e-10).all()
     assert results.outcomes.mse.values == pytest.approx(squares, rel=1e-3, abs=1e-9)
     assert theory.effect.sel(intervention=study.interventions[2].label).values.nonzero()[0].tolist() == [1, 2, 3]
+    assert theory.effect.sel(intervention=study.interventions[4].label).values.nonzero()[0].tolist() == [0, 4]
 
 
 def test_what_no_closed_form_is_known_of() -> None:
@@ -222,6 +224,8 @@ def test_what_no_closed_form_is_known_of() -> None:
         theory(sampler=cu.DDIM(steps=4, guidance_scale=2))
     with pytest.raises(SpecError, match=r"in place of mean.*coefficients, pc.0"):
         theory(cu.Edit("mean", cu.Window(2, 1)))
+    with pytest.raises(SpecError, match=r"in place of .*pc\.0"):
+        theory(cu.Edit("pc.0", cu.Window(2, 1), view=cu.Channels(0)))
     with pytest.raises(cu.CausalUNetError, match="'exact-optimal' has no linear denoiser"):
         load_optimal(dim_bank()).theory()
     whole = load_wiener(dim_bank()).theory("red")

@@ -169,7 +169,7 @@ def gaussian_theory(
     pixels: int,
     offsets: ArrayLike = 0.0,
     branches: Mapping[str, Sequence[int]] | None = None,
-    variance: Literal["small", "large"] = "large",
+    variance: Literal["small", "large"] = "small",
 ) -> xr.Dataset:
     """Effects that the interventions of a study have on a model of Gaussian images, in closed form.
 
@@ -190,8 +190,7 @@ def gaussian_theory(
     branches : mapping of str to sequence of int, optional
         Which principal components of the data each component of the U-Net adds to the estimate.
     variance : {"small", "large"}
-        Of `DDPM`: what models without a variance of their own take. The exact models of this package take the large
-        one.
+        Of `DDPM`, as for `linear_run`: models that predict no variance, as the exact ones, take the small one.
 
     Returns
     -------

@@ -26,6 +26,7 @@ from causalunet.models.exact.mixture import MixtureUNet
 from causalunet.models.exact.optimal import OptimalUNet
 from causalunet.models.exact.unet import ExactUNet
 from causalunet.models.exact.wiener import WienerUNet
+from causalunet.prediction import Prediction
 from causalunet.scenes import FACTORS
 from causalunet.schedule import cosine_alpha_bar
 
@@ -65,6 +66,11 @@ class ExactModel:
     def name(self) -> str:
         """What results call it."""
         return f"exact-{self.unet.kind}"
+
+    @property
+    def prediction(self) -> Prediction:
+        """The image itself: noise in single precision would leave nothing of it where there is hardly any signal."""
+        return Prediction("x0")
 
     @property
     def clip(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["AlphaBar", "noise_of", "per_row", "score_of"]
+__all__ = ["AlphaBar", "per_row", "score_of"]
 
 AlphaBar = float | Tensor
 """Share of signal variance: one for all rows, or (row,)."""
@@ -33,15 +33,3 @@ def score_of(denoised: Tensor, x: Tensor, alpha_bar: AlphaBar) -> Tensor:
     """
     share = per_row(alpha_bar, x)
     return (share.sqrt() * denoised - x) / (1 - share)
-
-
-def noise_of(denoised: Tensor, x: Tensor, alpha_bar: AlphaBar) -> Tensor:
-    """Noise in x_t, E[e | x_t] = (x_t - sqrt(ab) D) / sqrt(1 - ab).
-
-    Parameters
-    ----------
-    denoised, x : Tensor, (row, ...)
-    alpha_bar : float or Tensor, (row,)
-    """
-    share = per_row(alpha_bar, x)
-    return (x - share.sqrt() * denoised) / (1 - share).sqrt()

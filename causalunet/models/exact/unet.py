@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from causalunet.design.anatomy import Anatomy, Component, Edge, Role
 from causalunet.models.exact.banks import ImageBank
-from causalunet.models.exact.tweedie import noise_of
 from causalunet.models.modules import watched
 
 __all__ = ["ExactUNet", "Part", "Picture"]
@@ -116,7 +115,7 @@ class ExactUNet(nn.Module):
         return torch.lerp(self.log_snr[before], self.log_snr[after], along).sigmoid()
 
     def forward(self, x: Tensor, timesteps: Tensor, matches: Tensor) -> Tensor:
-        """Noise in x_t, and 1 for the variance, its larger bound: (row, 2 * channel, y, x).
+        """E[x_0 | x_t], (row, channel, y, x).
 
         Parameters
         ----------
@@ -124,10 +123,7 @@ class ExactUNet(nn.Module):
         timesteps : Tensor, (row,)
         matches : Tensor of bool, (row, image)
         """
-        share = self.share(timesteps)
-        x0 = self.estimate(x.double().flatten(1), share, matches)
-        noise = noise_of(x0, x, share).float()
-        return torch.cat([noise, torch.ones_like(noise)], dim=1)
+        return self.estimate(x.double().flatten(1), self.share(timesteps), matches)
 
     def read_anatomy(self) -> Anatomy:
         """Describe the components as a graph; shapes and FLOPs are read off a call."""

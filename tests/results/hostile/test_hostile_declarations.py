@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import causalunet as cu
-from causalunet.results.meaning.declaration import DeclaredOutcome
+from causalunet.dims import FACTOR
+from causalunet.errors import StoreError
+from causalunet.results.meaning.attributes import StoreAttributes
+from causalunet.results.meaning.declaration import EARLIER, ORDINARY, DeclaredOutcome
 from tests.results.hostile.strangers import Document, assert_refused, both, put_back, read, rewrite, without
 
 SSIM, STATUS = "outcomes/ssim", "outcomes/status"
@@ -164,3 +171,41 @@ def test_texts_of_another_version_are_no_damage(export: Path) -> None:
         results = cu.open_results(export)
         assert results.outcomes.ssim.attrs == {"long_name": "said otherwise", "units": "?", "better": "higher"}
         assert without(json.loads(read(export, "zarr.json"))["attributes"], "declaration") == results.attrs
+
+
+WRITTEN = StoreAttributes(study={"name": "x"}, declaration=ORDINARY).to_json()
+VALUES = [None, True, -1, 3, 2.5, float("inf"), 10**30, "", "a/b", "..", "\ud800", "x" * 300, [], [1], {}, {"a": 1}]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Path of everything in a JSON value."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+PLACES = sorted(places(WRITTEN), key=str)
+
+
+@given(st.sampled_from(PLACES), st.sampled_from([*VALUES, "outcomes/ssim", ["intervention", "sample"]]), st.booleans())
+@settings(max_examples=200)
+def test_whatever_is_changed_is_refused_or_leaves_what_every_store_has(
+    place: tuple[Any, ...], value: Any, gone: bool
+) -> None:
+    attributes = copy.deepcopy(WRITTEN)
+    *path, last = place
+    inner = reduce(lambda part, key: part[key], path, attributes)
+    if gone:
+        del inner[last]  # type: ignore[arg-type]
+    else:
+        inner[last] = value
+    try:
+        declaration = StoreAttributes.from_json(attributes, "here").declaration
+    except StoreError:
+        return
+    for one in EARLIER.common:
+        found = declaration.variable_at(one.path)
+        if FACTOR not in one.dims and not one.group.startswith("activation"):
+            assert found is not None
+        if found is not None:
+            assert (found.dims, found.role, found.range) == (one.dims, one.role, one.range)

@@ -60,13 +60,12 @@ def effects(
     quantiles : sequence of float
         Probabilities of the quantiles over samples, each within [0, 1].
     family : {"sweep", "study"}
-        Interventions that the band and ``p_adjusted`` are joint over: those of the same sweep over the start step, or
-        all. Null interventions are tested apart.
+        What the band and ``p_adjusted`` are joint over: a sweep over the start, or all. Nulls are tested apart.
     allow_incomplete : bool
         As for `curve`.
     **selection
-        As for `curve`, but several sweeps may be selected. Families hold only what is selected: to look at some of the
-        starts of a sweep, select the sweep here and the starts from what is returned.
+        As for `curve`, but of several sweeps. Families hold only what is selected: to look at some starts of a sweep,
+        select the sweep here and the starts from what is returned.
 
     Returns
     -------
@@ -89,14 +88,14 @@ def effects(
     Raises
     ------
     SpecError
-        Nothing fits the selection, the variable has not one number per cell, no known direction or no threshold of its
-        own and none is given, or there are fewer than two samples.
+        Nothing fits the selection, the variable has not one number per cell, no known direction or threshold, or there
+        are fewer than two samples.
     StoreError
         Some of the cells failed or were not run yet.
 
     Examples
     --------
-    >>> effects(results)["band"].sel(kind="ablate_block", bottom=2, start=10).dims
+    >>> effects(results)["band"].sel(kind="ablate_block", bottom=2).dims
     ('intervention', 'bound')
     """
     _check(family, quantiles)

@@ -72,8 +72,7 @@ def plot_trend(
     variable : str, Outcome or sequence of them
         With one number per cell, one panel each.
     threshold : float, mapping of str to float, "own" or None
-        Drawn as a line: a number of the first variable, or numbers by variable. By default that of the outcome itself,
-        if it has one: SSIM has 0.8.
+        Drawn as a line: of the first variable, or by variable. By default the outcome's own, which for SSIM is 0.8.
     band : {"sd", "interval"}
         Around the mean: plus and minus one standard deviation of the samples, or the 95 % BCa bootstrap interval of the
         mean.
@@ -100,8 +99,6 @@ def plot_trend(
 
     Examples
     --------
-    Figure 4 of the paper:
-
     >>> figure = plot_trend(results, {"kind": "skip_steps"}, variable=("ssim", "psnr"))
     """
     variables = (variable,) if isinstance(variable, str | Outcome) else tuple(variable)

@@ -61,9 +61,7 @@ def effects(
         Probabilities of the quantiles over samples, each within [0, 1].
     family : {"sweep", "study"}
         What the band and ``p_adjusted`` are joint over: a sweep over the start, or all. Nulls are tested apart.
-    allow_incomplete : bool
-        As for `curve`.
-    **selection
+    allow_incomplete, **selection
         As for `curve`, but of several sweeps. Families hold only what is selected: to look at some starts of a sweep,
         select the sweep here and the starts from what is returned.
 

@@ -25,6 +25,7 @@ from causalunet.design.guidance import GUIDANCES
 from causalunet.design.interventions import KINDS
 from causalunet.design.outcomes import OUTCOMES
 from causalunet.design.samplers import SAMPLERS
+from causalunet.design.starts import STARTS
 from causalunet.design.views import VIEWS
 from causalunet.models.base import MODELS
 from causalunet.models.openai_layout import TextUNet, UNetConfig
@@ -78,7 +79,7 @@ def guests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if pip had installed the package in tests/plugins, and nothing had imported it."""
     monkeypatch.syspath_prepend(PLUGINS)
     registry._announced.cache_clear()
-    registries = (FILLS, GUIDANCES, KINDS, MODELS, OUTCOMES, SAMPLERS, VIEWS)
+    registries = (FILLS, GUIDANCES, KINDS, MODELS, OUTCOMES, SAMPLERS, STARTS, VIEWS)
     with ExitStack() as scopes:
         for one in registries:
             scopes.enter_context(one.scoped())

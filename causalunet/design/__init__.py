@@ -10,6 +10,7 @@ from causalunet.design.ports import Port
 from causalunet.design.record import Record
 from causalunet.design.samplers import DDIM, DDPM, Sampler
 from causalunet.design.sites import Site
+from causalunet.design.starts import Noise, Start
 from causalunet.design.study import Sample, StudySpec
 from causalunet.design.sweeps import sweep
 from causalunet.design.views import Axes, Channels, Pixels, Rows, View, Whole
@@ -36,6 +37,7 @@ __all__ = [
     "Intervention",
     "Jump",
     "NoGuidance",
+    "Noise",
     "Null",
     "OfBaseline",
     "OwnBefore",
@@ -49,6 +51,7 @@ __all__ = [
     "Scale",
     "Site",
     "SkipSteps",
+    "Start",
     "StudySpec",
     "View",
     "Whole",

@@ -11,11 +11,12 @@ from causalunet.design.interventions import KINDS
 from causalunet.design.limits import MOST_DEPTH, shown
 from causalunet.design.outcomes import OUTCOMES
 from causalunet.design.samplers import SAMPLERS
+from causalunet.design.starts import STARTS
 from causalunet.design.views import VIEWS
 from causalunet.errors import PluginError
 from causalunet.registry import Registry, is_own
 
-__all__ = ["plugins", "unknown_outcomes", "unknown_sampler", "unregistered"]
+__all__ = ["plugins", "unknown_outcomes", "unknown_sampler", "unknown_start", "unregistered"]
 
 
 def unregistered(value: Any) -> Iterator[str]:
@@ -58,6 +59,15 @@ def unknown_outcomes(value: Any) -> list[str]:
     names = [one.get("name") for one in value if isinstance(one, dict)] if isinstance(value, list) else []
     found = [_found("outcome", name, OUTCOMES) for name in names if isinstance(name, str)]
     return [told for told, cls in found if cls is None]
+
+
+def unknown_start(value: Any) -> list[str]:
+    """Name a start's JSON if no class of this process has that name."""
+    name = value.get("name") if isinstance(value, dict) else None
+    if not isinstance(name, str):
+        return []
+    told, cls = _found("start", name, STARTS)
+    return [told] if cls is None else []
 
 
 def plugins(value: Any) -> Iterator[str]:

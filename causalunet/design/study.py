@@ -30,6 +30,7 @@ from causalunet.design.limits import (
 from causalunet.design.outcomes import MOST_OUTCOMES, Outcome, own_outcomes
 from causalunet.design.record import Record, record_from_json
 from causalunet.design.samplers import DDPM, Sampler
+from causalunet.design.starts import Noise, Start, start_of
 from causalunet.design.windows import Window, count_steps
 from causalunet.errors import PromptError, SpecError
 from causalunet.prompts import NO_PROMPT, NoPrompt
@@ -78,12 +79,21 @@ class Sample:
     ----------
     prompt : str
         `causalunet.NO_PROMPT` for a sample without a condition.
-    seed : int
-        Names the noise of every step.
+    start : Start, or int
+        Where its run begins, and which noise it draws; a number is the seed of `Noise`.
     """
 
     prompt: str
-    seed: int
+    start: Start
+
+    def __init__(self, prompt: str, start: Start | int) -> None:
+        object.__setattr__(self, "prompt", prompt)
+        object.__setattr__(self, "start", start_of(start))
+
+    @property
+    def seed(self) -> int:
+        """Names the noise of every step."""
+        return self.start.seed
 
 
 _SAMPLER, _RECORD = DDPM(), Record()
@@ -106,6 +116,8 @@ class StudySpec:
     seeds : iterable of int, optional
         Every prompt is sampled with every seed. By default each prompt is sampled once, the first with seed 0, the
         second with seed 1, and so on.
+    starts : iterable of Start, optional
+        Instead of seeds: every prompt is sampled from every start. ``seeds=[3]`` is ``starts=[Noise(3)]``.
     model : str
         Registered model name.
     sampler : Sampler
@@ -123,6 +135,7 @@ class StudySpec:
     interventions: tuple[Intervention, ...]
     prompts: tuple[str, ...]
     seeds: tuple[int, ...] | None
+    starts: tuple[Start, ...] | None
     model: str
     sampler: Sampler
     record: Record
@@ -135,6 +148,7 @@ class StudySpec:
         interventions: Intervention | Iterable[Intervention],
         prompts: str | Iterable[str],
         seeds: Iterable[int] | None = None,
+        starts: Start | Iterable[Start] | None = None,
         model: str = "shapes",
         sampler: Sampler = _SAMPLER,
         record: Record = _RECORD,
@@ -146,6 +160,7 @@ class StudySpec:
             interventions=interventions,
             prompts=prompts,
             seeds=seeds,
+            starts=starts,
             model=model,
             sampler=sampler,
             record=record,
@@ -164,20 +179,36 @@ class StudySpec:
         object.__setattr__(self, "prompts", several("The study", "prompts", self.prompts, str, MOST_SAMPLES))
         items = several("The study", "interventions", self.interventions, Intervention, MOST_INTERVENTIONS)
         object.__setattr__(self, "interventions", _with_null(items, self.sampler, self.record))
+        self._check_starts()
         if self.seeds is not None:
             seeds = integers("The study", "seeds", self.seeds)
             if not seeds or min(seeds) < 0 or max(seeds) > LARGEST:
                 raise SpecError(f"Seeds are one or more integers of at least 0, below 2**63; got {shown(self.seeds)}.")
             object.__setattr__(self, "seeds", seeds)
-        _check_samples(self.prompts, self.seeds)
+        _check_samples(self.prompts, self.seeds if self.starts is None else self.starts)
         _check_open_samples(self.prompts, self.sampler)
         object.__setattr__(self, "outcomes", own_outcomes(self.outcomes))
         if self.record.steps is not None and not set(self.record.steps) <= set(range(1, self.sampler.steps + 1)):
             raise SpecError(f"Record asks for steps outside 1 ... {self.sampler.steps}: {shown(self.record.steps)}.")
 
+    def _check_starts(self) -> None:
+        """Check starts, and keep those that are noise of a seed as seeds: one study has one spelling."""
+        if self.starts is None:
+            return
+        starts = several("The study", "starts", self.starts, Start, MOST_SAMPLES)
+        if self.seeds is not None:
+            raise SpecError("The study got seeds and starts; give one of them: seeds=[3] is starts=[Noise(3)].")
+        if not starts or not all(isinstance(start, Start) for start in starts):
+            raise SpecError(f"The study got starts={shown(self.starts)}; give one or more starts, such as Noise(3).")
+        plain = all(type(start) is Noise for start in starts)
+        object.__setattr__(self, "seeds", tuple(start.seed for start in starts) if plain else None)
+        object.__setattr__(self, "starts", None if plain else starts)
+
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """One entry per prompt and seed; the seed varies fastest."""
+        """One entry per prompt and seed, or start; that varies fastest."""
+        if self.starts is not None:
+            return tuple(Sample(prompt, start) for prompt in self.prompts for start in self.starts)
         if self.seeds is None:
             return tuple(Sample(prompt, seed) for seed, prompt in enumerate(self.prompts))
         return tuple(Sample(prompt, seed) for prompt in self.prompts for seed in self.seeds)
@@ -246,6 +277,7 @@ class StudySpec:
             "sampler": self.sampler.to_json(),
             "interventions": [intervention.to_json() for intervention in self.interventions],
             "record": {entry.name: _listed(getattr(self.record, entry.name)) for entry in fields(Record)},
+            **({"starts": [start.to_json() for start in self.starts]} if self.starts else {}),
             # Studies without any are written, and have the digest, that they had before there were outcomes.
             **({"outcomes": [outcome.to_json() for outcome in self.outcomes]} if self.outcomes else {}),
         }
@@ -281,10 +313,13 @@ class StudySpec:
         check_list("The study cannot be read: its prompts", value["prompts"], MOST_SAMPLES)
         if value.get("seeds") is not None:
             check_list("The study cannot be read: its seeds", value["seeds"], MOST_SAMPLES)
+        if value.get("starts") is not None:
+            check_list("The study cannot be read: its starts", value["starts"], MOST_SAMPLES)
         readers: dict[str, Callable[[Any], Any]] = {
             "prompts": lambda prompts: [NO_PROMPT if prompt is None else prompt for prompt in prompts],
             "interventions": interventions,
             "sampler": Sampler.from_json,
+            "starts": lambda starts: None if starts is None else [Start.from_json(start) for start in starts],
             "record": record_from_json,
             "outcomes": _outcomes_from_json,
         }
@@ -371,7 +406,7 @@ def _without_twins(interventions: tuple[Intervention, ...]) -> tuple[Interventio
     return tuple(item for item in interventions if id(item) not in later)
 
 
-def _check_samples(prompts: tuple[str, ...], seeds: tuple[int, ...] | None) -> None:
+def _check_samples(prompts: tuple[str, ...], seeds: tuple[Any, ...] | None) -> None:
     if not prompts:
         raise PromptError("The study has no prompt; give at least one.")
     if len(prompts) * len(seeds or (0,)) > MOST_SAMPLES:

@@ -11,6 +11,7 @@ from causalunet.testing.models import check_model
 from causalunet.testing.outcomes import check_outcome
 from causalunet.testing.report import Conformance
 from causalunet.testing.samplers import check_sampler
+from causalunet.testing.starts import check_start
 from causalunet.testing.views import check_view
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "check_model",
     "check_outcome",
     "check_sampler",
+    "check_start",
     "check_view",
 ]

@@ -337,7 +337,7 @@ def changed(**values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "A study has the fields interventions, model, name, outcomes, prompts, record, sampler, seeds"),
+        (None, "A study has the fields interventions, model, name, outcomes, prompts, record, sampler, seeds, starts"),
         (changed(prompt=3), "A study has the fields"),
         ({"name": "study"}, "cannot be read"),
         (changed(sampler={"name": "heun", "configuration": {}}), "Sampler 'heun' is not known; known: ddim, ddpm"),

@@ -275,7 +275,7 @@ class StoreFiller:
         self._pace.begin()
         started, plan = time.perf_counter(), self._part_plan(part)
         samples = self.layout.grid.samples[part.samples]
-        block = Block(part.samples.start, tuple(s.prompt for s in samples), tuple(s.seed for s in samples))
+        block = Block(part.samples.start, tuple(s.prompt for s in samples), tuple(s.start for s in samples))
         recorder = Recorder(plan, self.layout, self.writer, part, block, self._outcomes)
         fired = run_block(
             self._unet,

@@ -94,7 +94,7 @@ def draw(plan: Plan, *, traced: bool, memory: int, advance: Callable[[int], None
     with _caller(plan.bound.model, traced=traced) as unet:
         for start in range(0, len(samples), _BLOCK):
             part = samples[start : start + _BLOCK]
-            block = Block(start, tuple(item.prompt for item in part), tuple(item.seed for item in part))
+            block = Block(start, tuple(item.prompt for item in part), tuple(item.start for item in part))
             kept = KeptImages(plan.bound.model)
             run_block(unet, plan, block, micro_batch=micro_batch, observer=kept, advance=advance)
             images += kept.images.values()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from causalunet.design.samplers import Estimate, Query, State
+from causalunet.design.starts import Start, first_states, start_of
 from causalunet.errors import FiringError
 from causalunet.execute.call.guided import guided
 from causalunet.execute.call.visits import CallResult, UNetCaller
@@ -19,7 +20,7 @@ from causalunet.execute.walk.kept import KeptValues, Piece
 from causalunet.models.base import DiffusionModel
 from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
-from causalunet.noise import initial_noise, step_noise
+from causalunet.noise import step_noise
 from causalunet.plan import Action, Call, Fork, Plan
 from causalunet.prediction import prediction_of
 from causalunet.schedule import Level, TrainingSchedule
@@ -37,13 +38,24 @@ class Block:
     ----------
     start : int
         Index of the first sample in the study.
-    prompts, seeds : tuple
-        Of these samples.
+    prompts : tuple of str
+    starts : tuple of Start, or of int
+        Of these samples; a number is the seed of `Noise`.
     """
 
     start: int
     prompts: tuple[str, ...]
-    seeds: tuple[int, ...]
+    starts: tuple[Start, ...]
+
+    def __init__(self, start: int, prompts: tuple[str, ...], starts: Iterable[Start | int]) -> None:
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "prompts", prompts)
+        object.__setattr__(self, "starts", tuple(map(start_of, starts)))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """That name the noise of every step."""
+        return tuple(start.seed for start in self.starts)
 
 
 class Observer(Protocol):
@@ -221,10 +233,10 @@ def run_block(
         kept = KeptValues(plan, len(block.seeds), len(model.alpha_bar))
         walk = _Walk(unet, plan, (block, *others), size, observer, advance, contexts, device, training, kept)
         if states is None:
-            states = {0: State(torch.from_numpy(initial_noise(block.seeds, plan.image_shape)))}
+            states = {0: State(torch.from_numpy(first_states(block.starts, plan.image_shape)))}
         begun = {
             begins_from(number, plan.schedule.steps): State(
-                torch.from_numpy(initial_noise(other.seeds, plan.image_shape))
+                torch.from_numpy(first_states(other.starts, plan.image_shape))
             )
             for number, other in enumerate(others, 1)
         }
@@ -325,10 +337,10 @@ def _encode_once(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor,
 
 
 def _of_others(block: Block, origin: Origin) -> Block:
-    """Samples with the prompt and seed of a run that is made for its values, where it has its own."""
+    """Samples with the prompt and start of a run that is made for its values, where it has its own."""
     n = len(block.seeds)
     prompts = block.prompts if origin.prompt is None else (origin.prompt,) * n
-    return Block(block.start, prompts, block.seeds if origin.seed is None else (origin.seed,) * n)
+    return Block(block.start, prompts, block.starts if origin.seed is None else (origin.seed,) * n)
 
 
 def _pieces(asked: Sequence[_Asked], n: int, rows: slice) -> _Pieces:

@@ -19,7 +19,8 @@ from zarr.storage import StorePath
 
 from causalunet.design.interventions import Intervention
 from causalunet.design.limits import COMPONENT_NAME, MOST_BLOCKS, MOST_DEPTH, MOST_PARTS, is_integer, shown
-from causalunet.design.registered import plugins, unknown_sampler, unregistered
+from causalunet.design.registered import plugins, unknown_sampler, unknown_start, unregistered
+from causalunet.design.starts import Start
 from causalunet.design.study import Sample
 from causalunet.dims import DIMS, STEP
 from causalunet.errors import CausalUNetError, DamageError, PluginError, StoreError
@@ -29,6 +30,7 @@ from causalunet.results.guard.storage_errors import faults_told
 from causalunet.results.meaning.attributes import StoreAttributes
 from causalunet.results.meaning.declaration import EARLIER, Declaration
 from causalunet.results.meaning.grid import Grid
+from causalunet.results.meaning.schema import SAMPLE_START
 
 __all__ = [
     "Reader",
@@ -343,23 +345,28 @@ def stored_grid(stored: Stored, where: object) -> Grid:
     """
     with faults_told(where, "reading the coordinates of"):
         specs, prompts, seeds = (_values(stored, f"outcomes/{name}") for name in ("spec", "prompt", "seed"))
+        written = f"outcomes/{SAMPLE_START}"
+        begun = [json.loads(text) for text in _values(stored, written)] if written in stored.arrays else None
         places = tuple(_values(stored, "audit/place"))
         summary = _values(stored, "activation_summary/component") if "activation_summary" in stored.groups else []
         components = sorted(path.partition("/")[2] for path in stored.groups if path.startswith(f"{_OF_COMPONENTS}/"))
         documents = [json.loads(text) for text in specs]
         check_specs(specs, where)
     # Outside: from here on classes are made that a user may have defined.
-    check_imported(documents, where)
+    check_imported(documents, where, starts=begun or ())
     try:
         interventions = tuple(map(Intervention.from_json, documents))
+        starts = seeds if begun is None else list(map(Start.from_json, begun))
     except (CausalUNetError, RecursionError) as error:
-        raise DamageError(f"{where} is damaged: an intervention cannot be read back ({error!s:.200}).") from error
-    samples = tuple(Sample(prompt or NO_PROMPT, seed) for prompt, seed in zip(prompts, seeds, strict=True))
+        raise DamageError(
+            f"{where} is damaged: an intervention or a start cannot be read back ({error!s:.200})."
+        ) from error
+    samples = tuple(Sample(prompt or NO_PROMPT, start) for prompt, start in zip(prompts, starts, strict=True))
     return Grid(interventions, samples, tuple(summary), tuple(components), places)
 
 
-def check_imported(documents: Iterable[Any], where: object, sampler: Any = None) -> None:
-    """Check that every kind of intervention, every fill and the sampler, if one is given, have a class in this process.
+def check_imported(documents: Iterable[Any], where: object, sampler: Any = None, starts: Iterable[Any] = ()) -> None:
+    """Check that every kind of intervention, fill and start, and the sampler, if one is given, have a class here.
 
     Raises
     ------
@@ -367,6 +374,7 @@ def check_imported(documents: Iterable[Any], where: object, sampler: Any = None)
         One has not.
     """
     names = sorted({name for document in documents for name in unregistered(document)}) + unknown_sampler(sampler)
+    names += sorted({name for start in starts for name in unknown_start(start)})
     if names:
         raise PluginError(
             f"{where} was made with {', '.join(names[:5])}, which this process does not know: import the modules that "

@@ -5,6 +5,7 @@ Needs neither the model nor torch, so what only the model can say (a prediction,
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from causalunet import metrics
 from causalunet.design.limits import shown
-from causalunet.design.registered import unknown_sampler
+from causalunet.design.registered import unknown_sampler, unknown_start
 from causalunet.design.samplers import Sampler
 from causalunet.errors import SpecError
 from causalunet.registry import is_own
@@ -25,6 +26,7 @@ from causalunet.results.guard.checked_store import Reader, Stored
 from causalunet.results.guard.coverage import Coverage
 from causalunet.results.guard.findings import Finding
 from causalunet.results.guard.trajectories import Trajectory, trajectories
+from causalunet.results.meaning.schema import SAMPLE_START
 
 __all__ = ["recomputed"]
 
@@ -54,6 +56,7 @@ def recomputed(reader: Reader, coverage: Coverage, kinds: Sequence[str], *, deep
     preferred = coverage.baselines & cells.any(axis=0) if cells.any() else coverage.baselines
     samples = _drawn(coverage.baselines, preferred, None if deep else _BASELINES, draw)
     found, unknown = _trajectories(reader, samples)
+    unknown = (*unknown, *_unknown_starts(reader))
     check = _Cells(reader, coverage, kinds, found)
     check.look_at(cells)
     unchecked = () if _known_ssim(reader.stored) else ("SSIM, of another definition than this version's",)
@@ -63,6 +66,13 @@ def recomputed(reader: Reader, coverage: Coverage, kinds: Sequence[str], *, deep
     )
     looked_at = _looked_at(cells, coverage.cells, "from their images")
     yield Finding("outcomes", looked_at, tuple(check.problems), unchecked=unchecked)
+
+
+def _unknown_starts(reader: Reader) -> list[str]:
+    if not reader.has(f"baseline/{SAMPLE_START}"):
+        return []
+    written = map(json.loads, set(reader.read(f"baseline/{SAMPLE_START}").tolist()))
+    return sorted({name for start in written for name in unknown_start(start)})
 
 
 def _trajectories(reader: Reader, samples: NDArray[np.bool_]) -> tuple[dict[int, Trajectory], tuple[str, ...]]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from causalunet.design.limits import shown
 from causalunet.design.samplers import Estimate, Sampler, State
-from causalunet.noise import initial_noise, step_noise
+from causalunet.design.starts import Noise, Start, first_states
+from causalunet.errors import CausalUNetError
+from causalunet.noise import step_noise
 from causalunet.results.engine.export import regions
 from causalunet.results.guard.checked_store import Reader
+from causalunet.results.meaning.schema import SAMPLE_START
 from causalunet.schedule import Level
 
 __all__ = ["Trajectory", "trajectories"]
@@ -30,6 +36,8 @@ class Trajectory:
     Parameters
     ----------
     sample, seed : int
+    start : Start, optional
+        None where it is not known here, and the first state is not looked at.
 
     Attributes
     ----------
@@ -40,6 +48,7 @@ class Trajectory:
 
     sample: int
     seed: int
+    start: Start | None
     problems: list[str] = field(default_factory=list)
     is_image: bool = False
     estimated: set[bool] = field(default_factory=lambda: {True, False})
@@ -76,8 +85,9 @@ def trajectories(reader: Reader, chosen: NDArray[np.bool_], sampler: Sampler | N
     if not reader.has(*(f"baseline/{name}" for name in (*_NAMES, "seed", "alpha_bar"))):
         return {}
     seeds = reader.read("baseline/seed").tolist()
+    starts = _starts(reader, seeds)
     ways, places = _known_ways(reader), np.flatnonzero(chosen).tolist()
-    found = {sample: Trajectory(sample, seeds[sample], estimated=set(ways)) for sample in places}
+    found = {sample: Trajectory(sample, seeds[sample], starts[sample], estimated=set(ways)) for sample in places}
     shares = [*reader.read("baseline/alpha_bar").tolist(), 1.0]
     if not all(0 < one < other for one, other in itertools.pairwise(shares)):
         for one in found.values():
@@ -109,13 +119,14 @@ def _follow(
 ) -> None:
     places = [one.sample - samples.start for one in some]
     shape = reader.stored.arrays["baseline/x_t"].shape[2:]
-    start = initial_noise([one.seed for one in some], shape)
+    nothing = np.full(shape, np.nan, np.float32)  # which nothing differs from
+    start = np.stack([nothing if one.start is None else first_states([one.start], shape)[0] for one in some])
     expected: NDArray[np.floating] | None = start
     past: tuple[Estimate, ...] = ()
     levels = [Level(*both) for both in zip([*reader.read("baseline/timestep").tolist(), -1], shares, strict=True)]
     calls = [] if sampler is None else sampler.calls_along(levels)
     noise: NDArray[np.floating] | None = None
-    slack = np.full(len(some), _ROUNDING * np.abs(start).max())
+    slack = np.full(len(some), _ROUNDING * max(1.0, np.nan_to_num(np.abs(start)).max()))
     steps = len(shares) - 1
     for (window,) in regions((steps,), (chunk,)):
         read = {name: reader.read(f"baseline/{name}", (samples, window))[places] for name in _NAMES}
@@ -151,7 +162,7 @@ def _check_state(
     off = np.abs(rest) if noise is None else -rest * np.sign(noise)
     for one, wrong in zip(some, off.reshape(len(some), -1).max(axis=1) > slack, strict=True):
         if wrong and step == steps:
-            one.tell(f"x_t at step {steps} is not the noise of its seed, {one.seed}")
+            one.tell(f"x_t at step {steps} is not {_told(one)}")
         elif wrong:
             one.tell(f"x_t at step {step} does not follow from step {step + 1} with the noise of its seed, {one.seed}")
 
@@ -171,6 +182,24 @@ def _check_estimate(some: list[Trajectory], step: int, x: Any, x0: Any, eps: Any
         if not one.estimated:
             how = f", {'' if clips == {True} else 'not '}clipped" if len(clips) == 1 else ""
             one.tell(f"x0_hat at step {step} does not follow from x_t and eps{how}")
+
+
+def _told(one: Trajectory) -> str:
+    plain = type(one.start) is Noise
+    return f"the noise of its seed, {one.seed}" if plain else f"that of its start, {shown(one.start)}"
+
+
+def _starts(reader: Reader, seeds: Sequence[int]) -> list[Start | None]:
+    """Of every sample; None where the class is not known here."""
+    if not reader.has(f"baseline/{SAMPLE_START}"):
+        return [Noise(seed) for seed in seeds]
+    found: list[Start | None] = []
+    for text in reader.read(f"baseline/{SAMPLE_START}").tolist():
+        try:
+            found.append(Start.from_json(json.loads(text)))
+        except (CausalUNetError, ValueError):
+            found.append(None)
+    return found
 
 
 def _largest(values: NDArray[np.floating]) -> NDArray[np.float64]:

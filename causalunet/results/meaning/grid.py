@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from causalunet.design.anatomy import Anatomy
 from causalunet.design.interventions import Intervention
+from causalunet.design.starts import Noise
 from causalunet.design.study import Sample, StudySpec
 
 __all__ = ["Grid"]
@@ -68,7 +69,7 @@ class Grid:
         known = {item.digest for item in self.interventions}
         missing = {
             "interventions": [x.label for x in stored.interventions if x.digest not in known and x.kind != "null"],
-            "samples": [f"{x.prompt!r} with seed {x.seed}" for x in stored.samples if x not in set(self.samples)],
+            "samples": [f"{x.prompt!r} with {_told(x)}" for x in stored.samples if x not in set(self.samples)],
             "record.summary": [name for name in stored.summary if name not in self.summary],
             "record.activations": [name for name in stored.activations if name not in self.activations],
         }
@@ -82,3 +83,7 @@ class Grid:
 def _joined(old: tuple[_T, ...], new: tuple[_T, ...]) -> tuple[_T, ...]:
     known = set(old)
     return (*old, *(item for item in new if item not in known))
+
+
+def _told(sample: Sample) -> str:
+    return f"seed {sample.seed}" if type(sample.start) is Noise else str(sample.start)

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.coordinates import MISSING_OF, coordinate_columns
+from causalunet.design.starts import Noise
 from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
 from causalunet.plan import Action, Plan
 from causalunet.results.meaning.declaration import ORDINARY, Declaration, DeclaredOutcome
 from causalunet.results.meaning.grid import Grid
-from causalunet.results.meaning.schema import CALLS, OPTIONAL, DeclaredCoordinate, Variable
+from causalunet.results.meaning.schema import CALLS, OPTIONAL, SAMPLE_START, DeclaredCoordinate, Variable
 
 __all__ = ["Coordinate", "Layout", "Recording", "StoredArray"]
 
@@ -262,7 +263,16 @@ class Layout:
             Coordinate(SAMPLE, SAMPLE, np.arange(len(samples))),
             Coordinate("prompt", SAMPLE, np.array([sample.prompt for sample in samples], dtype=object)),
             Coordinate("seed", SAMPLE, np.array([sample.seed for sample in samples], dtype=np.int64)),
+            *self._starts(),
         ]
+
+    def _starts(self) -> list[Coordinate]:
+        """The start of every sample, unless its seed says all of it."""
+        starts = [sample.start for sample in self.grid.samples]
+        if all(type(start) is Noise for start in starts):
+            return []
+        written = [json.dumps(start.to_json(), sort_keys=True) for start in starts]
+        return [Coordinate(SAMPLE_START, SAMPLE, np.array(written, dtype=object))]
 
     def _steps(self, steps: tuple[int, ...]) -> list[Coordinate]:
         schedule = self.plan.schedule
@@ -284,13 +294,13 @@ class Layout:
         return [Coordinate(CALLS, STEP, np.array([made[schedule.steps - step] for step in steps], dtype=np.int64))]
 
     def _own_coordinates(self) -> list[DeclaredCoordinate]:
-        """Of steps and interventions: those that not every study has, and those that have another type here."""
+        """Of samples, steps and interventions: those that not every study has, or has of another type."""
         said = [
             DeclaredCoordinate(name=name, dim=INTERVENTION, dtype=dtype, meaning="as the kind of intervention says it")
             for name, (dtype, _) in self._columns.items()
             if name != "label"
         ]
-        found = [*said, *(item.declared for item in self._steps(self.recorded_steps))]
+        found = [*said, *(item.declared for item in (*self._samples(), *self._steps(self.recorded_steps)))]
         known = {(one.name, one.dim): one for one in (*OPTIONAL, *ORDINARY.coordinates)}
         meant = [replace(one, meaning=known.get((one.name, one.dim), one).meaning) for one in found]
         return [one for one in meant if one not in ORDINARY.coordinates]

@@ -22,6 +22,7 @@ __all__ = [
     "MISSING",
     "NULL_DIFFERENCE",
     "OPTIONAL",
+    "SAMPLE_START",
     "SELECTED",
     "STATUS_MEANING",
     "VARIABLES",
@@ -35,6 +36,7 @@ FORMAT = "causalunet-results"
 FORMAT_VERSION = 3
 """Attributes of the root that say what a store is."""
 
+SAMPLE_START = "sample_start"
 CALLS = "calls"
 """Coordinate along ``step``: U-Net calls of the baseline, in studies whose steps take several."""
 
@@ -284,6 +286,9 @@ COORDINATES: tuple[DeclaredCoordinate, ...] = tuple(
 """Coordinates that every group has along the dimensions of its variables."""
 
 OPTIONAL: tuple[DeclaredCoordinate, ...] = (
+    DeclaredCoordinate(
+        name=SAMPLE_START, dim=SAMPLE, dtype="str", meaning="the start itself, as JSON, where one is not a seed's noise"
+    ),
     DeclaredCoordinate(
         name=CALLS, dim=STEP, dtype="int64", meaning="U-Net calls of the baseline, where steps take several"
     ),

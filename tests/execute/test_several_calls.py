@@ -173,9 +173,9 @@ def test_calls_are_planned_as_they_are_made(
     assert plan.flops_by_run[-1] == 11 * 2 * model.anatomy.flops
     rows: list[int] = []
 
-    def counted(unet: TracedUNet, action: Any, arguments: Any, *rest: Any) -> Any:
+    def counted(unet: TracedUNet, action: Any, arguments: Any, *rest: Any, **named: Any) -> Any:
         rows.append(len(arguments[0]))
-        return call(unet, action, arguments, *rest)
+        return call(unet, action, arguments, *rest, **named)
 
     call = TracedUNet.__call__
     monkeypatch.setattr(TracedUNet, "__call__", counted)

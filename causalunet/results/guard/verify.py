@@ -13,7 +13,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from causalunet.design.digests import digest_of
-from causalunet.design.registered import unknown_outcomes, unknown_sampler
+from causalunet.design.registered import unknown_outcomes, unknown_sampler, unknown_start
 from causalunet.design.study import StudySpec
 from causalunet.dims import FACTOR
 from causalunet.errors import CausalUNetError, DamageError
@@ -193,6 +193,8 @@ def _study(stored: Stored, read: ReadBack, where: object) -> Finding:
     same = digest_of(written) == stored.attributes.digest  # as it stands: later versions may write it otherwise
     problems = [*read.problems] if same else ["the stored study is not the one that its digest names", *read.problems]
     names = unknown_outcomes(written.get("outcomes")) if isinstance(written, dict) else []
+    starts = written.get("starts") if isinstance(written, dict) else None
+    names += sorted({name for one in (starts if isinstance(starts, list) else []) for name in unknown_start(one)})
     unchecked = (*read.unchecked, *names, *unknown_sampler(stored.attributes.sampler))
     if not read.problems and not unchecked:
         problems += _places(stored, where)

@@ -9,7 +9,7 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,19 +74,26 @@ def tiny_model() -> TextToImage:
     return TextToImage("tiny", unet.eval().requires_grad_(False), tokenize, cosine_alpha_bar())
 
 
-@pytest.fixture
-def guests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As if pip had installed the package in tests/plugins, and nothing had imported it."""
-    monkeypatch.syspath_prepend(PLUGINS)
-    registry._announced.cache_clear()
+@contextmanager
+def installed(folder: Path) -> Iterator[None]:
+    """As if pip had installed the packages in a folder, and nothing had imported them."""
     registries = (FILLS, GUIDANCES, KINDS, MODELS, OUTCOMES, SAMPLERS, STARTS, VIEWS)
-    with ExitStack() as scopes:
+    with pytest.MonkeyPatch.context() as patched, ExitStack() as scopes:
+        patched.syspath_prepend(folder)
+        registry._announced.cache_clear()
         for one in registries:
             scopes.enter_context(one.scoped())
         yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "guests"]:
         del sys.modules[name]
     registry._announced.cache_clear()
+
+
+@pytest.fixture
+def guests() -> Iterator[None]:
+    """The package in tests/plugins is installed."""
+    with installed(PLUGINS):
+        yield
 
 
 @pytest.fixture(scope="session")

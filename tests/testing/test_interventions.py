@@ -81,7 +81,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], dict[str, Any], str, str]] = {
     "outside its window": (earlier, {}, "windows", r"mid is edited at step 10, outside .*say in coordinates\(\)"),
     "coordinates of its own": (
         plain,
-        {"coordinates": lambda s: {**Intervention.coordinates(s), "number": s.number}},
+        {"coordinates": lambda s: {**Intervention.coordinates(s), "number": [s.number]}},
         "coordinates",
         "a store cannot hold number",
     ),

@@ -49,6 +49,7 @@ DRIFT = 1e-3
 """Largest difference of a guided prediction that rounding explains, on a GPU with its reduced precision."""
 
 STATUS_MEANING = "0 not run yet, 1 complete, 2 failed"
+"""What these values say, in the meaning of every stored status."""
 
 _IMAGE = (CHANNEL, Y, X)
 
@@ -126,9 +127,13 @@ class DeclaredCoordinate:
     meaning: str
 
 
-def _variables() -> tuple[Variable, ...]:
+_Row = tuple[str, tuple[str, ...], str, str, str]
+
+
+def _rows() -> dict[str, list[_Row]]:
+    """By group: name, dimensions, type, meaning and unit."""
     cell, unit = (INTERVENTION, SAMPLE), (SAMPLE,)
-    baseline = [
+    baseline: list[_Row] = [
         ("image", (*unit, *_IMAGE), "float32", "image of the run without intervention", "[0, 1]"),
         ("x_t", (*unit, STEP, *_IMAGE), "float32", "noisy image that goes into the call at the step", "1"),
         ("x0_hat", (*unit, STEP, *_IMAGE), "float32", "estimate of x_0 made at the step", "1"),
@@ -137,7 +142,7 @@ def _variables() -> tuple[Variable, ...]:
         ("factor_probability", (*unit, FACTOR), "float32", "probability of that value", "1"),
         ("status", unit, "int8", f"of the run without intervention: {STATUS_MEANING}", "1"),
     ]
-    outcomes = [
+    outcomes: list[_Row] = [
         ("image", (*cell, *_IMAGE), "float32", "image of the intervened run", "[0, 1]"),
         ("ssim", cell, "float64", "structural similarity to the baseline image", "1"),
         ("psnr", cell, "float64", "peak signal-to-noise ratio to the baseline image, infinite if equal", "dB"),
@@ -150,12 +155,12 @@ def _variables() -> tuple[Variable, ...]:
         ("status", cell, "int8", f"of the cell: {STATUS_MEANING}", "1"),
         ("failure", cell, "str", "why the cell failed; empty for others", "1"),
     ]
-    trajectory = [
+    trajectory: list[_Row] = [
         ("x0_distance", (*cell, STEP), "float32", "RMS difference of x0_hat to the baseline's at the step", "1"),
         ("eps_distance", (*cell, STEP), "float32", "RMS difference of guided eps to the baseline's at the step", "1"),
         ("ran", (INTERVENTION, STEP), "bool", "whether the run has a U-Net call at the step", "1"),
     ]
-    activations = [
+    activations: list[_Row] = [
         ("baseline", (*unit, STEP, *_IMAGE), "float16", "block output in the baseline run, conditional branch", "1"),
         ("intervened", (*cell, STEP, *_IMAGE), "float16", "block output in the run, conditional branch", "1"),
         ("ran", (INTERVENTION, STEP), "bool", "whether the block ran at the step", "1"),
@@ -163,7 +168,7 @@ def _variables() -> tuple[Variable, ...]:
         ("status", cell, "int8", "1 where the run's output is stored", "1"),
     ]
     inner = (*cell, STEP, COMPONENT)
-    summary = [
+    summary: list[_Row] = [
         ("mean", inner, "float32", "mean of the block output, conditional branch", "1"),
         ("sd", inner, "float32", "standard deviation of the block output", "1"),
         ("norm", inner, "float32", "Euclidean norm of the block output", "1"),
@@ -175,7 +180,7 @@ def _variables() -> tuple[Variable, ...]:
         ("baseline_status", (*unit, COMPONENT), "int8", "1 where the baseline's summary is stored", "1"),
         ("status", (*cell, COMPONENT), "int8", "1 where the run's summary is stored", "1"),
     ]
-    audit = [
+    audit: list[_Row] = [
         ("fired", (*cell, STEP, PLACE), "uint8", "how often the edit at the place was seen to apply at the step", "1"),
         ("declared", (INTERVENTION, STEP, PLACE), "uint8", "how often it is declared to apply", "1"),
         ("null_difference", unit, "float32", "largest difference of a null run's image to the baseline's", "[0, 1]"),
@@ -183,7 +188,7 @@ def _variables() -> tuple[Variable, ...]:
         ("unet_calls", unit, "int64", "U-Net calls that the sample took so far", "1"),
         ("seconds", unit, "float64", "wall-clock time that the sample took so far", "s"),
     ]
-    groups = {
+    return {
         "baseline": baseline,
         "outcomes": outcomes,
         "trajectory": trajectory,
@@ -191,6 +196,9 @@ def _variables() -> tuple[Variable, ...]:
         "activation_summary": summary,
         "audit": audit,
     }
+
+
+def _variables() -> tuple[Variable, ...]:
     return tuple(
         Variable(
             group=group,
@@ -204,7 +212,7 @@ def _variables() -> tuple[Variable, ...]:
             better=_BETTER.get(name),
             infinite=name == "psnr",
         )
-        for group, rows in groups.items()
+        for group, rows in _rows().items()
         for name, dims, dtype, meaning, units in rows
     )
 

@@ -33,7 +33,7 @@ REFUSED = {
     'cu.Study(name="x", prompts=["a"], interventions=["cut"])': "list-item",
     'cu.Study(name="x", prompts=["a"], intervention=[])': "call-arg",
     'cu.Study(name="x", prompts=["a"], interventions=[], seeds=4)': "arg-type",
-    "cu.DDPM(guidance=3)": "call-arg",
+    "cu.DDPM(guidance=3)": "arg-type",
     "cu.Window(start=20, stop=15)": "call-arg",
     "cu.Record(activations=[3])": "list-item",
 }

@@ -53,6 +53,7 @@ Donor = OwnBefore | OfBaseline
 """Where a fill takes a value of the place that it is put in."""
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class FillContext:
     """Where in a run a fill is put in place.

@@ -126,7 +126,7 @@ def test_words() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"variable": "lpips"}, "larger or smaller values of 'lpips'.*better='lower'"),
+        ({"variable": "beauty"}, "larger or smaller values of 'beauty'.*better='lower'"),
         (
             {"variable": "ssim", "better": "lower"},
             "said in two ways: the argument .*, the outcome 'ssim' says 'hi",

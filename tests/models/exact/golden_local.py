@@ -1,9 +1,8 @@
 """Makes ``golden_local.json`` by the official code of Lukoianov et al. 2025, which is needed to run this.
 
-    git clone https://github.com/ottogin/locality-in-diffusion-models
-    git -C locality-in-diffusion-models checkout 48d69957a668eeaeff8efad50eb26830299e6484
-    python tests/models/exact/golden_local.py locality-in-diffusion-models/src
+    python tests/models/exact/golden_local.py SRC
 
+SRC is the folder ``src`` of ottogin/locality-in-diffusion-models at commit 48d69957a668eeaeff8efad50eb26830299e6484.
 Of that code it runs ``models/base.py``, ``wiener.py``, ``pca_locality.py`` and ``utils/wiener.py`` as they are; a
 package with a registry that does nothing stands in for what else they import (data sets, FAISS).
 """

@@ -147,6 +147,7 @@ def ms_ssim(a: NDArray[np.floating], b: NDArray[np.floating], scales: int = 5) -
     Source: Wang, Simoncelli and Bovik 2003, doi:10.1109/ACSSC.2003.1292216.
     """
     one, other = (np.asarray(images, np.float32) for images in (a, b))
+    check_size(one.shape, scales)
     weights = np.array(MS_SSIM_WEIGHTS[:scales]) / sum(MS_SSIM_WEIGHTS[:scales])
     value: NDArray[np.float64] = np.ones(np.broadcast_shapes(one.shape, other.shape)[:-3])
     for scale, weight in enumerate(weights):

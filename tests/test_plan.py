@@ -85,7 +85,8 @@ def way(made: Plan, run: int) -> list[Step]:
         (call,) = [call for call in made.calls if call.state == state and run in call.runs]
         (fork,) = [fork for fork in call.forks if run in fork.runs]
         assert call.step == target
-        rows.append((call.step, frozenset(map(tuple, call.action.fills)), call.action.dead, fork.target))
+        fills = frozenset((placed.site, placed.fill) for placed in call.action.fills)
+        rows.append((call.step, fills, call.action.dead, fork.target))
         state, target = fork.state, fork.target
     return rows
 

@@ -209,10 +209,10 @@ def test_the_largest_call_is_the_one_that_was_made(
 def test_the_largest_call_is_what_memory_left_of_it(tiny_model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
     real = InstalledUNet.__call__
 
-    def short(unet: InstalledUNet, action: Any, arguments: Any, cond_rows: int, *more: Any) -> Any:
+    def short(unet: InstalledUNet, action: Any, arguments: Any, cond_rows: int, *more: Any, **options: Any) -> Any:
         if cond_rows > 2:
             raise RuntimeError("out of memory")
-        return real(unet, action, arguments, cond_rows, *more)
+        return real(unet, action, arguments, cond_rows, *more, **options)
 
     monkeypatch.setattr(InstalledUNet, "__call__", short)
     timed = time_interventions(

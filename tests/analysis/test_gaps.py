@@ -47,12 +47,18 @@ CALLS: dict[str, Callable[..., Any]] = {
 }
 WITHOUT_RESULTS = {
     "Criterion",
+    "LinearRun",
     "bisection",
     "bootstrap_mean",
     "fewer_steps",
     "frontier",
+    "gaussian_theory",
+    "kick",
+    "linear_run",
     "propose_shortcuts",
+    "psi",
     "to_frame",
+    "xi",
 }
 
 

@@ -103,7 +103,9 @@ def test_threshold_and_criterion(stored: xr.DataTree) -> None:
 def test_a_distance_has_the_answers_of_its_negative(stored: xr.DataTree, kind: Any) -> None:
     """One minus SSIM at most 0.2 is SSIM at least 0.8, in answers, intervals and shares without one."""
     ssim = stored["outcomes"]["ssim"]
-    mine = xr.DataTree.from_dict({"outcomes": stored["outcomes"].to_dataset().assign(mine=1 - ssim)})
+    mine = xr.DataTree.from_dict(
+        {"outcomes": stored["outcomes"].to_dataset().assign(mine=(1 - ssim).assign_attrs(better="lower"))}
+    )
     options: dict[str, Any] = {"kind": kind, "share": 0.5, "resamples": 99}
     selection: dict[str, Any] = {"kind": "ablate_block", "length": 5, "resamples": 99}
     own = Criterion(variable="mine", threshold=0.25, better="lower", **options)

@@ -25,9 +25,11 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     call = TracedUNet.__call__
 
-    def counted(self: TracedUNet, action: Any, arguments: tuple[torch.Tensor, ...], *rest: Any) -> CallResult:
+    def counted(
+        self: TracedUNet, action: Any, arguments: tuple[torch.Tensor, ...], *rest: Any, **more: Any
+    ) -> CallResult:
         seen.append(len(arguments[0]))
-        return call(self, action, arguments, *rest)
+        return call(self, action, arguments, *rest, **more)
 
     monkeypatch.setattr(TracedUNet, "__call__", counted)
     return seen

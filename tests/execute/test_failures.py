@@ -47,8 +47,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Any, torch.Tensor], 
     """Change what U-Net calls give, by action and timesteps."""
     call = TracedUNet.__call__
 
-    def spoiled(unet: TracedUNet, action: Any, arguments: Any, *others: Any) -> CallResult:
-        result = call(unet, action, arguments, *others)
+    def spoiled(unet: TracedUNet, action: Any, arguments: Any, *others: Any, **more: Any) -> CallResult:
+        result = call(unet, action, arguments, *others, **more)
         return CallResult(wrong(action, result.output.clone()), result.activations, result.fired)
 
     monkeypatch.setattr(TracedUNet, "__call__", spoiled)
@@ -162,11 +162,11 @@ def test_batches_shrink_until_memory_suffices(run: Run, monkeypatch: pytest.Monk
     sizes = []
     call = TracedUNet.__call__
 
-    def limited(unet: TracedUNet, action: Any, arguments: Any, *others: Any) -> CallResult:
+    def limited(unet: TracedUNet, action: Any, arguments: Any, *others: Any, **more: Any) -> CallResult:
         sizes.append(len(arguments[0]))
         if len(arguments[0]) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-        return call(unet, action, arguments, *others)
+        return call(unet, action, arguments, *others, **more)
 
     monkeypatch.setattr(TracedUNet, "__call__", limited)
     results = run(study=study)
@@ -176,7 +176,7 @@ def test_batches_shrink_until_memory_suffices(run: Run, monkeypatch: pytest.Monk
 
 
 def test_too_little_memory_for_one_sample_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(*_: Any) -> CallResult:
+    def none(*_: Any, **__: Any) -> CallResult:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory")
 
     with monkeypatch.context() as patch:

@@ -181,7 +181,7 @@ def test_stores_of_earlier_versions_are_gone_on_with_in_small_parts(
         with pytest.raises(KeyboardInterrupt):
             run(study=study)
     writer = StudyWriter(Repository.open(Location.parse(tmp_path / "s.zarr")))
-    assert writer.attributes["group"] == 128
+    assert writer.attributes.group == 128
     del writer.root.attrs["group"]
     writer.commit("as it was before there was such a thing", {})
     clock["interrupt"] = math.inf

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
 from causalunet.design.donors import Donor, FillContext, OfBaseline, OwnBefore
 from causalunet.design.limits import is_number, plain_number, shown
-from causalunet.design.named import read_named
+from causalunet.design.named import read_named, write_named
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
 
@@ -80,8 +80,7 @@ class Fill:
 
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": ..., "configuration": {...}}``."""
-        values = {entry.name: plain_number(getattr(self, entry.name)) for entry in fields(self)}
-        return {"name": self.name, "configuration": values}
+        return write_named(self)
 
     @staticmethod
     def from_json(value: Any) -> Fill:

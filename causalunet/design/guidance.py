@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
-from causalunet.design.limits import check_keys, is_number, plain_number, shown
+from causalunet.design.limits import is_number, plain_number, shown
+from causalunet.design.named import class_named, write_named
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
 
@@ -67,7 +68,7 @@ class Guidance:
 
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": ..., "configuration": {...}}``."""
-        return {"name": self.name, "configuration": {entry.name: getattr(self, entry.name) for entry in fields(self)}}
+        return write_named(self)
 
     @staticmethod
     def from_json(value: Any) -> Guidance:
@@ -78,12 +79,7 @@ class Guidance:
         SpecError
             The name is not known or the configuration does not fit.
         """
-        check_keys("A guidance", value, ("name", "configuration"))
-        kind = GUIDANCES.get(value.get("name"))
-        if kind is None:
-            raise SpecError(f"Guidance {shown(value.get('name'))} is not known; known: {', '.join(GUIDANCES)}.")
-        configuration = value.get("configuration")
-        check_keys("The guidance cannot be read: its configuration", configuration, [x.name for x in fields(kind)])
+        kind, configuration = class_named(GUIDANCES, value)
         return kind(**configuration)
 
 

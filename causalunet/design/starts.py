@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.calls import clear_calls
-from causalunet.design.limits import LARGEST, check_keys, is_integer, plain_number, shown
+from causalunet.design.limits import LARGEST, is_integer, plain_number, shown
+from causalunet.design.named import class_named, write_named
 from causalunet.errors import SpecError
 from causalunet.noise import initial_noise
 from causalunet.registry import Registry
@@ -73,7 +74,7 @@ class Start:
 
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": ..., "configuration": {...}}``."""
-        return {"name": self.name, "configuration": {entry.name: getattr(self, entry.name) for entry in fields(self)}}
+        return write_named(self)
 
     @staticmethod
     def from_json(value: Any) -> Start:
@@ -84,12 +85,7 @@ class Start:
         SpecError
             The name is not known or the configuration does not fit.
         """
-        check_keys("A start", value, ("name", "configuration"))
-        kind = STARTS.get(value.get("name"))
-        if kind is None:
-            raise SpecError(f"Start {shown(value.get('name'))} is not known; known: {', '.join(STARTS)}.")
-        configuration = value.get("configuration")
-        check_keys("The start cannot be read: its configuration", configuration, [x.name for x in fields(kind)])
+        kind, configuration = class_named(STARTS, value)
         return kind(**configuration)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from causalunet.calls import clear_calls
 from causalunet.design.digests import digest_of
-from causalunet.design.limits import COMPONENT_NAME, check_keys, plain_number, shown
+from causalunet.design.limits import COMPONENT_NAME, shown
+from causalunet.design.named import read_named, write_named
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
 
@@ -237,8 +238,7 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": ..., "configuration": {...}}``."""
-        values = {entry.name: plain_number(getattr(self, entry.name)) for entry in fields(self)}
-        return {"name": self.name, "configuration": values}
+        return write_named(self)
 
     @staticmethod
     def from_json(value: Any) -> Outcome:
@@ -249,17 +249,7 @@ class Outcome:
         SpecError
             The name is not registered or the configuration does not fit.
         """
-        name = value.get("name") if isinstance(value, dict) else None
-        kind = OUTCOMES.get(name)
-        if kind is None:
-            raise SpecError(f"{shown(value)} is not an outcome; known outcomes: {', '.join(OUTCOMES)}.")
-        check_keys("An outcome", value, ("name", "configuration"))
-        configuration = value.get("configuration", {})
-        check_keys(f"Outcome {name!r} cannot be read: its configuration", configuration, [x.name for x in fields(kind)])
-        try:
-            return kind(**configuration)
-        except TypeError as error:
-            raise SpecError(f"Outcome {name!r} cannot be read from {shown(value)}: {error!s:.200}.") from error
+        return read_named(OUTCOMES, value)
 
 
 def chosen_outcome(value: Any) -> Outcome:

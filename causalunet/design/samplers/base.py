@@ -9,7 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from causalunet.calls import clear_calls
 from causalunet.design.guidance import CFG, Guidance, NoGuidance, checked_scale
-from causalunet.design.limits import MOST_STEPS, check_keys, is_integer, plain_number, shown
+from causalunet.design.limits import MOST_STEPS, is_integer, plain_number, shown
+from causalunet.design.named import class_named
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
 from causalunet.schedule import Level, TrainingSchedule
@@ -301,12 +302,7 @@ class Sampler:
         SpecError
             The name is not known or the configuration does not fit.
         """
-        check_keys("A sampler", value, ("name", "configuration"))
-        kind = SAMPLERS.get(value.get("name"))
-        if kind is None:
-            raise SpecError(f"Sampler {shown(value.get('name'))} is not known; known: {', '.join(SAMPLERS)}.")
-        configuration = value.get("configuration")
-        check_keys("The sampler cannot be read: its configuration", configuration, [x.name for x in fields(kind)])
+        kind, configuration = class_named(SAMPLERS, value)
         if configuration.get("guidance") is not None:
             configuration = {**configuration, "guidance": Guidance.from_json(configuration["guidance"])}
         return kind(**configuration)

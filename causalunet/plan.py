@@ -244,8 +244,9 @@ class Plan:
     def flops_by_run(self) -> dict[int, int]:
         """Floating-point operations of each run on its own, for one sample."""
         totals: dict[int, int] = defaultdict(int)
+        rows = self.spec.sampler.rows_per_sample
         for stretch in self.stretches:
-            flops = self._flops(stretch.action)
+            flops = rows * self.anatomy.live_flops(stretch.action.dead)
             for runs, made in self._calls_of_runs(stretch):
                 for run in runs:
                     totals[run] += flops * made
@@ -260,7 +261,8 @@ class Plan:
     def flops(self) -> int:
         """Floating-point operations of the whole study."""
         pieces = ((part, stretch) for part in self._parts for stretch in part.stretches)
-        return sum(self._flops(stretch.action) * part.calls_in(stretch) for part, stretch in pieces) * self.samples
+        of_a_row = sum(self.anatomy.live_flops(one.action.dead) * part.calls_in(one) for part, one in pieces)
+        return of_a_row * self.spec.sampler.rows_per_sample * self.samples
 
     @property
     def seconds(self) -> float | None:
@@ -384,9 +386,6 @@ class Plan:
     @property
     def _dead_share(self) -> float:
         return 1 - self.flops / (self.anatomy.flops * self.spec.sampler.rows_per_sample * self.unet_calls)
-
-    def _flops(self, action: Action) -> int:
-        return self.anatomy.live_flops(action.dead) * self.spec.sampler.rows_per_sample
 
 
 def make_plan(

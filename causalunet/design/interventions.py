@@ -249,7 +249,7 @@ class Edit(Intervention):
             raise SpecError(
                 f"Edit({self.component!r}, fill={self.fill}): the component 'unet' and the fill Jump() belong together."
             )
-        if isinstance(self.fill, Jump) and self.site.view != Whole():
+        if isinstance(self.fill, Jump) and (self.branch != "both" or type(self.view) is not Whole):
             part = f"view={self.view}" if self.branch == "both" else f"branch={self.branch!r}"
             raise SpecError(f"A jump skips the whole call; {part} cannot be honoured.")
 

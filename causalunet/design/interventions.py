@@ -32,7 +32,7 @@ from causalunet.registry import Registry
 if TYPE_CHECKING:
     from causalunet.design.anatomy import Anatomy
 
-__all__ = ["KINDS", "Composition", "Edit", "Intervention", "check_edits"]
+__all__ = ["KINDS", "Composition", "Edit", "Intervention", "check_edits", "digest_of_edits"]
 
 KINDS: Registry[type[Intervention]] = Registry("kind of intervention", "causalunet.interventions")
 """Every kind of intervention, by name."""
@@ -303,7 +303,7 @@ class Composition(Intervention):
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that name the set of edits."""
-        return digest_of({"name": self.kind, "edits": edits_to_json(self.edits())})
+        return digest_of_edits(self.edits(), self.kind)
 
     def placed(self, anatomy: Anatomy) -> Composition:
         """All parts, placed."""
@@ -337,6 +337,11 @@ class Composition(Intervention):
 
     def _default_label(self) -> str:
         return " + ".join(part.label for part in self.parts)
+
+
+def digest_of_edits(edits: Iterable[Edit], kind: str = Composition.kind) -> str:
+    """Sixteen hexadecimal digits that name a set of edits: those of a composition of them."""
+    return digest_of({"name": kind, "edits": edits_to_json(edits)})
 
 
 def check_edits(interventions: Iterable[Intervention]) -> None:

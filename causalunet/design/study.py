@@ -10,11 +10,10 @@ from importlib import import_module
 from typing import Any, Self
 
 from causalunet.calls import clear_calls, hold
-from causalunet.design.conflicts import edits_to_json
 from causalunet.design.coordinates import check_coordinates, check_together
 from causalunet.design.digests import digest_of
 from causalunet.design.donors import OfBaseline, OwnBefore
-from causalunet.design.interventions import Composition, Edit, Intervention, check_edits
+from causalunet.design.interventions import Composition, Edit, Intervention, check_edits, digest_of_edits
 from causalunet.design.kinds import Null
 from causalunet.design.limits import (
     LARGEST,
@@ -31,7 +30,7 @@ from causalunet.design.outcomes import MOST_OUTCOMES, Outcome, own_outcomes
 from causalunet.design.record import Record, record_from_json
 from causalunet.design.samplers import DDPM, Sampler
 from causalunet.design.starts import Noise, Start, start_of
-from causalunet.design.windows import Window, count_steps
+from causalunet.design.windows import Window, Windows, count_steps
 from causalunet.errors import PromptError, SpecError
 from causalunet.prompts import NO_PROMPT, NoPrompt
 
@@ -363,11 +362,11 @@ def _with_null(interventions: tuple[Intervention, ...], sampler: Sampler, record
         if not isinstance(item, Intervention):
             raise SpecError(f"{shown(item)} is not an intervention; sweeps are unpacked with *sweep(...).")
     check_edits(interventions)
-    longest = max((check_fits(item, sampler) for item in interventions), default=1)
+    edited = [check_fits(item, sampler) for item in interventions]
     check_together(interventions)
     if not any(isinstance(item, Null) for item in interventions):
-        starts = (edit.window.start for item in interventions for edit in item.edits())
-        interventions = (*interventions, Null(window=Window(max(starts, default=1), longest)))
+        start = max((window.start for windows in edited for window in windows), default=1)
+        interventions = (*interventions, Null(window=Window(start, max(map(count_steps, edited), default=1))))
     _check_distinct(interventions)
     return interventions
 
@@ -388,11 +387,13 @@ def _same_edits(interventions: Iterable[Intervention]) -> Iterator[list[Interven
     by_digest: dict[str, list[Intervention]] = {}
     for item in interventions:
         by_digest.setdefault(item.digest, []).append(item)
-    distinct = [items[0] for items in by_digest.values()]
-    if any(isinstance(item, Composition) for item in distinct):
+    distinct = {digest: items[0] for digest, items in by_digest.items()}
+    if any(isinstance(item, Composition) for item in distinct.values()):
         by_edits: dict[str, list[Intervention]] = {}
-        for item in distinct:
-            by_edits.setdefault(digest_of(edits_to_json(item.edits())), []).append(item)
+        for digest, item in distinct.items():
+            # The digest of a composition is that of its edits already.
+            name = digest if type(item) is Composition else digest_of_edits(item.edits())
+            by_edits.setdefault(name, []).append(item)
         for items in by_edits.values():
             single = next((item for item in items if not isinstance(item, Composition)), None)
             twins = [item for item in items if item is single or isinstance(item, Composition)]
@@ -446,8 +447,8 @@ def _check_open_samples(prompts: tuple[str, ...], sampler: Sampler) -> None:
         )
 
 
-def check_fits(item: Intervention, sampler: Sampler) -> int:
-    """Check that every edit can fire in a run, and the coordinates of a user's kind; count the steps edited.
+def check_fits(item: Intervention, sampler: Sampler) -> set[Window | Windows]:
+    """Check that every edit can fire in a run, and the coordinates of a user's kind; give the windows of its edits.
 
     Raises
     ------
@@ -458,7 +459,7 @@ def check_fits(item: Intervention, sampler: Sampler) -> int:
     edits = item.edits()
     for edit in edits:
         _check_edit(item.label, edit, sampler)
-    return count_steps({edit.window for edit in edits})
+    return {edit.window for edit in edits}
 
 
 def _check_edit(label: str, edit: Edit, sampler: Sampler) -> None:

@@ -133,7 +133,7 @@ def ms_ssim(a: NDArray[np.floating], b: NDArray[np.floating], scales: int = 5) -
     a, b : ndarray
         Images in [0, 1], (..., channel, y, x); leading dimensions broadcast.
     scales : int
-        With fewer than five the exponents are the first of `MS_SSIM_WEIGHTS`, divided by their sum.
+        With fewer than five the exponents are the first of ``MS_SSIM_WEIGHTS``, divided by their sum.
 
     Returns
     -------

@@ -54,7 +54,7 @@ class Study(StudySpec):
     record : Record
     outcomes : iterable of str or Outcome
         Measured of every run beside SSIM, PSNR, MSE and, if the model reads any, factors: by name or themselves, such
-        as ``[MultiScaleSSIM(3), "histogram_distance"]`` of `causalunet.design.outcomes`.
+        as ``[MultiScaleSSIM(3), "histogram_distance"]``; see `causalunet.design.outcomes.Outcome`.
 
     Examples
     --------

@@ -175,7 +175,7 @@ Program = tuple[Span, ...]
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Steps ``start ... stop`` of runs that do the same for as long: each but the last leads to the next.
+    """Steps ``start`` to ``stop`` of runs that do the same for as long: each but the last leads to the next.
 
     Parameters
     ----------

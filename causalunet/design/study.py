@@ -79,7 +79,7 @@ class Sample:
     prompt : str
         `causalunet.NO_PROMPT` for a sample without a condition.
     start : Start, or int
-        Where its run begins, and which noise it draws; a number is the seed of `Noise`.
+        Where its run begins, and which noise it draws; a number is the seed of `causalunet.design.starts.Noise`.
     """
 
     prompt: str

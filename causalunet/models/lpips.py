@@ -79,7 +79,7 @@ class LPIPS(Outcome):
         return {"name": self.name, "net": self.net, "sha256": self.sha256}
 
     def check(self, image_shape: tuple[int, ...], steps: int) -> None:
-        """Raise `SpecError` for images without three channels, or too small for the network."""
+        """Raise `causalunet.SpecError` for images without three channels, or too small for the network."""
         channels, *sides = image_shape
         if channels != 3 or min(sides) < _LEAST[self.net]:
             raise SpecError(

@@ -112,7 +112,7 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         Parameters
         ----------
         outcome : str or Outcome
-            By name, or itself, such as ``MultiScaleSSIM(3)`` of `causalunet.design.outcomes`.
+            By name, or itself, such as `causalunet.design.outcomes.MultiScaleSSIM`.
         model : DiffusionModel, optional
             Whose factor reader the outcome needs; most need none.
         retry_failed : bool

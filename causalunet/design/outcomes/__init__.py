@@ -13,7 +13,7 @@ from causalunet.design.outcomes.base import (
 )
 from causalunet.design.outcomes.factors import FactorReading
 from causalunet.design.outcomes.similarity import MSE, PSNR, SSIM, HistogramDistance, MultiScaleSSIM
-from causalunet.design.outcomes.steps import EstimateDistance, NoiseDistance
+from causalunet.design.outcomes.steps import EstimateDistance, NoiseDistance, StepDistance
 from causalunet.errors import SpecError
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Outcome",
     "OutcomeContext",
     "OutcomeVariable",
+    "StepDistance",
     "chosen_outcome",
     "outcome_named",
     "own_outcomes",

@@ -193,14 +193,14 @@ class Outcome:
         return self.to_json()
 
     def check(self, image_shape: tuple[int, ...], steps: int) -> None:
-        """Raise `SpecError` if it cannot be measured of images of a shape, (channel, y, x), and runs of so many steps.
+        """Raise `causalunet.SpecError` if it cannot be measured of such images and runs; asked before anything runs.
 
-        Asked before anything runs.
+        Images have the shape (channel, y, x), runs so many steps.
         """
 
     @classmethod
     def check_threshold(cls, threshold: float) -> None:
-        """Raise `SpecError` for a threshold that says nothing: one outside the limits.
+        """Raise `causalunet.SpecError` for a threshold that says nothing: one outside the limits.
 
         Parameters
         ----------

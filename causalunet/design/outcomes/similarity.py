@@ -38,7 +38,7 @@ class SSIM(Outcome):
     axis: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
     def check(self, image_shape: tuple[int, ...], steps: int) -> None:
-        """Raise `SpecError` if images are smaller than a window."""
+        """Raise `causalunet.SpecError` if images are smaller than a window."""
         metrics.check_size(image_shape)
 
     def essence(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class PSNR(Outcome):
 
     @classmethod
     def check_threshold(cls, threshold: float) -> None:
-        """Raise `SpecError` for one such as 0.8, which is meant for SSIM."""
+        """Raise `causalunet.SpecError` for one such as 0.8, which is meant for SSIM."""
         if threshold <= 1:
             raise SpecError(
                 f"Criterion got threshold={threshold!r} dB for PSNR, which all images reach; give such as threshold=25."
@@ -135,7 +135,7 @@ class MultiScaleSSIM(Outcome):
         return self.name if self.scales == len(metrics.MS_SSIM_WEIGHTS) else f"{self.name}_{self.scales}"
 
     def check(self, image_shape: tuple[int, ...], steps: int) -> None:
-        """Raise `SpecError` if the coarsest images are smaller than a window."""
+        """Raise `causalunet.SpecError` if the coarsest images are smaller than a window."""
         metrics.check_size(image_shape, self.scales)
 
     def measure(self, images: _Images, baseline: _Images, context: OutcomeContext) -> NDArray[np.float64]:

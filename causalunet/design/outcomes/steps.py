@@ -14,11 +14,11 @@ from causalunet.design.limits import is_integer, plain_number, shown
 from causalunet.design.outcomes.base import Better, Outcome, OutcomeContext
 from causalunet.errors import SpecError
 
-__all__ = ["EstimateDistance", "NoiseDistance"]
+__all__ = ["EstimateDistance", "NoiseDistance", "StepDistance"]
 
 
 @dataclass(frozen=True, slots=True)
-class _AtStep(Outcome):
+class StepDistance(Outcome):
     """A stored distance to the baseline, at one step.
 
     Parameters
@@ -44,7 +44,7 @@ class _AtStep(Outcome):
         return f"{self.name}_{self.step}"
 
     def check(self, image_shape: tuple[int, ...], steps: int) -> None:
-        """Raise `SpecError` if runs have no such step."""
+        """Raise `causalunet.SpecError` if runs have no such step."""
         if self.step > steps:
             raise SpecError(f"{type(self).__name__} asks for step {self.step}; the run has the steps {steps} ... 1.")
 
@@ -67,7 +67,7 @@ class _AtStep(Outcome):
 
 @clear_calls
 @dataclass(frozen=True, slots=True)
-class EstimateDistance(_AtStep):
+class EstimateDistance(StepDistance):
     """RMS difference of the estimate of x_0 at a step to the baseline's: what a cut has done by then.
 
     Parameters
@@ -88,7 +88,7 @@ class EstimateDistance(_AtStep):
 
 @clear_calls
 @dataclass(frozen=True, slots=True)
-class NoiseDistance(_AtStep):
+class NoiseDistance(StepDistance):
     """RMS difference of the guided prediction of noise at a step to the baseline's.
 
     Parameters

@@ -36,6 +36,7 @@ def check(name: str, model: TextToImage) -> testing.Conformance:
         "checkerboard": lambda name: testing.check_view(View.from_json(spec(name))),
         "blend": lambda name: testing.check_fill(Fill.from_json(spec(name))),
         "edge_loss": lambda name: testing.check_outcome(Outcome.from_json(spec(name, least=0.01))),
+        "colour_distance": lambda name: testing.check_outcome(Outcome.from_json(spec(name, labels=["r", "g", "b"]))),
         "mirrored": lambda name: testing.check_start(Start.from_json(spec(name, seed=1))),
         "flip_skip": lambda name: testing.check_intervention(
             Intervention.from_json(spec(name, skip=1, window=[[3, 2]], label="")), anatomy=model.anatomy, steps=4

@@ -15,7 +15,14 @@ from causalunet.analysis.described import described, variable_name
 from causalunet.analysis.direction import sign_of
 from causalunet.analysis.intervals import bootstrap_mean, wilson_share
 from causalunet.analysis.noise import noise_floor
-from causalunet.analysis.selection import check_variable, complete_samples, outcomes, select_interventions
+from causalunet.analysis.selection import (
+    at_labels,
+    check_variable,
+    complete_samples,
+    labelled,
+    outcomes,
+    select_interventions,
+)
 from causalunet.analysis.sweeps import sweeps
 from causalunet.design.outcomes import Better, Outcome
 from causalunet.dims import INTERVENTION, SAMPLE
@@ -49,7 +56,8 @@ def effects(
     ----------
     results : xarray.DataTree
     variable : str or Outcome
-        With one number per cell: "ssim", "psnr", or any that the results hold.
+        With one number per cell: "ssim", "psnr", or any that the results hold. Of an outcome with a number for each
+        label of a dimension of its own, say which: ``effects(results, "colour_distance", colour="red")``.
     threshold : float, optional
         In the variable's unit; by default that of the outcome, which SSIM has: 0.8, the paper's. Values at least as
         large count as alike; of distances, values at most as large.
@@ -98,7 +106,7 @@ def effects(
     """
     _check(family, quantiles)
     own, variable = described(variable).threshold, variable_name(variable)
-    everything = outcomes(results)
+    everything, selection = at_labels(outcomes(results), selection)
     chosen = _complete(everything, variable, selection, allow_incomplete)
     sign, threshold = sign_of(chosen[variable], better), _threshold(variable, threshold, own)
     names = _families(everything, chosen, family)
@@ -131,9 +139,11 @@ def _complete(
     chosen = select_interventions(everything, selection)
     check_variable(chosen, variable)
     if set(chosen[variable].dims) != {INTERVENTION, SAMPLE}:
+        own = [dim for dim in labelled(chosen) if dim in chosen[variable].dims]
+        say = "".join(f" Say which {dim}: {dim}={str(chosen[dim].values[0])!r}, for one." for dim in own)
         raise SpecError(
             f"{variable!r} has dimensions {', '.join(map(str, chosen[variable].dims))}; effects need one number per "
-            f"{INTERVENTION} and {SAMPLE}, as ssim has. curve(...) gives the values themselves."
+            f"{INTERVENTION} and {SAMPLE}, as ssim has. curve(...) gives the values themselves.{say}"
         )
     return complete_samples(chosen, variable, allow_incomplete=allow_incomplete)
 

@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from causalunet.analysis.described import variable_name
 from causalunet.design.limits import shown
 from causalunet.design.outcomes import Outcome
-from causalunet.dims import INTERVENTION, SAMPLE
+from causalunet.dims import INTERVENTION, SAMPLE, STEP
 from causalunet.errors import SpecError, StoreError
 from causalunet.results import InterventionIndex
 from causalunet.results.meaning.schema import COMPLETE, FAILED, MISSING
 
 __all__ = [
+    "at_labels",
     "check_variable",
     "complete_baselines",
     "complete_samples",
     "intervention_columns",
+    "labelled",
     "outcomes",
     "select_interventions",
 ]
@@ -67,7 +69,8 @@ def select_interventions(results: xr.DataTree | xr.Dataset, selection: Mapping[s
         Or their `outcomes`.
     selection : mapping
         Coordinate name (``intervention`` for the label) to a value, a list of values, or a slice: a range
-        with both ends included, whichever comes first. Empty for all interventions.
+        with both ends included, whichever comes first. Empty for all interventions. A dimension that an outcome brings
+        is taken at one of its labels: ``colour="red"``.
 
     Returns
     -------
@@ -79,7 +82,7 @@ def select_interventions(results: xr.DataTree | xr.Dataset, selection: Mapping[s
     SpecError
         A name is not a coordinate of interventions, or no intervention fits.
     """
-    dataset = outcomes(results)
+    dataset, selection = at_labels(outcomes(results), selection)
     if not selection:
         return dataset
     columns: dict[Hashable, NDArray[Any]] = {
@@ -95,6 +98,34 @@ def select_interventions(results: xr.DataTree | xr.Dataset, selection: Mapping[s
         found_none = str(error.args[0])
         raise SpecError(f"{found_none[0].upper()}{found_none[1:]}.") from error
     return dataset.isel({INTERVENTION: found.dim_indexers[INTERVENTION]})
+
+
+def at_labels(dataset: xr.Dataset, selection: Mapping[str, Any]) -> tuple[xr.Dataset, dict[str, Any]]:
+    """Outcomes at labels of dimensions that outcomes bring, and what else is selected by.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Of `outcomes`.
+    selection : mapping
+        As for `select_interventions`.
+
+    Raises
+    ------
+    SpecError
+        There is no such label.
+    """
+    labels = {name: value for name, value in selection.items() if name in labelled(dataset)}
+    for name, label in labels.items():
+        known = dataset[name].values.tolist()
+        if not isinstance(label, str) or label not in known:
+            raise SpecError(f"{name}={shown(label)} is no label of that dimension; it has {', '.join(known)}.")
+    return dataset.sel(labels), {name: value for name, value in selection.items() if name not in labels}
+
+
+def labelled(dataset: xr.Dataset) -> list[str]:
+    """Dimensions of outcomes that have names for their entries, such as ``factor``."""
+    return [str(dim) for dim in dataset.dims if dim not in (INTERVENTION, SAMPLE, STEP) and dim in dataset.coords]
 
 
 def check_variable(dataset: xr.Dataset, variable: str | Outcome) -> str:

@@ -29,8 +29,9 @@ def plan_study(bound: BoundStudy, *, runs: Iterable[int] | None = None) -> Plan:
     check_samples(bound.model, bound.spec)
     plan = make_plan(bound, runs=runs)
     rehearse(bound.model, bound.spec)
-    read_factors = bound.model.read_factors if bound.model.factors else None
-    rehearse_outcomes(bound.spec.outcomes, bound.image_shape, bound.spec.sampler.steps, read_factors)
+    factors = bound.model.factors
+    read_factors = bound.model.read_factors if factors else None
+    rehearse_outcomes(bound.spec.outcomes, bound.image_shape, bound.spec.sampler.steps, read_factors, factors)
     return plan
 
 

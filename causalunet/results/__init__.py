@@ -1,7 +1,7 @@
 """The stored form of results: schema, transactional writing, and lazy opening without torch."""
 
 from causalunet.results.engine.repository import Commit
-from causalunet.results.meaning.declaration import Declaration, DeclaredDim, DeclaredOutcome
+from causalunet.results.meaning.declaration import Declaration, DeclaredOutcome
 from causalunet.results.meaning.index import InterventionIndex
 from causalunet.results.meaning.schema import VARIABLES, DeclaredCoordinate, Variable
 from causalunet.results.store import Results, open_results
@@ -11,7 +11,6 @@ __all__ = [
     "Commit",
     "Declaration",
     "DeclaredCoordinate",
-    "DeclaredDim",
     "DeclaredOutcome",
     "InterventionIndex",
     "Results",

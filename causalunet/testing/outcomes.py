@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ def check_outcome(
     image_shape: tuple[int, int, int] = (3, 32, 32),
     steps: int = 8,
     read_factors: ReadFactors | None = None,
+    factors: Mapping[str, Sequence[str]] | None = None,
 ) -> Conformance:
     """Check that an outcome does what studies rely on.
 
@@ -47,6 +48,8 @@ def check_outcome(
         Of the runs.
     read_factors : callable, optional
         A model's, for outcomes that need it.
+    factors : mapping of str to sequence of str, optional
+        Values of every factor that it reads.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def check_outcome(
     checks.run("registered", "its name", lambda: registered(outcome, OUTCOMES, "name"))
     checks.run("JSON", "a round trip", lambda: round_trip(outcome, Outcome.from_json), ["registered"])
     checks.run("declared", f"{len(outcome.variables)} variables", lambda: _declared(outcome))
-    trial = _Trial(outcome, image_shape, steps, read_factors)
+    trial = _Trial(outcome, image_shape, steps, read_factors, factors or {})
     cells = f"{_RUNS} x {_SAMPLES} images"
     checks.run("measured", cells, trial.measured)
     for name, check in (
@@ -102,14 +105,20 @@ class _Trial:
 
     Parameters
     ----------
-    outcome, image_shape, steps, read_factors
+    outcome, image_shape, steps, read_factors, factors
         As for `check_outcome`.
     """
 
     def __init__(
-        self, outcome: Outcome, image_shape: tuple[int, int, int], steps: int, read_factors: ReadFactors | None
+        self,
+        outcome: Outcome,
+        image_shape: tuple[int, int, int],
+        steps: int,
+        read_factors: ReadFactors | None,
+        factors: Mapping[str, Sequence[str]],
     ) -> None:
         self._outcome, self._shape, self._steps, self._read_factors = outcome, image_shape, steps, read_factors
+        self._factors = factors
         rng = np.random.default_rng(0)
         self._baseline = rng.random((_SAMPLES, *image_shape), dtype=np.float32)
         strength = np.linspace(0, 0.3, _RUNS)[:, None, None, None, None]
@@ -137,7 +146,7 @@ class _Trial:
 
     def measured(self) -> None:
         """Numbers of the declared form."""
-        rehearse_outcomes([self._outcome], self._shape, self._steps, self._read_factors)
+        rehearse_outcomes([self._outcome], self._shape, self._steps, self._read_factors, self._factors)
         self._measure()
 
     def untouched(self) -> Iterator[str]:

@@ -82,7 +82,7 @@ def write_results(
         sampler=DDPM(steps=steps),
     )
     plan = make_plan(BoundStudy(spec, small_anatomy(), Schedule.spaced(cosine_alpha_bar(), steps), IMAGE))
-    layout = Layout(plan, FACTORS if factors else {}, block)
+    layout = Layout(plan, {"factor": tuple(FACTORS)} if factors else {}, block)
     writer = StudyWriter.create(Location.parse(path), layout, StoreAttributes(study=spec.to_json(), digest=spec.digest))
     images = np.stack([disturbed(drawn, item, steps, rng) for item in spec.interventions])[:, list(order)]
     baseline = drawn[list(order)]

@@ -61,7 +61,7 @@ def _study() -> cu.Study:
 
 def _layout() -> Layout:
     plan = make_plan(BoundStudy(_study(), small_anatomy(), Schedule.spaced(cosine_alpha_bar(), STEPS), IMAGE))
-    return Layout(plan, FACTORS, BLOCK)
+    return Layout(plan, {"factor": tuple(FACTORS)}, BLOCK)
 
 
 def write(path: Path) -> None:

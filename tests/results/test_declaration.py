@@ -17,6 +17,7 @@ import causalunet as cu
 from causalunet.bound import BoundStudy
 from causalunet.design import AblateBlock, Intervention, Window
 from causalunet.design.interventions import KINDS
+from causalunet.design.outcomes import OutcomeDim
 from causalunet.design.study import StudySpec
 from causalunet.errors import SpecError, StoreError
 from causalunet.plan import make_plan
@@ -25,10 +26,9 @@ from causalunet.results.engine.repository import Repository
 from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.guard.checked_store import read_stored, stored_grid
 from causalunet.results.guard.declared import read_declaration
-from causalunet.results.meaning.declaration import EARLIER, ORDINARY, Declaration, DeclaredDim, DeclaredOutcome
+from causalunet.results.meaning.declaration import EARLIER, ORDINARY, Declaration, DeclaredOutcome
 from causalunet.results.meaning.layout import Layout
 from causalunet.results.meaning.schema import COMPLETE, FAILED, Variable
-from causalunet.scenes import FACTORS
 from causalunet.schedule import Schedule, cosine_alpha_bar
 from tests.analysis.synthetic import IMAGE, small_anatomy, write_results
 from tests.results.opened import arrays_of, root_of
@@ -54,7 +54,7 @@ TOKENS = DeclaredOutcome(
         variable("attention", ("step", "token"), outcome="attention"),
         variable("attention_mean", ("factor",), outcome="attention", dtype="float64"),
     ),
-    brings=(DeclaredDim("token", 5, "of the prompt"),),
+    brings=(OutcomeDim(name="token", labels=tuple("abcde"), meaning="of the prompt"),),
 )
 
 
@@ -223,7 +223,7 @@ def grow(path: Path, *items: Intervention, samples: int = 4) -> None:
     spec = StudySpec.from_stored(writer.known.study).with_stored((*grid.interventions, *items))
     schedule = Schedule.spaced(cosine_alpha_bar(), spec.sampler.steps)
     plan = make_plan(BoundStudy(spec, small_anatomy(), schedule, IMAGE))
-    layout = Layout(plan, FACTORS, 2, stored=stored.declaration, sizes=stored.brought)
+    layout = Layout(plan, stored.brought, 2, stored=stored.declaration)
     writer.lay_out(layout, replace(writer.known, layout_id=None), "grown")
 
 

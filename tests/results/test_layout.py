@@ -52,7 +52,7 @@ class Created:
 
     def __init__(self, path: Path, record: Record, factors: dict[str, tuple[str, ...]] | None = None) -> None:
         self.plan = plan(record)
-        layout = Layout(self.plan, factors or {}, block=4)
+        layout = Layout(self.plan, {"factor": tuple(factors)} if factors else {}, block=4)
         StudyWriter.create(Location.parse(path), layout, StoreAttributes(study={"name": "mine"}))
         self.root, self.arrays = root_of(path), arrays_of(path)
         known = {(item.group, item.name): item for item in VARIABLES}
@@ -159,7 +159,7 @@ def test_every_array_is_checked_on_reading(with_factors: Created) -> None:
 
 @pytest.mark.parametrize("block", [1, 4, 6])
 def test_a_chunk_never_spans_two_blocks(block: int) -> None:
-    for array in Layout(plan(RECORDS["all"]), FACTORS, block).arrays:
+    for array in Layout(plan(RECORDS["all"]), {"factor": tuple(FACTORS)}, block).arrays:
         if "sample" in array.variable.dims:
             assert array.chunks[array.variable.dims.index("sample")] == block, array.path
 

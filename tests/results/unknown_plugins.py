@@ -16,13 +16,14 @@ import numpy as np
 
 import causalunet as cu
 from causalunet.design import Fill, Intervention
+from causalunet.design.outcomes import OutcomeDim
 from causalunet.design.samplers import DDPM
 from causalunet.design.views import Axes, View
 from causalunet.design.views.base import Selection
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
 from causalunet.results.engine.writer import StudyWriter
-from causalunet.results.meaning.declaration import DeclaredDim, DeclaredOutcome
+from causalunet.results.meaning.declaration import DeclaredOutcome
 from causalunet.results.meaning.schema import COMPLETE, Variable
 from tests.results.golden.make import golden_model
 
@@ -91,7 +92,7 @@ OUTCOME = DeclaredOutcome(
     ),
     digest="0" * 16,
     written={"name": "stranger_outcome", "configuration": {}},
-    brings=(DeclaredDim("token", 3, "of the prompt"),),
+    brings=(OutcomeDim(name="token", labels=("a", "red", "circle"), meaning="of the prompt"),),
 )
 
 

@@ -47,7 +47,7 @@ def test_what_reads_factors_passes_with_a_reader() -> None:
         bright = images.mean(axis=(1, 2, 3))[:, None]
         return (bright > 0.5).astype(np.int64), np.clip(bright, 0, 1)
 
-    assert check_outcome(FactorReading(), read_factors=read)
+    assert check_outcome(FactorReading(), read_factors=read, factors={"brightness": ("dark", "light")})
     with pytest.raises(ConformanceError, match=r"measured: .*the model has none"):
         check_outcome(FactorReading())
 

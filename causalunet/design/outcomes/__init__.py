@@ -11,6 +11,7 @@ from causalunet.design.outcomes.base import (
     chosen_outcome,
     outcome_named,
 )
+from causalunet.design.outcomes.dims import OutcomeDim
 from causalunet.design.outcomes.factors import FactorReading
 from causalunet.design.outcomes.similarity import MSE, PSNR, SSIM, HistogramDistance, MultiScaleSSIM
 from causalunet.design.outcomes.steps import EstimateDistance, NoiseDistance, StepDistance
@@ -30,6 +31,7 @@ __all__ = [
     "NoiseDistance",
     "Outcome",
     "OutcomeContext",
+    "OutcomeDim",
     "OutcomeVariable",
     "StepDistance",
     "chosen_outcome",

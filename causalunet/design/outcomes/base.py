@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -14,6 +14,7 @@ from causalunet.calls import clear_calls
 from causalunet.design.digests import digest_of
 from causalunet.design.limits import COMPONENT_NAME, shown
 from causalunet.design.named import read_named, write_named
+from causalunet.design.outcomes.dims import OutcomeDim
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
 
@@ -89,12 +90,15 @@ class OutcomeContext:
         (intervention, sample, step), ``baseline/x0_hat`` (sample, step, channel, y, x). Steps descend from T to 1.
     read_factors : callable, optional
         The model's factor reader; None where no model is at hand, or it has none.
+    sizes : mapping of str to int
+        Lengths that values have along the dimensions beyond intervention and sample, as far as they are known.
     """
 
     prompts: Sequence[Any] = ()
     seeds: Sequence[int] = ()
     stored: Mapping[str, NDArray[Any]]
     read_factors: ReadFactors | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @clear_calls
@@ -181,6 +185,32 @@ class Outcome:
             limits=self.limits,
         )
         return (one,)
+
+    def brings(self, image_shape: tuple[int, ...], factors: Mapping[str, Sequence[str]]) -> tuple[OutcomeDim, ...]:
+        """Dimensions of its variables that not every store has, with their labels; none, unless a subclass has some.
+
+        Parameters
+        ----------
+        image_shape : tuple of int
+            (channel, y, x) of the images.
+        factors : mapping of str to sequence of str
+            Values of every factor that the model reads; empty where it reads none.
+        """
+        return ()
+
+    def of_baseline(self, baseline: NDArray[np.float32], context: OutcomeContext) -> Mapping[str, NDArray[Any]]:
+        """What is kept of the baseline's own images, in the group ``baseline``: only outcomes of every study have that.
+
+        Parameters
+        ----------
+        baseline : ndarray of float32, (sample, channel, y, x)
+        context : OutcomeContext
+
+        Returns
+        -------
+        mapping of str to ndarray, (sample, ...)
+        """
+        return {}
 
     @property
     def digest(self) -> str:

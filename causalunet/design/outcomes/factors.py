@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.calls import clear_calls
-from causalunet.design.outcomes.base import Outcome, OutcomeContext, OutcomeVariable
-from causalunet.dims import FACTOR
+from causalunet.design.outcomes.base import Outcome, OutcomeContext, OutcomeVariable, ReadFactors
+from causalunet.design.outcomes.dims import OutcomeDim
+from causalunet.dims import DIMS, FACTOR
 from causalunet.errors import SpecError
 
 __all__ = ["FactorReading"]
+
+_OF_BASELINE = "baseline/factor_code"
+_NO_READER = "Factors are read by the model's own reader, and the model has none: the embedded model 'shapes' has."
 
 _DEFINITION = (
     "Most probable value of each factor, such as colour and shape, by the reader that comes with the model, and the "
@@ -34,6 +38,7 @@ class FactorReading(Outcome):
 
     name: ClassVar[str] = "factors"
     definition: ClassVar[str] = _DEFINITION
+    reads: ClassVar[tuple[str, ...]] = (_OF_BASELINE,)
 
     @property
     def variables(self) -> tuple[OutcomeVariable, ...]:
@@ -52,6 +57,23 @@ class FactorReading(Outcome):
             for name, meaning, dtype, limits in told
         )
 
+    def brings(self, image_shape: tuple[int, ...], factors: Mapping[str, Sequence[str]]) -> tuple[OutcomeDim, ...]:
+        """The factors that the model reads.
+
+        Raises
+        ------
+        SpecError
+            It reads none.
+        """
+        if not factors:
+            raise SpecError(_NO_READER)
+        return (OutcomeDim(name=FACTOR, labels=tuple(factors), meaning=DIMS[FACTOR]),)
+
+    def of_baseline(self, baseline: NDArray[np.float32], context: OutcomeContext) -> Mapping[str, NDArray[Any]]:
+        """Code and probability, with which every run's are compared."""
+        code, probability = _reader(context)(baseline)
+        return {"factor_code": code, "factor_probability": probability}
+
     def measure(
         self, images: NDArray[np.float32], baseline: NDArray[np.float32], context: OutcomeContext
     ) -> Mapping[str, NDArray[Any]]:
@@ -62,13 +84,16 @@ class FactorReading(Outcome):
         SpecError
             There is no reader.
         """
-        if context.read_factors is None:
-            raise SpecError(
-                "Factors are read by the model's own reader, and the model has none: the embedded model 'shapes' has."
-            )
-        read_before = context.stored.get("baseline/factor_code")
+        reader = _reader(context)
+        read_before = context.stored.get(_OF_BASELINE)
         if read_before is None:
-            read_before, _ = context.read_factors(baseline)
-        read, certainty = context.read_factors(images.reshape(-1, *images.shape[2:]))
+            read_before, _ = reader(baseline)
+        read, certainty = reader(images.reshape(-1, *images.shape[2:]))
         code, probability = (part.reshape(*images.shape[:2], -1) for part in (read, certainty))
         return {"factor_code": code, "factor_probability": probability, "factor_changed": code != read_before}
+
+
+def _reader(context: OutcomeContext) -> ReadFactors:
+    if context.read_factors is None:
+        raise SpecError(_NO_READER)
+    return context.read_factors

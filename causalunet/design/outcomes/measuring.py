@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from causalunet.design.limits import shown
 from causalunet.design.outcomes.base import Outcome, OutcomeContext, OutcomeVariable, ReadFactors
+from causalunet.design.outcomes.dims import brought_by, sizes_along
 from causalunet.errors import SpecError
 
 __all__ = ["READABLE", "MeasuredCells", "measured", "measured_cells", "rehearse_outcomes"]
@@ -73,7 +74,7 @@ def measured(
             f"The outcome {outcome.name!r} gave {shown(sorted(found))}; its variables are {', '.join(declared)}."
         )
     cells = images.shape[:2]
-    return {name: _checked(outcome, one, found[name], cells) for name, one in declared.items()}
+    return {name: _checked(outcome, one, found[name], cells, context.sizes) for name, one in declared.items()}
 
 
 def measured_cells(
@@ -112,6 +113,7 @@ def rehearse_outcomes(
     image_shape: tuple[int, int, int],
     steps: int,
     read_factors: ReadFactors | None = None,
+    factors: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Measure images of noise, so that an outcome that cannot be measured is told before anything runs.
 
@@ -124,6 +126,8 @@ def rehearse_outcomes(
         Of a run.
     read_factors : callable, optional
         The model's.
+    factors : mapping of str to sequence of str, optional
+        Values of every factor that it reads.
 
     Raises
     ------
@@ -132,10 +136,15 @@ def rehearse_outcomes(
     """
     images = np.random.default_rng(0).random((1, 2, *image_shape), dtype=np.float32)
     baseline = np.clip(images[0] + np.float32(0.01), 0, 1)
+    sizes = sizes_along(brought_by(outcomes, image_shape, factors or {}).values(), image_shape, steps)
     for outcome in outcomes:
         outcome.check(image_shape, steps)
         context = OutcomeContext(
-            prompts=("a", "b"), seeds=(0, 1), stored=_made_up(outcome, image_shape, steps), read_factors=read_factors
+            prompts=("a", "b"),
+            seeds=(0, 1),
+            stored=_made_up(outcome, image_shape, steps),
+            read_factors=read_factors,
+            sizes=sizes,
         )
         try:
             measured(outcome, images, baseline, context)
@@ -162,11 +171,14 @@ def _made_up(outcome: Outcome, image_shape: tuple[int, ...], steps: int) -> dict
     return made
 
 
-def _checked(outcome: Outcome, declared: OutcomeVariable, value: Any, cells: tuple[int, ...]) -> NDArray[Any]:
+def _checked(
+    outcome: Outcome, declared: OutcomeVariable, value: Any, cells: tuple[int, ...], sizes: Mapping[str, int]
+) -> NDArray[Any]:
     array = np.asarray(value)
-    wanted = (*cells, *array.shape[2 : 2 + len(declared.dims)])
+    beyond = zip(declared.dims, array.shape[2:], strict=False)
+    wanted = (*cells, *(sizes.get(dim, size) for dim, size in beyond))
     if array.shape != wanted or array.ndim != 2 + len(declared.dims) or array.dtype.kind not in "fiub":
-        along = ", ".join(("intervention", "sample", *declared.dims))
+        along = ", ".join(("intervention", "sample", *(f"{dim}{_entries(dim, sizes)}" for dim in declared.dims)))
         raise SpecError(
             f"The outcome {outcome.name!r} gave {declared.name} of shape {array.shape} and type {array.dtype} for "
             f"{cells[0]} interventions and {cells[1]} samples; it declares numbers along ({along})."
@@ -174,6 +186,10 @@ def _checked(outcome: Outcome, declared: OutcomeVariable, value: Any, cells: tup
     if array.dtype.kind == "f" and not outcome.infinite and np.isinf(array).any():
         array = np.where(np.isinf(array), np.nan, array)
     return array.astype(declared.dtype)
+
+
+def _entries(dim: str, sizes: Mapping[str, int]) -> str:
+    return f" of {sizes[dim]}" if dim in sizes else ""
 
 
 def _one_by_one(
@@ -197,8 +213,10 @@ def _one_by_one(
             continue
         for name, value in found.items():
             values.setdefault(name, np.zeros((*asked.shape, *value.shape[2:]), value.dtype))[own, of_sample] = value
-    if not values:  # of no cell at all, so that nothing is known of further dimensions
-        return {one.name: np.zeros(asked.shape, one.dtype) for one in outcome.variables if not one.dims}
+    if not values:  # of no cell at all
+        known = [one for one in outcome.variables if {*one.dims} <= context.sizes.keys()]
+        shapes = {one.name: (*asked.shape, *(context.sizes[dim] for dim in one.dims)) for one in known}
+        return {one.name: np.zeros(shapes[one.name], one.dtype) for one in known}
     return values
 
 

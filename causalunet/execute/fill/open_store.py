@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from causalunet.design.outcomes import usual_outcomes
+from causalunet.design.outcomes.dims import brought_by
 from causalunet.errors import StoreError, WriteConflictError
 from causalunet.execute.walk.batches import samples_per_block
 from causalunet.identity import FINGERPRINT, differences, short
@@ -64,9 +66,11 @@ def open_writer(
         The store holds another study, something else lies there, or another process is at work on what would change.
     """
     location = Location.parse(path)
-    outcomes = tuple(map(declared_outcome, plan.spec.outcomes))
-    block = samples_per_block(plan, memory, micro_batch)
-    fresh = Layout(plan, dict(plan.bound.model.factors), block, outcomes=outcomes)
+    factors = plan.bound.model.factors
+    outcomes = tuple(declared_outcome(one, plan.image_shape, factors) for one in plan.spec.outcomes)
+    measured = (*usual_outcomes(factors=bool(factors)), *plan.spec.outcomes)
+    brought = {name: one.labels for name, one in brought_by(measured, plan.image_shape, factors).items()}
+    fresh = Layout(plan, brought, samples_per_block(plan, memory, micro_batch), outcomes=outcomes)
     for _ in range(_TRIES):
         with suppress(WriteConflictError):  # another process lays out the same object store
             return _open(location, fresh, overwrite=overwrite, source=source)
@@ -106,7 +110,8 @@ def _open(
                 f"{location} holds another study: {'; '.join(different)}. Run into another path, or replace it with "
                 f"overwrite=True{'; to go on with it, give the model that it was made with' if other else ''}."
             )
-        known = replace(fresh, stored=attributes.declaration, block=attributes.block, sizes=reader.stored.brought)
+        brought = {**reader.stored.brought, **fresh.brought}
+        known = replace(fresh, stored=attributes.declaration, block=attributes.block, brought=brought)
         return writer, _extended(writer, attributes, known, grid)
 
 

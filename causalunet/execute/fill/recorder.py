@@ -13,7 +13,13 @@ from causalunet.design.outcomes import OutcomeContext
 from causalunet.design.samplers import Estimate, State
 from causalunet.errors import FiringError, ModelError
 from causalunet.execute.fill.parts import Part
-from causalunet.execute.measure.outcomes import baseline_values, outcome_values, own_values
+from causalunet.execute.measure.outcomes import (
+    BASELINE_IMAGE,
+    baseline_values,
+    outcome_values,
+    own_values,
+    read_of_baseline,
+)
 from causalunet.execute.measure.summaries import Summaries
 from causalunet.execute.walk.lockstep import Block
 from causalunet.plan import BASELINE, Call, Plan
@@ -62,7 +68,7 @@ class Recorder:
     ) -> None:
         self._model, self._plan, self._writer, self._part = plan.bound.model, plan, writer, part
         self._n, self._samples = len(block.seeds), part.samples
-        self._block, self._outcomes = block, outcomes
+        self._block, self._outcomes, self._sizes = block, outcomes, layout.sizes
         self._row = {run: row for row, run in enumerate(part.interventions)}
         self._places = {name: index for index, name in enumerate(layout.grid.places)}
         self._recorded = {step: position for position, step in enumerate(layout.recorded_steps)}
@@ -238,24 +244,23 @@ class Recorder:
         runs = self._part.interventions
         failed = self._failures(runs)
         images = np.stack([_blank(self._images[run], failed[row]) for run, row in self._row.items()])
-        names = ("image", "factor_code") if self._model.factors else ("image",)
-        baseline = {name: self._writer.read(f"baseline/{name}", (self._samples,)) for name in names}
+        baseline = {path: self._writer.read(path, (self._samples,)) for path in read_of_baseline(self._model)}
         if BASELINE in self._images:
-            baseline["image"] = self._images[BASELINE]
+            baseline[BASELINE_IMAGE] = self._images[BASELINE]
         values = outcome_values(self._model, images, baseline)
         self._writer.write_cells("outcomes/status", runs, self._samples, np.where(failed, FAILED, COMPLETE))
         reasons = np.array([[self.failed.get((run, n), "") for n in range(self._n)] for run in runs], dtype=object)
         self._writer.write_cells("outcomes/failure", runs, self._samples, reasons)
         for name, value in values.items():
             self._writer.write_cells(f"outcomes/{name}", runs, self._samples, _hidden(value, failed))
-        for path, value in own_values(self._outcomes, images, baseline["image"], self._context(), failed):
+        for path, value in own_values(self._outcomes, images, baseline[BASELINE_IMAGE], self._context(), failed):
             self._writer.write_cells(path, runs, self._samples, value)
         for name, distance in zip(("x0", "eps"), self._distance.values(), strict=True):
             self._writer.write_cells(f"trajectory/{name}_distance", runs, self._samples, distance)
         self._writer.write_cells("audit/fired", runs, self._samples, self._all_fired())
         nulls = [row for run, row in self._row.items() if self._plan.spec.interventions[run].kind == "null"]
         if nulls:
-            largest = np.abs(values["image"][nulls] - baseline["image"]).max(axis=(2, 3, 4))
+            largest = np.abs(values["image"][nulls] - baseline[BASELINE_IMAGE]).max(axis=(2, 3, 4))
             difference = np.fmax.reduce(np.where(failed[nulls], np.nan, largest), axis=0)
             before = self._writer.read("audit/null_difference", (self._samples,))
             self._writer.write("audit/null_difference", (self._samples,), np.fmax(before, difference))
@@ -268,6 +273,7 @@ class Recorder:
             seeds=self._block.seeds,
             stored={**stored, **{f"baseline/{name}": value for name, value in self.baseline.items()}},
             read_factors=self._model.read_factors if self._model.factors else None,
+            sizes=self._sizes,
         )
 
     def _all_fired(self) -> NDArray[np.uint8]:

@@ -16,7 +16,23 @@ from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.meaning.schema import COMPLETE, FAILED, MISSING
 from causalunet.results.meaning.scored import KnownOutcome
 
-__all__ = ["baseline_values", "measure_outcomes", "outcome_values", "own_values"]
+__all__ = [
+    "BASELINE_IMAGE",
+    "baseline_values",
+    "measure_outcomes",
+    "outcome_values",
+    "own_values",
+    "read_of_baseline",
+]
+
+
+BASELINE_IMAGE = "baseline/image"
+"""Path of the baseline's images."""
+
+
+def read_of_baseline(model: DiffusionModel) -> tuple[str, ...]:
+    """Paths of what is known of the baseline before outcomes of a run that every study has are measured."""
+    return tuple(dict.fromkeys((BASELINE_IMAGE, *(path for one in _usual(model) for path in one.reads))))
 
 
 def baseline_values(model: DiffusionModel, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
@@ -33,8 +49,8 @@ def baseline_values(model: DiffusionModel, images: NDArray[np.float32]) -> dict[
         Name to values, (sample, ...).
     """
     values: dict[str, NDArray[Any]] = {"image": images}
-    if model.factors:
-        values["factor_code"], values["factor_probability"] = model.read_factors(images)
+    for outcome in _usual(model):
+        values |= outcome.of_baseline(images, _context(model, {}))
     return values
 
 
@@ -48,21 +64,25 @@ def outcome_values(
     model : DiffusionModel
     images : ndarray, (intervention, sample, channel, y, x)
     baseline : mapping
-        Of `baseline_values`: ``image`` and, if the model reads factors, ``factor_code``.
+        What is stored under the paths of `read_of_baseline`.
 
     Returns
     -------
     dict
         Name to values, (intervention, sample, ...).
     """
-    context = OutcomeContext(
-        stored={f"baseline/{name}": value for name, value in baseline.items()},
-        read_factors=model.read_factors if model.factors else None,
-    )
     values: dict[str, NDArray[Any]] = {"image": images}
-    for outcome in usual_outcomes(factors=bool(model.factors)):
-        values |= measured(outcome, images, baseline["image"], context)
+    for outcome in _usual(model):
+        values |= measured(outcome, images, baseline[BASELINE_IMAGE], _context(model, baseline))
     return values
+
+
+def _usual(model: DiffusionModel) -> tuple[Outcome, ...]:
+    return usual_outcomes(factors=bool(model.factors))
+
+
+def _context(model: DiffusionModel, stored: Mapping[str, NDArray[Any]]) -> OutcomeContext:
+    return OutcomeContext(stored=stored, read_factors=model.read_factors if model.factors else None)
 
 
 def measure_outcomes(writer: StudyWriter, outcomes: Iterable[Outcome], model: DiffusionModel) -> None:

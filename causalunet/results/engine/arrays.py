@@ -9,17 +9,15 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from causalunet.dims import FACTOR, STEP
+from causalunet.design.limits import shown
+from causalunet.dims import STEP
 from causalunet.errors import SpecError
 from causalunet.results.guard.checked_store import dims_of
 from causalunet.results.meaning.declaration import OUTCOMES, DeclaredOutcome
 from causalunet.results.meaning.layout import Coordinate, StoredArray
 from causalunet.results.meaning.schema import told_of
 
-__all__ = ["arrays_beside", "make_array", "steps_and_factors", "write_coordinate"]
-
-_FOUND_IN = {STEP: "trajectory", FACTOR: "baseline"}
-"""Group in which a dimension of an outcome has its whole length."""
+__all__ = ["arrays_beside", "coordinates_beside", "make_array", "write_coordinate"]
 
 
 def make_array(root: zarr.Group, array: StoredArray) -> zarr.Array[Any]:
@@ -70,7 +68,7 @@ def arrays_beside(root: zarr.Group, outcome: DeclaredOutcome) -> Iterator[Stored
         A variable lies along a dimension of which the store cannot tell the length.
     """
     cells = _arrays(root, OUTCOMES)["status"]
-    sizes = {one.name: one.size for one in outcome.brings}
+    sizes = {one.name: len(one.labels) for one in outcome.brings}
     for group in ("baseline", "trajectory", OUTCOMES):
         for array in _arrays(root, group).values():
             sizes = {**dict(zip(dims_of(array), array.shape, strict=True)), **sizes}
@@ -78,8 +76,8 @@ def arrays_beside(root: zarr.Group, outcome: DeclaredOutcome) -> Iterator[Stored
     for variable in outcome.all:
         if lacking := [dim for dim in variable.dims if dim not in sizes]:
             raise SpecError(
-                f"The outcome {outcome.name!r} has the dimension {lacking[0]!r}, which this store has not. Say its "
-                f"length with the outcome, or leave it out; there are {', '.join(sizes)}."
+                f"The outcome {outcome.name!r} has the dimension {lacking[0]!r}, which this store has not. Let the "
+                f"outcome bring it, or leave it out; there are {', '.join(sizes)}."
             )
         yield StoredArray(
             path=variable.path,
@@ -90,14 +88,30 @@ def arrays_beside(root: zarr.Group, outcome: DeclaredOutcome) -> Iterator[Stored
         )
 
 
-def steps_and_factors(root: zarr.Group, outcome: DeclaredOutcome) -> Iterator[Coordinate]:
-    """Coordinates of dimensions that the group of outcomes gets by an outcome, from the groups that have them."""
-    has = {dim for array in _arrays(root, OUTCOMES).values() for dim in dims_of(array)}
-    for dim in dict.fromkeys(dim for variable in outcome.variables for dim in variable.dims if dim not in has):
-        for name, array in _arrays(root, _FOUND_IN[dim]).items() if dim in _FOUND_IN else ():
-            if dims_of(array) == (dim,):
+def coordinates_beside(root: zarr.Group, outcome: DeclaredOutcome) -> Iterator[Coordinate]:
+    """Coordinates of dimensions that the group of outcomes gets by an outcome: labels that it brings, and steps.
+
+    Raises
+    ------
+    SpecError
+        It brings a dimension that is there, with other labels.
+    """
+    there = _arrays(root, OUTCOMES)
+    has = {dim for array in there.values() for dim in dims_of(array)}
+    for one in outcome.brings:
+        known = tuple(np.asarray(there[one.name][...]).tolist()) if one.name in there else None
+        if known is None:
+            yield Coordinate(one.name, one.name, np.array(one.labels, dtype=object))
+        elif known != one.labels:
+            raise SpecError(
+                f"The outcome {outcome.name!r} brings the dimension {one.name!r} with the labels {shown(one.labels)}; "
+                f"in this store it has {shown(known)}. Give it a name of its own."
+            )
+    if STEP not in has and any(STEP in variable.dims for variable in outcome.variables):
+        for name, array in _arrays(root, "trajectory").items():
+            if dims_of(array) == (STEP,):
                 values = np.asarray(array[...])
-                yield Coordinate(name, dim, values.astype(object) if values.dtype.kind in "TOU" else values)
+                yield Coordinate(name, STEP, values.astype(object) if values.dtype.kind in "TOU" else values)
 
 
 def _arrays(root: zarr.Group, group: str) -> dict[str, zarr.Array[Any]]:

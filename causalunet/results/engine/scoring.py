@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from causalunet.design.outcomes import Outcome, OutcomeContext
 from causalunet.design.outcomes.base import ReadFactors
+from causalunet.design.outcomes.dims import sizes_along
 from causalunet.design.outcomes.measuring import measured_cells, rehearse_outcomes
 from causalunet.errors import CausalUNetWarning, StoreError, WriteConflictError
 from causalunet.progress import show_progress
@@ -107,7 +108,9 @@ class Scorer:
         self._writer, self._outcome, self._retry = writer, outcome, retry_failed
         self._read_factors = read_factors
         self.advance: Callable[[int], None] | None = None
-        self._declared: DeclaredOutcome = declared_outcome(outcome)
+        self._shape, self._steps = _image_shape(writer), writer.root["baseline/x_t"].shape[1]  # type: ignore[union-attr]
+        self._declared: DeclaredOutcome = declared_outcome(outcome, self._shape, writer.known.factors)
+        self._sizes = sizes_along(self._declared.brings, self._shape, self._steps)
         self._cells = 0
 
     def prepare(self) -> None:
@@ -116,9 +119,8 @@ class Scorer:
         usual = {one.path for one in writer.known.declaration.common}
         if taken := [one.name for one in self._declared.variables if one.path in usual]:
             raise StoreError(f"Every store holds {taken[0]!r}: it is measured of each run, and need not be added.")
-        _, _, *shape = writer.root["outcomes/image"].shape  # type: ignore[union-attr]
-        steps = writer.root["baseline/x_t"].shape[1]  # type: ignore[union-attr]
-        rehearse_outcomes([self._outcome], (shape[0], shape[1], shape[2]), steps, self._read_factors)
+        factors = writer.known.factors
+        rehearse_outcomes([self._outcome], self._shape, self._steps, self._read_factors, factors)
         with writer.repository.exclusive():
             writer.refresh()
             writer.declare(self._declared)
@@ -197,6 +199,7 @@ class Scorer:
             seeds=seeds,
             stored=stored,
             read_factors=self._read_factors,
+            sizes=self._sizes,
         )
         return self._writer.read("outcomes/image", region), self._writer.read("baseline/image", (samples,)), context
 
@@ -204,3 +207,8 @@ class Scorer:
         if self._cells:
             cells, self._cells = self._cells, 0
             self._writer.commit(f"outcome {self._declared.name} of {cells:,} cells", {"measured": cells})
+
+
+def _image_shape(writer: StudyWriter) -> tuple[int, int, int]:
+    _, _, channels, height, width = writer.root["outcomes/image"].shape  # type: ignore[union-attr]
+    return channels, height, width

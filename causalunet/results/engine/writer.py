@@ -14,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from causalunet.errors import ModelError, StoreError
-from causalunet.results.engine.arrays import arrays_beside, make_array, steps_and_factors, write_coordinate
+from causalunet.results.engine.arrays import arrays_beside, coordinates_beside, make_array, write_coordinate
 from causalunet.results.engine.background_writer import BackgroundWriter
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
@@ -249,7 +249,7 @@ class StudyWriter:
         declaration = attributes.declaration.holding(types).with_outcome(outcome)
         made = replace(attributes, format_version=FORMAT_VERSION, declaration=declaration)
         with faults_told(where, "declaring an outcome in", writing=True):
-            added = list(steps_and_factors(self._root, outcome))
+            added = list(coordinates_beside(self._root, outcome))
             for array in arrays_beside(self._root, outcome):
                 make_array(self._root, array)
             for item in added:

@@ -22,7 +22,7 @@ from causalunet.design.limits import COMPONENT_NAME, MOST_BLOCKS, MOST_DEPTH, MO
 from causalunet.design.registered import plugins, unknown_sampler, unknown_start, unregistered
 from causalunet.design.starts import Start
 from causalunet.design.study import Sample
-from causalunet.dims import DIMS, STEP
+from causalunet.dims import DIMS, FACTOR, STEP
 from causalunet.errors import CausalUNetError, DamageError, PluginError, StoreError
 from causalunet.prompts import NO_PROMPT
 from causalunet.results.guard.documents import array_document, check_group_document, read_document
@@ -46,7 +46,7 @@ _AT_ONCE = 64
 _MOST_MEMBERS = 1_000
 """Arrays of a group."""
 _V2 = {".zarray", ".zgroup", ".zattrs", ".zmetadata"}
-_OF_COMPONENTS = "activations"
+_OF_COMPONENTS, _OF_OUTCOMES = "activations", "outcomes"
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,10 @@ class Stored:
         return self.attributes.declaration
 
     @property
-    def brought(self) -> dict[str, int]:
-        """Sizes of dimensions that outcomes brought."""
-        return {
-            dim: size
-            for array in self.asynchronous.values()
-            for dim, size in zip(dims_of(array), array.shape, strict=True)
-            if dim not in DIMS
-        }
+    def brought(self) -> dict[str, tuple[str, ...]]:
+        """Labels of dimensions that outcomes brought, by name, those of the model's factors among them."""
+        found = {dim: f"{_OF_OUTCOMES}/{dim}" for dim in self.declaration.dims if dim not in DIMS or dim == FACTOR}
+        return {dim: tuple(_values(self, path)) for dim, path in found.items() if path in self.arrays}
 
     @cached_property
     def arrays(self) -> dict[str, zarr.Array[Any]]:

@@ -16,7 +16,7 @@ from causalunet.design.limits import (
     is_number,
     shown,
 )
-from causalunet.dims import FACTOR, INTERVENTION, SAMPLE
+from causalunet.dims import DIMS, FACTOR, INTERVENTION, SAMPLE
 from causalunet.errors import DamageError, SpecError
 from causalunet.results.meaning.declaration import EARLIER, ORDINARY, Declaration, DeclaredOutcome, conflicts
 from causalunet.results.meaning.schema import OPTIONAL, DeclaredCoordinate, Role, Variable
@@ -179,7 +179,12 @@ def _form(variable: Variable) -> tuple[Any, ...]:
 
 
 def _of_own(declaration: Declaration) -> Iterator[str]:
-    """What outcomes cannot be: in other groups, of other cells, or what every store has."""
+    """What outcomes cannot be: in other groups, of other cells, without labels, or what every store has."""
+    along = {dim for outcome in declaration.outcomes for one in outcome.variables for dim in one.dims}
+    for dim in declaration.dims:
+        labels = declaration.coordinate(dim, dim)
+        if dim not in DIMS and (dim not in along or labels is None or labels.dtype != "str"):
+            yield f"{dim} is no dimension of an outcome with labels."
     for outcome in declaration.outcomes:
         for one in outcome.variables:
             if ORDINARY.variable_at(one.path) is not None:

@@ -88,8 +88,13 @@ def _of_region(
     _, samples = region
     stored = {path: reader.read(path, samples if path.startswith("baseline/") else region) for path in outcome.reads}
     prompts, seeds = (reader.read(f"outcomes/{name}", samples).tolist() for name in ("prompt", "seed"))
-    context = OutcomeContext(prompts=[prompt or NO_PROMPT for prompt in prompts], seeds=seeds, stored=stored)
     images, baseline = reader.read("outcomes/image", region), reader.read("baseline/image", samples)
+    context = OutcomeContext(
+        prompts=[prompt or NO_PROMPT for prompt in prompts],
+        seeds=seeds,
+        stored=stored,
+        sizes={dim: len(labels) for dim, labels in reader.stored.brought.items()},
+    )
     again = measured_cells(outcome, images, baseline, context, chosen)
     if (again.reasons != "").any():
         return [], str(again.reasons[again.reasons != ""][0])

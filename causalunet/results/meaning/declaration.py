@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
+from causalunet.design.outcomes import OutcomeDim
 from causalunet.dims import DIMS, INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
 from causalunet.results.meaning.schema import (
@@ -21,26 +22,10 @@ from causalunet.results.meaning.schema import (
     Variable,
 )
 
-__all__ = ["EARLIER", "ORDINARY", "Declaration", "DeclaredDim", "DeclaredOutcome", "conflicts", "general_path"]
+__all__ = ["EARLIER", "ORDINARY", "Declaration", "DeclaredOutcome", "conflicts", "general_path"]
 
 OUTCOMES = "outcomes"
 """Group of what is measured of cells."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeclaredDim:
-    """A dimension that an outcome brings.
-
-    Parameters
-    ----------
-    name : str
-    size : int
-    meaning : str
-    """
-
-    name: str
-    size: int
-    meaning: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +43,7 @@ class DeclaredOutcome:
         Names what is measured: parameters, definition, weights.
     written : dict
         The outcome as JSON.
-    brings : tuple of DeclaredDim
+    brings : tuple of OutcomeDim
         Dimensions of its variables that no study has. A store that was read has them in its declaration.
     """
 
@@ -67,7 +52,7 @@ class DeclaredOutcome:
     definition: str = ""
     digest: str = ""
     written: dict[str, Any] = field(default_factory=dict)
-    brings: tuple[DeclaredDim, ...] = ()
+    brings: tuple[OutcomeDim, ...] = ()
 
     @property
     def status(self) -> Variable:
@@ -175,8 +160,14 @@ class Declaration:
             A name stands for something else already, or a dimension is not declared.
         """
         others = tuple(one for one in self.outcomes if one.name != outcome.name)
-        dims = {**self.dims, **{one.name: one.meaning for one in outcome.brings}}
-        return _sound(replace(self, outcomes=(*others, outcome), dims=dims))
+        dims = {**{one.name: one.meaning for one in outcome.brings}, **self.dims}
+        labels = [
+            DeclaredCoordinate(name=one.name, dim=one.name, dtype="str", meaning="name of the entry")
+            for one in outcome.brings
+            if self.coordinate(one.name, one.name) is None
+        ]
+        grown = replace(self, outcomes=(*others, outcome), dims=dims, coordinates=(*self.coordinates, *labels))
+        return _sound(grown)
 
     def holding(self, types: Mapping[str, str]) -> Declaration:
         """The declaration without variables that a store lacks.

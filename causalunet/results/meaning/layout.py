@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from causalunet.design.coordinates import MISSING_OF, coordinate_columns
 from causalunet.design.starts import Noise
-from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
+from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
 from causalunet.plan import Action, Plan
 from causalunet.results.meaning.declaration import ORDINARY, Declaration, DeclaredOutcome
 from causalunet.results.meaning.grid import Grid
@@ -77,8 +78,9 @@ class Layout:
     ----------
     plan : Plan
         Of a study whose interventions stand in the order of the grid.
-    factors : dict
-        Factor name to its values; empty for models without a factor reader.
+    brought : mapping of str to tuple of str
+        Labels of every dimension that outcomes bring, such as the factors that a model's reader tells apart. What lies
+        along a dimension that nothing brings is not stored.
     block : int
         Samples per chunk: one process at a time works on a block of samples.
     grid : Grid, optional
@@ -87,17 +89,14 @@ class Layout:
         Of the store that is laid out anew; what it has, it keeps.
     outcomes : tuple of DeclaredOutcome
         Of the study's own, beside those that the store has.
-    sizes : dict of str to int
-        Of dimensions that outcomes of the store brought.
     """
 
     plan: Plan
-    factors: dict[str, tuple[str, ...]]
+    brought: Mapping[str, tuple[str, ...]]
     block: int
     grid: Grid = field(default=None)  # type: ignore[assignment]
     stored: Declaration | None = None
     outcomes: tuple[DeclaredOutcome, ...] = ()
-    sizes: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.grid is None:
@@ -132,7 +131,7 @@ class Layout:
     def _has(self, variable: Variable) -> bool:
         """Whether the study has a variable that not every study has."""
         record, grid = self.plan.spec.record, self.grid
-        if FACTOR in variable.dims and not self.factors:
+        if not {*variable.dims} <= self.sizes.keys():
             return False
         if record.of == "baseline" and variable.group.startswith("activation") and INTERVENTION in variable.dims:
             return False
@@ -209,25 +208,32 @@ class Layout:
             made += self._components()
         if PLACE in dims:
             made.append(Coordinate(PLACE, PLACE, np.array(self.grid.places, dtype=object)))
-        if FACTOR in dims:
-            made.append(Coordinate(FACTOR, FACTOR, np.array(list(self.factors), dtype=object)))
+        for name, labels in self.brought.items():
+            made += [Coordinate(name, name, np.array(labels, dtype=object))] if name in dims else []
         return made
 
-    def _array(self, group: str, variable: Variable, component: str | None = None) -> StoredArray:
-        channels, height, width = self.plan.anatomy.by_name[component].shape if component else self.plan.image_shape
-        sizes = {
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Of every dimension; those of a component's own output are other ones."""
+        channels, height, width = self.plan.image_shape
+        return {
             INTERVENTION: len(self.grid.interventions),
             SAMPLE: len(self.grid.samples),
-            STEP: len(self.recorded_steps) if group.startswith("activation") else self.plan.schedule.steps,
+            STEP: self.plan.schedule.steps,
             COMPONENT: len(self.grid.summary),
             PLACE: len(self.grid.places),
-            FACTOR: len(self.factors),
             CHANNEL: channels,
             Y: height,
             X: width,
-            **self.sizes,
-            **{one.name: one.size for outcome in self.outcomes for one in outcome.brings},
+            **{name: len(labels) for name, labels in self.brought.items()},
         }
+
+    def _array(self, group: str, variable: Variable, component: str | None = None) -> StoredArray:
+        sizes = dict(self.sizes)
+        if group.startswith("activation"):
+            sizes[STEP] = len(self.recorded_steps)
+        if component is not None:
+            sizes |= zip((CHANNEL, Y, X), self.plan.anatomy.by_name[component].shape, strict=True)
         floating, dtype = component is not None and variable.dtype.startswith("float"), variable.dtype
         shape = tuple(sizes[dim] for dim in variable.dims)
         return StoredArray(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from causalunet.design.limits import shown
 from causalunet.design.outcomes import OUTCOMES, Outcome
+from causalunet.design.outcomes.dims import brought_by
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import PluginError
 from causalunet.results.meaning.declaration import OUTCOMES as GROUP
@@ -22,8 +24,24 @@ class KnownOutcome(NamedTuple):
     declared: DeclaredOutcome
 
 
-def declared_outcome(outcome: Outcome) -> DeclaredOutcome:
-    """What a store is to say of an outcome."""
+def declared_outcome(
+    outcome: Outcome, image_shape: tuple[int, ...], factors: Mapping[str, Sequence[str]]
+) -> DeclaredOutcome:
+    """What a store is to say of an outcome.
+
+    Parameters
+    ----------
+    outcome : Outcome
+    image_shape : tuple of int
+        (channel, y, x)
+    factors : mapping of str to sequence of str
+        Values of every factor that the model reads.
+
+    Raises
+    ------
+    SpecError
+        It has variables along a dimension that nothing brings.
+    """
     variables = tuple(
         Variable(
             group=GROUP,
@@ -45,6 +63,7 @@ def declared_outcome(outcome: Outcome) -> DeclaredOutcome:
         definition=outcome.definition,
         digest=outcome.digest,
         written=outcome.to_json(),
+        brings=tuple(brought_by([outcome], image_shape, factors).values()),
     )
 
 

@@ -308,7 +308,7 @@ def time_shortcut(
         (arm,), shares of the uncut run's FLOPs and of its operations on tensors; ``unet_calls`` (arm,) per sample.
         Scalars ``saved_by_steps``, the share saved by the skipped steps alone, and ``saved_by_cuts``, what the cuts add
         to it. The attributes name batch size, samples in the largest U-Net call (fewer, if memory holds no
-        more or ran out), device, threads and baseline.
+        more or ran out), device, threads, baseline, and whether TF32 was on.
 
     Raises
     ------

@@ -26,6 +26,7 @@ from causalunet.models.demands import (
     shapes_of,
 )
 from causalunet.models.devices import device_of
+from causalunet.models.tf32 import exact_float32
 from causalunet.models.wiring import read_wiring
 from causalunet.prompts import NO_PROMPT
 
@@ -98,7 +99,8 @@ def encoded(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor, ...]
     ModelError
         It has not.
     """
-    parts: Any = model.encode(prompts)
+    with exact_float32():
+        parts: Any = model.encode(prompts)
     if not isinstance(parts, tuple | list) or not all(isinstance(part, Tensor) for part in parts):
         kinds = ", ".join(dict.fromkeys(type(part).__name__ for part in parts)) if isinstance(parts, tuple) else ""
         raise ModelError(
@@ -160,7 +162,7 @@ def rehearse(model: DiffusionModel, spec: StudySpec) -> None:
     device, rows = device_of(model), spec.sampler.rows_per_sample
     x = torch.randn(rows, *model.image_shape, generator=torch.Generator().manual_seed(0)).to(device)
     arguments = (x, torch.full((rows,), float(len(model.alpha_bar) - 1), device=device), *context)
-    with alone(model.unet), torch.inference_mode():
+    with alone(model.unet), torch.inference_mode(), exact_float32():
         seen = observed_call(model, arguments, modules)
         check_counts(model, seen)
         check_order(model, seen)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from causalunet.design.views import Branch
+from causalunet.models.tf32 import tf32_allowed
 
 __all__ = ["Half", "Rows", "difference", "rounding"]
 
@@ -96,7 +97,7 @@ def rounding(unet: nn.Module, like: Tensor) -> float:
     """
     kinds = {value.dtype for value in unet.parameters() if value.is_floating_point()}
     unit = max((torch.finfo(kind).eps for kind in kinds), default=0.0)
-    if like.is_cuda and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32):
+    if like.is_cuda and tf32_allowed():
         unit = max(unit, _TF32)
     largest = float(like.float().abs().max()) if like.numel() else 0.0
     return max(_LEAST, _PLACES * unit) * max(largest, 1e-6)

@@ -24,6 +24,7 @@ from causalunet.execute.fill.recorder import Recorder
 from causalunet.execute.measure.audit import drift
 from causalunet.execute.walk.batches import MicroBatch, micro_batch_size
 from causalunet.execute.walk.lockstep import Block, check_fired, run_block
+from causalunet.models.tf32 import exact_float32
 from causalunet.plan import Plan
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.writer import StudyWriter
@@ -277,15 +278,16 @@ class StoreFiller:
         samples = self.layout.grid.samples[part.samples]
         block = Block(part.samples.start, tuple(s.prompt for s in samples), tuple(s.start for s in samples))
         recorder = Recorder(plan, self.layout, self.writer, part, block, self._outcomes)
-        fired = run_block(
-            self._unet,
-            plan,
-            block,
-            micro_batch=self._micro_batch,
-            observer=recorder,
-            states=recorder.states(),
-            advance=self.advance,
-        )
+        with exact_float32():
+            fired = run_block(
+                self._unet,
+                plan,
+                block,
+                micro_batch=self._micro_batch,
+                observer=recorder,
+                states=recorder.states(),
+                advance=self.advance,
+            )
         check_fired(plan, fired, len(samples))
         recorder.write()
         self._write_drift(part, block, recorder)

@@ -10,6 +10,7 @@ from causalunet.execute.call.guided import guided
 from causalunet.models.alone import alone
 from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
+from causalunet.models.tf32 import exact_float32
 from causalunet.plan import Plan
 from causalunet.prediction import prediction_of
 
@@ -42,7 +43,7 @@ def drift(
     model, guidance = plan.bound.model, plan.spec.sampler.guided_by
     device, prediction, level = device_of(model), prediction_of(model), plan.schedule.level(step)
     found = np.zeros(len(prompts), np.float32)
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32():
         for index, prompt in enumerate(prompts):
             state = torch.from_numpy(x[index : index + 1]).to(device)
             told = [encoded(model, [said]) for said in guidance.prompts(prompt)]

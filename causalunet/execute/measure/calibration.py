@@ -10,6 +10,7 @@ from causalunet.execute.call.trace import TracedUNet
 from causalunet.execute.walk.batches import mean_batch_size, micro_batch_size
 from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
+from causalunet.models.tf32 import exact_float32
 from causalunet.plan import Action, Plan
 
 __all__ = ["calibrate"]
@@ -36,7 +37,7 @@ def calibrate(plan: Plan, budget: int, repeats: int = 2) -> float:
     x = torch.zeros(rows, *model.image_shape, device=device)
     timesteps = torch.zeros(rows, device=device)
     elapsed = []
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32():
         for _ in range(1 + repeats):
             started = time.perf_counter()
             unet(Action(), (x, timesteps, *context), rows).output.sum().item()

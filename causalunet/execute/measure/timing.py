@@ -22,6 +22,7 @@ from causalunet.execute.planning import plan_run
 from causalunet.execute.walk.generate import draw
 from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
+from causalunet.models.tf32 import tf32_allowed
 from causalunet.plan import Action, Plan
 from causalunet.tree import Origin
 
@@ -88,6 +89,7 @@ def time_arms(arms: Mapping[str, BoundStudy], *, repeats: int, traced: bool, mem
             "model": bound.model.name,
             "device": _device_name(bound),
             "threads": torch.get_num_threads(),
+            "tf32": tf32_allowed(),
             "dtype": str(next(bound.model.unet.parameters()).dtype).removeprefix("torch."),
             "calls": "traced by nnsight" if traced else "plain",
             "baseline": f"{names[0]}: same sampler, text encoded once per prompt in every arm",

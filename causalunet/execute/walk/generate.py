@@ -20,6 +20,7 @@ from causalunet.execute.walk.images import KeptImages
 from causalunet.execute.walk.lockstep import Block, run_block
 from causalunet.models.base import DiffusionModel, load_model
 from causalunet.models.checking import check_model
+from causalunet.models.tf32 import exact_float32
 from causalunet.plan import Plan
 
 __all__ = ["draw", "generate"]
@@ -71,7 +72,8 @@ def generate(
     loaded = load_model(model) if isinstance(model, str) else model
     check_model(loaded)
     plan = plan_run(one_run(prompts, seeds, sampler or DDPM(), intervention).bind(loaded))
-    return draw(plan, traced=traced, memory=memory, advance=advance)
+    with exact_float32():
+        return draw(plan, traced=traced, memory=memory, advance=advance)
 
 
 def draw(plan: Plan, *, traced: bool, memory: int, advance: Callable[[int], None] | None = None) -> NDArray[np.float32]:

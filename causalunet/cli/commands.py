@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from causalunet import __version__
-from causalunet.cli import listing, models, running, stores
+from causalunet.cli import listing, measuring, models, running, stores
 from causalunet.cli.exits import Exit
 from causalunet.cli.printing import complain, flush, told_warnings
 from causalunet.errors import CausalUNetError
@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--traceback", action="store_true", help="with an error, print where it was raised")
     commands = parser.add_subparsers(required=True, metavar="command", parser_class=_Command)
     _add_running(commands)
+    _add_measuring(commands)
     _add_looking(commands)
     _add_passing_on(commands)
     _add_models(commands)
@@ -136,6 +137,16 @@ def _add_running(commands: Any) -> None:
         )
         command.add_argument("--checkpoint", metavar="FILE", help="the model's weights, such as glide's base.pt")
         command.add_argument("--device", help="where the model runs, such as cuda (default cpu)")
+
+
+def _add_measuring(commands: Any) -> None:
+    measure = commands.add_parser("measure", help="measure one more outcome of what a store holds", epilog=_EXITS)
+    measure.add_argument("store", metavar="STORE", help=_STORE)
+    measure.add_argument("outcome", metavar="OUTCOME", help="its name, such as ms_ssim")
+    told = "its parameters, such as scales=2, or a JSON object"
+    measure.add_argument("parameters", metavar="NAME=VALUE", nargs="*", help=told)
+    measure.add_argument("--retry-failed", action="store_true", help="measure cells again of which it failed")
+    measure.set_defaults(command=measuring.measure)
 
 
 def _add_looking(commands: Any) -> None:

@@ -61,7 +61,7 @@ def test_the_session_works_as_typed_and_needs_torch_only_to_run(
     assert {line[0] for line in lines} == {"causalunet"}
     before, reading, after = lines[:2], lines[2:-1], lines[-1:]
     assert [line[1] for line in (*before, *after)] == ["run", "run", "resume"]
-    assert {line[1] for line in reading} == {"status", "verify", "ls", "report", "export"}
+    assert {line[1] for line in reading} == {"measure", "status", "verify", "ls", "report", "export"}
     for line in before:
         told = command(*line[1:])
         assert (told.code, told.err) == (0, ""), (line, told)

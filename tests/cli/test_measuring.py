@@ -125,5 +125,5 @@ def test_cells_on_which_it_fails_are_told(copied: Path, command: Command) -> Non
 
 def test_values_are_json_or_else_text() -> None:
     assert outcome_asked("ms_ssim", ["scales=3"]) == MultiScaleSSIM(3)
-    with pytest.raises(CheckpointError, match="no weights file at nowhere/at all.pth"):
+    with pytest.raises(CheckpointError, match=r"no weights file at nowhere/at all\.pth"):
         outcome_asked("lpips", ["weights=nowhere/at all.pth"])

@@ -56,7 +56,7 @@ def bind(spec: StudySpec, model: Any) -> BoundStudy:
     Raises
     ------
     SpecError, ModelError
-        There are more steps than timesteps, or the noise schedule does not fall.
+        There are more steps than timesteps, two at one, or the noise schedule does not fall.
     """
-    schedule = Schedule.spaced(model.alpha_bar, spec.sampler.steps)
+    schedule = spec.sampler.schedule(model.alpha_bar)
     return BoundStudy(spec, model.anatomy, schedule, model.image_shape, model)

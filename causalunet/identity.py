@@ -20,7 +20,6 @@ from causalunet.design.limits import check_plain, shown
 from causalunet.design.samplers import Sampler
 from causalunet.errors import CausalUNetError, ModelError, PromptError, SpecError
 from causalunet.prediction import prediction_of
-from causalunet.schedule import Schedule
 
 __all__ = [
     "FINGERPRINT",
@@ -79,7 +78,7 @@ def identity_of(model: Any, sampler: Sampler | None, prompts: Iterable[str]) -> 
         written = sampler.to_json()
         parts |= {"sampler.name": written["name"]} | _prefixed(written["configuration"])
         with suppress(SpecError, ModelError):  # a schedule that has no such steps, which planning tells
-            schedule = Schedule.spaced(alpha_bar, sampler.steps)
+            schedule = sampler.schedule(alpha_bar)
             parts["steps"] = steps_part(schedule.timesteps[::-1], schedule.alpha_bars[:0:-1])
     return parts
 
@@ -105,7 +104,7 @@ def differences(stored: Mapping[str, Any], model: Any, sampler: Sampler | None =
     differing = {name for name in stored.keys() & here.keys() if name != _TOKENS and stored[name] != here[name]}
     if _WEIGHTS in stored and _WEIGHTS in here:
         differing.discard(FINGERPRINT)  # of more than the weights; the rest of it has names of its own
-    if differing & {"sampler.steps", "noise_schedule"}:
+    if differing & {"sampler.steps", "sampler.spacing", "noise_schedule"}:
         differing.discard("steps")  # follows
     found = [
         f"{name} is {short(stored[name])} there and {short(here[name])} here" for name in here if name in differing
@@ -143,11 +142,14 @@ def telling_prompts(prompts: Iterable[str], *, guided: bool) -> list[str]:
     return list(dict.fromkeys([*telling, *others]))[:_MOST_PROMPTS]
 
 
-def steps_part(timesteps: Sequence[int], alpha_bars: ArrayLike) -> str:
+def steps_part(timesteps: Sequence[float], alpha_bars: ArrayLike) -> str:
     """Name timestep and noise of every step, given from the first of the run to the last."""
     of_noise = _rounded_noise(np.asarray(alpha_bars, dtype=np.float64))
-    digest = _digest(np.asarray(timesteps, dtype="<i8"), of_noise)
-    return f"{len(timesteps)} steps, timesteps {timesteps[0]} to {timesteps[-1]}, {digest}"
+    whole = all(float(time).is_integer() for time in timesteps)
+    # Whole ones as ever, so that what earlier versions stored goes on meaning the same.
+    times = np.asarray(timesteps, "<i8") if whole else np.round(np.asarray(timesteps, "<f8"), _DECIMALS)
+    first, last = (f"{timesteps[end]:.0f}" if whole else f"{timesteps[end]:.7g}" for end in (0, -1))
+    return f"{len(timesteps)} steps, timesteps {first} to {last}, {_digest(times, of_noise)}"
 
 
 def short(value: Any) -> str:

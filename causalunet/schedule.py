@@ -5,7 +5,9 @@ No torch: plans and stored results carry these as coordinates along ``step``.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +17,9 @@ from numpy.typing import NDArray
 from causalunet.errors import ModelError, SpecError
 
 __all__ = ["Level", "Schedule", "TrainingSchedule", "cosine_alpha_bar", "linear_alpha_bar", "spaced_timesteps"]
+
+_ROUNDING = 1e-9
+"""Of log SNR: what is computed of the ends of a schedule does not come back to the last bit."""
 
 
 def cosine_alpha_bar(timesteps: int = 1000, max_beta: float = 0.999) -> NDArray[np.float64]:
@@ -79,6 +84,11 @@ class Level(NamedTuple):
         """Logarithm of signal variance over noise variance; infinite at the image."""
         return math.inf if self.alpha_bar == 1 else math.log(self.alpha_bar / (1 - self.alpha_bar))
 
+    @property
+    def sigma(self) -> float:
+        """Noise over signal, sigma of Karras et al. 2022; 0 at the image."""
+        return math.sqrt((1 - self.alpha_bar) / self.alpha_bar)
+
 
 class TrainingSchedule:
     """alpha_bar over training time, between the timesteps too.
@@ -99,6 +109,11 @@ class TrainingSchedule:
         self._alpha_bar = np.asarray(alpha_bar, dtype=np.float64)
         with np.errstate(divide="ignore"):
             self._log_snr = np.log(self._alpha_bar) - np.log1p(-self._alpha_bar)
+
+    @property
+    def alpha_bar(self) -> NDArray[np.float64]:
+        """Share of signal variance left at every training timestep, (timestep,)."""
+        return self._alpha_bar
 
     @property
     def timesteps(self) -> int:
@@ -137,11 +152,12 @@ class TrainingSchedule:
             There is more or less noise than at any timestep.
         """
         least, most = float(self._log_snr[-1]), float(self._log_snr[0])
-        if not least <= log_snr <= most:
+        if not least - _ROUNDING <= log_snr <= most + _ROUNDING:
             raise SpecError(
                 f"The timestep of log SNR {log_snr:.4g} was asked for; the model was trained from {least:.4g} to "
                 f"{most:.4g}."
             )
+        log_snr = min(max(log_snr, least), most)
         timestep = float(np.interp(log_snr, self._log_snr[::-1], np.arange(self.timesteps)[::-1]))
         return Level(timestep, _sigmoid(log_snr))
 
@@ -156,13 +172,13 @@ class Schedule:
 
     Parameters
     ----------
-    timesteps : tuple of int
-        Training timestep of step 1, 2, ..., T.
+    timesteps : tuple of int, or of float
+        Training timestep of step 1, 2, ..., T: integers where all are whole.
     alpha_bars : tuple of float
         alpha_bar of step 0 (the image, 1.0), 1, ..., T.
     """
 
-    timesteps: tuple[int, ...]
+    timesteps: tuple[float, ...]
     alpha_bars: tuple[float, ...]
 
     @classmethod
@@ -176,22 +192,51 @@ class Schedule:
         ModelError
             The shares of signal do not fall from below 1 to above 0.
         """
-        chosen = spaced_timesteps(len(alpha_bar), steps)
-        shares = np.asarray(alpha_bar, dtype=np.float64)[chosen]
+        return cls.at(alpha_bar, spaced_timesteps(len(alpha_bar), steps)[::-1].tolist())
+
+    @classmethod
+    def at(cls, alpha_bar: NDArray[np.float64], timesteps: Sequence[float]) -> Schedule:
+        """Take timesteps of a training schedule, whole ones or between.
+
+        Parameters
+        ----------
+        alpha_bar : ndarray of float64, (timestep,)
+        timesteps : sequence of float
+            From the first step of the run, the noisiest, to the last.
+
+        Raises
+        ------
+        SpecError
+            One lies outside the training schedule, stands twice, or is not below that of the step before.
+        ModelError
+            The shares of signal do not fall from below 1 to above 0.
+        """
+        training, steps = TrainingSchedule(alpha_bar), len(timesteps)
+        for passed, (one, other) in enumerate(itertools.pairwise(timesteps)):
+            if not one > other:
+                raise SpecError(
+                    f"Steps {steps - passed} and {steps - passed - 1} of {steps} lie at timesteps {one:g} and "
+                    f"{other:g} of the model's {training.timesteps}; every step has to lie below the one before. Ask "
+                    "for fewer steps, or space them otherwise."
+                )
+        levels = [training.level(time) for time in reversed(timesteps)]
+        shares = [level.alpha_bar for level in levels]
         if not (np.diff(shares, prepend=1.0, append=0.0) < 0).all():
             raise ModelError(
                 f"The model's alpha_bar, the share of signal variance left at every training timestep, goes from "
                 f"{shares[0]:.3g} to {shares[-1]:.3g} over the steps. It has to fall from below 1 and end above 0: at "
                 "0 nothing of the image is left to estimate it from, and equal shares have no noise between them."
             )
-        return cls(tuple(chosen.tolist()), (1.0, *alpha_bar[chosen].tolist()))
+        whole = all(level.timestep.is_integer() for level in levels)
+        times = tuple(int(level.timestep) if whole else level.timestep for level in levels)
+        return cls(times, (1.0, *shares))
 
     @property
     def steps(self) -> int:
         """Number of steps, T."""
         return len(self.timesteps)
 
-    def timestep(self, step: int) -> int:
+    def timestep(self, step: int) -> float:
         """Training timestep of a step in 1 ... T."""
         return self.timesteps[step - 1]
 

@@ -15,12 +15,12 @@ from causalunet.calls import clear_calls
 from causalunet.design.interventions import Intervention, check_edits
 from causalunet.design.limits import check_keys, check_plain, check_text, is_integer, read_json, shown
 from causalunet.design.samplers import DDPM, Sampler
-from causalunet.design.study import check_fits, listed, listed_seeds, one_run
+from causalunet.design.starts import Start
+from causalunet.design.study import check_fits, listed, listed_seeds, listed_starts, one_run
 from causalunet.errors import ModelError, SpecError
 from causalunet.identity import FINGERPRINT, differences
 from causalunet.paths import given_path
 from causalunet.plan import cost_of_run
-from causalunet.schedule import Schedule
 from causalunet.study import chosen_model, load_registered
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class Shortcut:
         prompts: Iterable[str],
         seeds: Iterable[int] | None = None,
         *,
+        starts: Start | Iterable[Start] | None = None,
         model: DiffusionModel | None = None,
         traced: bool = False,
         memory: int = _MEMORY,
@@ -117,6 +118,8 @@ class Shortcut:
         prompts : iterable of str
         seeds : iterable of int, optional
             Paired with prompts as in `causalunet.Study`.
+        starts : iterable of Start, optional
+            Instead of seeds, as in `causalunet.Study`.
         model : DiffusionModel, optional
             Instead of the registered one.
         traced : bool
@@ -143,6 +146,7 @@ class Shortcut:
         return generate(
             listed(prompts),
             listed_seeds(seeds),
+            starts=starts,
             model=loaded,
             sampler=self.sampler,
             intervention=self.intervention,
@@ -164,7 +168,7 @@ class Shortcut:
             ``unet_calls`` and ``flops`` per sample, ``calls_share`` and ``flops_share`` of the uncut run's.
         """
         loaded = self.load(model)
-        schedule = Schedule.spaced(loaded.alpha_bar, self.sampler.steps)
+        schedule = self.sampler.schedule(loaded.alpha_bar)
         own, uncut = (cost_of_run(run, self.sampler, loaded.anatomy, schedule) for run in (self.intervention, None))
         return {
             "unet_calls": own.unet_calls,
@@ -192,7 +196,8 @@ class Shortcut:
 
     def _expected(self) -> dict[str, Any]:
         """Parts of the identity that a model must have; the sampler is the shortcut's own."""
-        as_found = self.identity.get("sampler.steps") == self.sampler.steps
+        own = self.sampler.to_json()["configuration"]
+        as_found = all(self.identity.get(f"sampler.{name}") == own.get(name) for name in ("steps", "spacing"))
         chosen = {name for name in self.identity if not name.startswith("sampler.") and (name != "steps" or as_found)}
         fingerprint = {FINGERPRINT: self.fingerprint} if self.fingerprint else {}
         return {name: part for name, part in self.identity.items() if name in chosen} | fingerprint
@@ -275,6 +280,7 @@ def time_shortcut(
     prompts: Iterable[str],
     seeds: Iterable[int] | None = None,
     *,
+    starts: Start | Iterable[Start] | None = None,
     model: DiffusionModel | None = None,
     repeats: int = 5,
     traced: bool = False,
@@ -288,7 +294,7 @@ def time_shortcut(
     Parameters
     ----------
     shortcut : Shortcut
-    prompts, seeds
+    prompts, seeds, starts
         The batch, as for `Shortcut.apply`.
     model : DiffusionModel, optional
         Instead of the registered one.
@@ -323,11 +329,11 @@ def time_shortcut(
     if not isinstance(shortcut, Shortcut):
         raise SpecError(f"{shown(shortcut)} is no Shortcut; time_interventions times interventions by themselves.")
     loaded = shortcut.load(model)
-    prompts, seeds = listed(prompts), listed_seeds(seeds)
+    prompts, seeds, starts = listed(prompts), listed_seeds(seeds), listed_starts(starts)
     from causalunet.execute.measure.timing import shortcut_arms, time_arms
 
     arms = {
-        name: one_run(prompts, seeds, shortcut.sampler, arm).bind(loaded)
+        name: one_run(prompts, seeds, shortcut.sampler, arm, starts=starts).bind(loaded)
         for name, arm in shortcut_arms(shortcut.intervention).items()
     }
     timed = time_arms(arms, repeats=repeats, traced=traced, memory=memory)
@@ -342,6 +348,7 @@ def time_interventions(
     prompts: Iterable[str],
     seeds: Iterable[int] | None = None,
     *,
+    starts: Start | Iterable[Start] | None = None,
     model: str | DiffusionModel = "shapes",
     sampler: Sampler | None = None,
     repeats: int = 5,
@@ -354,7 +361,7 @@ def time_interventions(
     ----------
     interventions : mapping of str to Intervention
         By name.
-    prompts, seeds
+    prompts, seeds, starts
         The batch, as for `Shortcut.apply`.
     model : str or DiffusionModel
     sampler : Sampler, optional
@@ -370,11 +377,12 @@ def time_interventions(
     if not isinstance(interventions, Mapping):
         raise SpecError(f"{shown(interventions)} cannot be timed; give interventions by name, {{name: intervention}}.")
     loaded = load_registered(model) if isinstance(model, str) else chosen_model(model, "")
-    sampler, prompts, seeds = sampler or DDPM(), listed(prompts), listed_seeds(seeds)
+    sampler, starts = sampler or DDPM(), listed_starts(starts)
+    prompts, seeds = listed(prompts), listed_seeds(seeds)
     from causalunet.execute.measure.timing import time_arms
 
     arms = {
-        name: one_run(prompts, seeds, sampler, arm).bind(loaded)
+        name: one_run(prompts, seeds, sampler, arm, starts=starts).bind(loaded)
         for name, arm in {"uncut": None, **interventions}.items()
     }
     return time_arms(arms, repeats=repeats, traced=traced, memory=memory)

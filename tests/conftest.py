@@ -25,6 +25,7 @@ from causalunet.design.guidance import GUIDANCES
 from causalunet.design.interventions import KINDS
 from causalunet.design.outcomes import OUTCOMES
 from causalunet.design.samplers import SAMPLERS
+from causalunet.design.spacings import SPACINGS
 from causalunet.design.starts import STARTS
 from causalunet.design.views import VIEWS
 from causalunet.models.base import MODELS
@@ -77,7 +78,7 @@ def tiny_model() -> TextToImage:
 @contextmanager
 def installed(folder: Path) -> Iterator[None]:
     """As if pip had installed the packages in a folder, and nothing had imported them."""
-    registries = (FILLS, GUIDANCES, KINDS, MODELS, OUTCOMES, SAMPLERS, STARTS, VIEWS)
+    registries = (FILLS, GUIDANCES, KINDS, MODELS, OUTCOMES, SAMPLERS, SPACINGS, STARTS, VIEWS)
     with pytest.MonkeyPatch.context() as patched, ExitStack() as scopes:
         patched.syspath_prepend(folder)
         registry._announced.cache_clear()

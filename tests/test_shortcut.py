@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import causalunet as cu
+from causalunet.design.starts import Noise, Start
 from causalunet.errors import CausalUNetError, ModelError, SpecError
+from causalunet.execute import generate
 from causalunet.execute.call.installed import InstalledUNet
 from causalunet.execute.measure import timing
 from causalunet.models.text_to_image import TextToImage
@@ -230,3 +232,29 @@ def test_any_interventions_timed(clock: Clock, tiny_model: TextToImage) -> None:
     assert (timed["seconds"] > 0).all()
     with pytest.raises(SpecError, match="repeats=0 asked"):
         time_interventions({"stop": STOP}, PROMPTS, model=tiny_model, sampler=cu.DDPM(steps=STEPS), repeats=0)
+
+
+@pytest.mark.usefixtures("guests")
+def test_starts_are_those_of_a_study(tiny_model: TextToImage, tmp_path: Path) -> None:
+    """Of a shortcut, of one run, and of what is timed; seeds and starts together are refused."""
+    starts = [Start.from_json({"name": "guests.mirrored", "configuration": {"seed": 3}}), Noise(4)]
+    sampler = cu.DDIM(steps=3, guidance_scale=1)
+    study = cu.Study(name="s", prompts=PROMPTS[:1], starts=starts, sampler=sampler, interventions=[STOP])
+    results = study.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
+    cut = shortcut(STOP, sampler=sampler)
+    for found, expected in (
+        (cut.apply(PROMPTS[:1], starts=starts, model=tiny_model), results.outcomes.image[0]),
+        (generate(PROMPTS[:1], starts=starts, model=tiny_model, sampler=sampler), results.baseline.image),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    seeded = cut.apply(PROMPTS[:1], [3, 4], model=tiny_model)
+    np.testing.assert_allclose(seeded[1], results.outcomes.image[0, 1], rtol=0, atol=1e-5)
+    assert np.abs(seeded[0] - results.outcomes.image.values[0, 0]).max() > 0.01
+    timed = time_shortcut(cut, PROMPTS[:1], starts=starts, model=tiny_model, repeats=1)
+    assert timed.attrs["samples"] == 2
+    of_three = time_interventions(
+        {"stop": STOP}, PROMPTS[:1], starts=starts, model=tiny_model, sampler=sampler, repeats=1
+    )
+    assert of_three.attrs["samples"] == 2
+    with pytest.raises(SpecError, match="seeds and starts"):
+        cut.apply(PROMPTS[:1], [3], starts=starts, model=tiny_model)

@@ -206,7 +206,7 @@ def gaussian_theory(
     SpecError
         Nothing is known in closed form of the sampler, the guidance, or an intervention.
     """
-    schedule = Schedule.spaced(np.asarray(alpha_bar, np.float64), study.sampler.steps)
+    schedule = study.sampler.schedule(np.asarray(alpha_bar, np.float64))
     of_data = np.asarray(variances, np.float64)
     kind: dict[str, float | str] = _kind_of(study.sampler, variance)
     start = -math.sqrt(schedule.alpha_bar(schedule.steps)) * np.broadcast_to(

@@ -10,6 +10,7 @@ from causalunet.design.ports import Port
 from causalunet.design.record import Record
 from causalunet.design.samplers import DDIM, DDPM, Sampler
 from causalunet.design.sites import Site
+from causalunet.design.spacings import Beta, Exponential, Given, Karras, Leading, Linspace, Spacing, Trailing
 from causalunet.design.starts import Noise, Start
 from causalunet.design.study import Sample, StudySpec
 from causalunet.design.sweeps import sweep
@@ -24,18 +25,24 @@ __all__ = [
     "AblateSkip",
     "Anatomy",
     "Axes",
+    "Beta",
     "Channels",
     "Component",
     "Composition",
     "Edge",
     "Edit",
+    "Exponential",
     "Fill",
     "FillContext",
+    "Given",
     "Guidance",
     "Hold",
     "Identity",
     "Intervention",
     "Jump",
+    "Karras",
+    "Leading",
+    "Linspace",
     "NoGuidance",
     "Noise",
     "Null",
@@ -51,8 +58,10 @@ __all__ = [
     "Scale",
     "Site",
     "SkipSteps",
+    "Spacing",
     "Start",
     "StudySpec",
+    "Trailing",
     "View",
     "Whole",
     "Window",

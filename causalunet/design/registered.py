@@ -11,6 +11,7 @@ from causalunet.design.interventions import KINDS
 from causalunet.design.limits import MOST_DEPTH, shown
 from causalunet.design.outcomes import OUTCOMES
 from causalunet.design.samplers import SAMPLERS
+from causalunet.design.spacings import SPACINGS
 from causalunet.design.starts import STARTS
 from causalunet.design.views import VIEWS
 from causalunet.errors import PluginError
@@ -38,13 +39,14 @@ def unregistered(value: Any) -> Iterator[str]:
 
 
 def unknown_sampler(value: Any) -> list[str]:
-    """Name the sampler of a study's JSON, and its guidance, if no class of this process has that name."""
+    """Name the sampler of a study's JSON, its guidance and spacing, if no class of this process has that name."""
     configuration = value.get("configuration") if isinstance(value, dict) else None
-    guidance = configuration.get("guidance") if isinstance(configuration, dict) else None
+    given = configuration if isinstance(configuration, dict) else {}
     unknown = []
     asked: tuple[tuple[str, Any, Registry[Any]], ...] = (
         ("sampler", value, SAMPLERS),
-        ("guidance", guidance, GUIDANCES),
+        ("guidance", given.get("guidance"), GUIDANCES),
+        ("spacing", given.get("spacing"), SPACINGS),
     )
     for what, said, registry in asked:
         name = said.get("name") if isinstance(said, dict) else None

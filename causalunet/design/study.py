@@ -40,6 +40,7 @@ __all__ = [
     "check_fits",
     "listed",
     "listed_seeds",
+    "listed_starts",
     "one_run",
 ]
 
@@ -54,8 +55,18 @@ def listed_seeds(seeds: Iterable[int] | None) -> tuple[int, ...] | None:
     return None if seeds is None else several("The run", "seeds", seeds, str, MOST_SAMPLES)
 
 
+def listed_starts(starts: Start | Iterable[Start] | None) -> tuple[Start, ...] | None:
+    """Starts as a tuple, if any; one alone is a list of one."""
+    return None if starts is None else several("The run", "starts", starts, Start, MOST_SAMPLES)
+
+
 def one_run(
-    prompts: Iterable[str], seeds: Iterable[int] | None, sampler: Sampler, intervention: Intervention | None
+    prompts: Iterable[str],
+    seeds: Iterable[int] | None,
+    sampler: Sampler,
+    intervention: Intervention | None,
+    *,
+    starts: Start | Iterable[Start] | None = None,
 ) -> StudySpec:
     """Make the study of a single run, with an intervention or without: nothing is compared, so there is no null."""
     given = () if intervention is None else (intervention,)
@@ -63,6 +74,7 @@ def one_run(
         name="run",
         prompts=listed(prompts),
         seeds=listed_seeds(seeds),
+        starts=starts,
         sampler=sampler,
         interventions=[*given, Null(Window(1, 1))],
     )

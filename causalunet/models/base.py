@@ -28,6 +28,8 @@ class DiffusionModel(Protocol):
       variance;
     - a method ``tokens(prompts)`` and an attribute ``identity``, which say more of what changes its images, see
       ``causalunet.identity.identity_of``;
+    - an attribute ``whole_timesteps`` that is True where ``unet`` takes whole timesteps only, such as rows of a table:
+      samplers that ask between them are then refused when a study is planned;
     - an attribute ``device``, the ``torch.device`` that states and context are on, where that is not the one of its
       U-Net's first weight.
     """

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from causalunet.calls import clear_calls
 from causalunet.design.guidance import CFG, Guidance, NoGuidance, checked_scale
 from causalunet.design.limits import MOST_STEPS, is_integer, plain_number, shown
 from causalunet.design.named import class_named
+from causalunet.design.spacings import Linspace, Spacing
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
-from causalunet.schedule import Level, TrainingSchedule
+from causalunet.schedule import Level, Schedule, TrainingSchedule
 
 __all__ = ["SAMPLERS", "Estimate", "Query", "Sampler", "State"]
 
 SAMPLERS: Registry[type[Sampler]] = Registry("sampler", "causalunet.samplers")
 """Every sampler that this process knows, by name."""
 
-_SCALE = 3.0
-"""Of guidance, where none is given."""
+_STEPS, _SCALE = 100, 3.0
+"""Where none are given."""
 
 _MOST_CALLS = 255
 """Of a step: how often an edit fired at it is stored in a byte."""
@@ -97,6 +101,8 @@ class Sampler:
         Weight of the conditional over the unconditional prediction; 1 means no guidance and one row per call.
     guidance : Guidance, optional
         Another way to guide than by that scale, which is then the guidance's own.
+    spacing : Spacing, optional
+        At which timesteps the steps lie; by default the sampler's own `usual_spacing`.
 
     Attributes
     ----------
@@ -104,14 +110,18 @@ class Sampler:
         Its name in JSON and in stored results.
     history : int
         How many earlier steps of a run it looks back on.
+    usual_spacing : Spacing
+        Where its steps lie unless another spacing is given.
     """
 
     name: ClassVar[str] = ""
     history: ClassVar[int] = 0
+    usual_spacing: ClassVar[Spacing] = Linspace()
 
-    steps: int = 100
+    steps: int = _STEPS
     guidance_scale: float = _SCALE
     guidance: Guidance | None = None
+    spacing: Spacing | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super(Sampler, cls).__init_subclass__(**kwargs)
@@ -122,6 +132,8 @@ class Sampler:
         SAMPLERS.check_named(self, "name", self.name)
         for entry in fields(self):
             object.__setattr__(self, entry.name, plain_number(getattr(self, entry.name)))
+        if self.spacing is not None:
+            self._space_by(self.spacing)
         kind, steps = type(self).__name__, self.steps
         if not is_integer(steps) or not 1 <= steps <= MOST_STEPS:
             raise SpecError(f"{kind} got steps={shown(steps)}; it must be an integer in 1 ... {MOST_STEPS:,}.")
@@ -142,6 +154,39 @@ class Sampler:
         if isinstance(guidance, CFG | NoGuidance):
             object.__setattr__(self, "guidance", None)
         return guidance.scale
+
+    def _space_by(self, spacing: Any) -> None:
+        """Check a spacing that was given, take its steps, and drop it where it is the usual one."""
+        kind = type(self).__name__
+        if not isinstance(spacing, Spacing):
+            raise SpecError(f"{kind} got spacing={shown(spacing)}; give a spacing, such as Karras().")
+        if spacing.count is not None:
+            if self.steps not in (_STEPS, spacing.count):
+                raise SpecError(
+                    f"{kind} got steps={shown(self.steps)} beside a spacing of {spacing.count}; give one of them."
+                )
+            object.__setattr__(self, "steps", spacing.count)
+        if spacing == self.usual_spacing:
+            object.__setattr__(self, "spacing", None)
+
+    def schedule(self, alpha_bar: NDArray[np.float64]) -> Schedule:
+        """Where its steps lie on the training schedule of a model.
+
+        Parameters
+        ----------
+        alpha_bar : ndarray of float64, (timestep,)
+            Share of signal variance left at every training timestep.
+
+        Raises
+        ------
+        SpecError
+            There are more steps than timesteps, two at one, or one outside the training.
+        ModelError
+            The shares of signal do not fall from below 1 to above 0.
+        """
+        training = TrainingSchedule(alpha_bar)
+        spacing = self.usual_spacing if self.spacing is None else self.spacing
+        return Schedule.at(training.alpha_bar, spacing.times(training, self.steps))
 
     @property
     def guided_by(self) -> Guidance:
@@ -286,12 +331,17 @@ class Sampler:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Write as ``{"name": ..., "configuration": {...}}``; a guidance only where its scale is not all of it."""
-        configuration = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        guidance = configuration.pop("guidance")
-        if guidance is not None:
-            configuration["guidance"] = guidance.to_json()
-        return {"name": self.name, "configuration": configuration}
+        """Write as ``{"name": ..., "configuration": {...}}``, without what is None: a guidance, a spacing."""
+        given = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {
+            "name": self.name,
+            "configuration": {
+                name: value.to_json() if isinstance(value, Guidance | Spacing) else value
+                for name, value in given.items()
+                # So that what was written before there were such fields is still written the same.
+                if value is not None
+            },
+        }
 
     @staticmethod
     def from_json(value: Any) -> Sampler:
@@ -303,6 +353,6 @@ class Sampler:
             The name is not known or the configuration does not fit.
         """
         kind, configuration = class_named(SAMPLERS, value)
-        if configuration.get("guidance") is not None:
-            configuration = {**configuration, "guidance": Guidance.from_json(configuration["guidance"])}
-        return kind(**configuration)
+        readers: dict[str, Callable[[Any], Any]] = {"guidance": Guidance.from_json, "spacing": Spacing.from_json}
+        given = {name: read(configuration[name]) for name, read in readers.items() if configuration.get(name)}
+        return kind(**{**configuration, **given})

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from causalunet.design.interventions import Intervention
 from causalunet.design.samplers import DDPM, Sampler
+from causalunet.design.starts import Start
 from causalunet.design.study import one_run
 from causalunet.execute.call.installed import InstalledUNet
 from causalunet.execute.call.trace import TracedUNet
@@ -32,6 +33,7 @@ def generate(
     prompts: Iterable[str],
     seeds: Iterable[int] | None = None,
     *,
+    starts: Start | Iterable[Start] | None = None,
     model: str | DiffusionModel = "shapes",
     sampler: Sampler | None = None,
     intervention: Intervention | None = None,
@@ -47,6 +49,8 @@ def generate(
         `causalunet.NO_PROMPT` for a sample without a condition.
     seeds : iterable of int, optional
         Paired with prompts as in `causalunet.Study`.
+    starts : iterable of Start, optional
+        Instead of seeds, as in `causalunet.Study`.
     model : str or DiffusionModel
     sampler : Sampler, optional
         By default 100 steps at guidance 3.
@@ -71,7 +75,7 @@ def generate(
     """
     loaded = load_model(model) if isinstance(model, str) else model
     check_model(loaded)
-    plan = plan_run(one_run(prompts, seeds, sampler or DDPM(), intervention).bind(loaded))
+    plan = plan_run(one_run(prompts, seeds, sampler or DDPM(), intervention, starts=starts).bind(loaded))
     with exact_float32():
         return draw(plan, traced=traced, memory=memory, advance=advance)
 

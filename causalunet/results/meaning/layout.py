@@ -284,11 +284,17 @@ class Layout:
         schedule = self.plan.schedule
         return [
             Coordinate(STEP, STEP, np.array(steps, dtype=np.int64)),
-            Coordinate("timestep", STEP, np.array([schedule.timestep(step) for step in steps], dtype=np.int64)),
+            Coordinate("timestep", STEP, self._times(steps)),
             Coordinate("alpha_bar", STEP, np.array([schedule.alpha_bar(step) for step in steps])),
             Coordinate("log_snr", STEP, np.array([schedule.log_snr(step) for step in steps])),
             *self._calls(steps),
         ]
+
+    def _times(self, steps: tuple[int, ...]) -> NDArray[Any]:
+        """Whole numbers, unless the spacing of the whole run has others."""
+        times = self.plan.schedule.timesteps
+        kind = np.int64 if all(isinstance(time, int) for time in times) else np.float64
+        return np.array([times[step - 1] for step in steps], dtype=kind)
 
     def _calls(self, steps: tuple[int, ...]) -> list[Coordinate]:
         """U-Net calls of every step of the baseline, unless each takes one."""

@@ -1,0 +1,89 @@
+"""What every sampler has to keep to, those of the package and of guests: skipped steps, and the past of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import causalunet as cu
+from causalunet.design import Given, Sampler
+from causalunet.design.samplers import SAMPLERS
+from causalunet.execute import generate
+from causalunet.models.exact import ExactModel, ImageBank, load_gaussian
+from causalunet.noise import initial_noise, step_noise
+from causalunet.prediction import prediction_of
+from causalunet.schedule import Level, TrainingSchedule, cosine_alpha_bar
+from tests.samplers.walks import levels_of, walk
+
+pytestmark = pytest.mark.usefixtures("guests")
+
+STEPS = 8
+SEEDS = (0, 1)
+SKIPPED = {"in the middle": cu.Window(6, 2), "early and late": cu.Windows((cu.Window(7, 1), cu.Window(2, 1)))}
+
+
+@pytest.fixture(scope="module")
+def model() -> ExactModel:
+    """Of a few pixels, without the noisiest timesteps, which multiply what is rounded off."""
+    images = np.random.default_rng(0).uniform(size=(6, 3, 4, 4)).astype(np.float32)
+    bank = ImageBank(images, [f"image {number}" for number in range(6)])
+    return load_gaussian(bank, groups=3, alpha_bar=cosine_alpha_bar()[:900])
+
+
+@pytest.fixture(params=sorted({*SAMPLERS, "guests.heun", "guests.dpmpp_2m"}))
+def sampler(request: pytest.FixtureRequest) -> Sampler:
+    return Sampler.from_json({"name": request.param, "configuration": {"steps": STEPS, "guidance_scale": 1.0}})
+
+
+def called_of(window: cu.Window | cu.Windows) -> list[int]:
+    return [step for step in range(STEPS, 0, -1) if step not in set(window)]
+
+
+def denoiser(model: ExactModel) -> Callable[[Any, Level], tuple[Any, Any]]:
+    """The U-Net called plainly."""
+    context = model.encode([cu.NO_PROMPT] * len(SEEDS))
+
+    def denoise(x: Any, level: Level) -> tuple[Any, Any]:
+        with torch.inference_mode():
+            value = model.unet(x, torch.full((len(x),), level.timestep), *context)
+        prediction = prediction_of(model)
+        return prediction.image_and_noise(prediction.split(value)[0], x, level)
+
+    return denoise
+
+
+@pytest.mark.parametrize("window", SKIPPED.values(), ids=SKIPPED)
+def test_skipped_steps_are_a_run_on_the_steps_that_are_left(
+    sampler: Sampler, window: cu.Window | cu.Windows, model: ExactModel
+) -> None:
+    """With the noise of the steps that are called, and a past of those alone, which knows nothing of the others."""
+    found = generate(
+        [cu.NO_PROMPT], SEEDS, model=model, sampler=sampler, intervention=cu.SkipSteps(window), traced=False
+    )
+    schedule, called = sampler.schedule(model.alpha_bar), called_of(window)
+    training = TrainingSchedule(model.alpha_bar)
+    levels = levels_of(training, [schedule.timestep(step) for step in called])
+    x = torch.from_numpy(initial_noise(SEEDS, model.image_shape))
+    noises = [torch.from_numpy(step_noise(SEEDS, step, model.image_shape)) for step in called]
+    by_hand = walk(sampler, denoiser(model), levels, training, x, noises)
+    np.testing.assert_allclose(found, model.decode(by_hand.states[-1]), rtol=0, atol=1e-5)
+
+
+def test_skipped_steps_are_a_spacing_without_them(sampler: Sampler, model: ExactModel) -> None:
+    """Where no noise is drawn, which steps have by their number."""
+    if sampler.draws:
+        return
+    window = cu.Window(6, 2)
+    found = generate(
+        [cu.NO_PROMPT], SEEDS, model=model, sampler=sampler, intervention=cu.SkipSteps(window), traced=False
+    )
+    schedule = sampler.schedule(model.alpha_bar)
+    spacing = Given(timesteps=tuple(schedule.timestep(step) for step in called_of(window)))
+    thinned = type(sampler)(guidance_scale=1.0, spacing=spacing)
+    np.testing.assert_allclose(
+        found, generate([cu.NO_PROMPT], SEEDS, model=model, sampler=thinned, traced=False), rtol=0, atol=1e-5
+    )

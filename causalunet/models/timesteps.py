@@ -14,6 +14,7 @@ from causalunet.models.base import DiffusionModel
 from causalunet.models.checking import context_of
 from causalunet.models.demands import call_unet
 from causalunet.models.devices import device_of
+from causalunet.models.tf32 import exact_float32
 
 __all__ = ["check_timesteps"]
 
@@ -60,7 +61,7 @@ def _rounds(model: DiffusionModel, spec: StudySpec, below: int) -> str:
     device, middle, beside = device_of(model), below + 0.5, (below, below + 1)
     context = context_of(model, spec.encoded_prompts, 1)
     x = torch.randn(1, *model.image_shape, generator=torch.Generator().manual_seed(0)).to(device)
-    with alone(model.unet), torch.inference_mode():
+    with alone(model.unet), exact_float32(), torch.inference_mode():
         first, found, second = (
             call_unet(model, (x, torch.full((1,), float(one), device=device), *context)).float()
             for one in (beside[0], middle, beside[1])

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -13,6 +14,11 @@ from causalunet.cli.exits import Exit
 from causalunet.cli.printing import tell
 from causalunet.console import make_console, print_table
 from causalunet.progress import show_progress
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+    from causalunet.design.samplers import Sampler
 
 __all__ = ["evaluate", "list_models", "train"]
 
@@ -42,45 +48,98 @@ def list_models(options: argparse.Namespace) -> Exit:
 
 def evaluate(options: argparse.Namespace) -> Exit:
     """Print the share of images that show what their prompt says, overall and by factor."""
-    from causalunet.design import DDPM
+    return (_evaluate_scenes if options.model == "scenes" else _evaluate_shapes)(options)
+
+
+def _evaluate_shapes(options: argparse.Namespace) -> Exit:
     from causalunet.models import load_shapes
     from causalunet.training.evaluation import evaluate_shapes
 
-    sampler = DDPM(steps=options.steps, guidance_scale=options.guidance)
     with _bar("U-Net calls", options.prompts * options.steps) as advance:
         evaluation = evaluate_shapes(
-            load_shapes(options.checkpoint),
+            load_shapes(options.checkpoint, options.device),
             n=options.prompts,
             seed=options.seed,
             only_held_out=options.held_out,
-            sampler=sampler,
+            sampler=_sampler(options),
             advance=advance,
         )
-    pool = "held-out prompts" if options.held_out else "prompts drawn at random"
-    table = Table(title=f"{options.prompts} {pool}, {options.steps} steps, guidance {options.guidance:g}")
-    table.add_column("factor")
-    table.add_column("read as asked", justify="right")
+    table = _table(options, "factor", "read as asked")
     for factor, share in evaluation.shares.items():
         table.add_row(factor, f"{share:.1%}", end_section=factor == "background")
     print_table(table, make_console())
-    from causalunet import report
-
-    if options.sheet:
-        report.save(
-            report.plot_samples(evaluation.as_results(), samples=min(40, options.prompts), columns=8), options.sheet
-        )
-        tell(f"sheet written to {options.sheet}")
+    _write_sheet(options, evaluation.as_results())
     if options.figure:
+        from causalunet import report
+
         counts = {"read as asked": evaluation.counts}
         report.save(report.plot_shares(counts, options.prompts, threshold=0.9), options.figure)
         tell(f"figure written to {options.figure}")
     return Exit.DONE
 
 
+def _evaluate_scenes(options: argparse.Namespace) -> Exit:
+    from causalunet.models import load_scenes
+    from causalunet.training.scenes import candidate
+    from causalunet.training.scenes_evaluation import evaluate_depth, evaluate_scenes
+
+    chosen = candidate(options.candidate)
+    model = load_scenes(options.checkpoint, options.device, reader=options.reader, config=chosen.unet)
+    with _bar("U-Net calls", options.prompts * (options.steps + 4 * (options.steps // 2))) as advance:
+        evaluation = evaluate_scenes(
+            model,
+            chosen.world,
+            n=options.prompts,
+            seed=options.seed,
+            only_held_out=options.held_out,
+            sampler=_sampler(options),
+            advance=advance,
+        )
+        depth = [
+            evaluate_depth(model, world, n=options.prompts, steps=max(1, options.steps // 2), advance=advance)
+            for world in (None, chosen.world)
+        ]
+    table = _table(options, "of what prompts say", "asked", "read as asked")
+    for kind, (right, asked) in evaluation.counts.items():
+        table.add_row(kind, str(asked), f"{right / max(1, asked):.1%}", end_section=kind in ("shape", "relation"))
+    print_table(table, make_console())
+    changes = Table(title=f"Bottom 4 decoder blocks cut during a tenth of {max(1, options.steps // 2)} steps")
+    for column in ("another value is read of", "open samples", "samples with full prompts"):
+        changes.add_column(column, justify="left" if column.startswith("another") else "right")
+    for factor in depth[0].counts:
+        changes.add_row(factor, *(f"{one.counts[factor] / options.prompts:.2f}" for one in depth))
+    print_table(changes, make_console())
+    _write_sheet(options, evaluation.as_results())
+    return Exit.DONE
+
+
+def _sampler(options: argparse.Namespace) -> Sampler:
+    from causalunet.design import DDPM
+
+    return DDPM(steps=options.steps, guidance_scale=options.guidance)
+
+
+def _table(options: argparse.Namespace, first: str, *more: str) -> Table:
+    pool = "held-out prompts" if options.held_out else "prompts drawn at random"
+    table = Table(title=f"{options.prompts} {pool}, {options.steps} steps, guidance {options.guidance:g}")
+    table.add_column(first)
+    for column in more:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _write_sheet(options: argparse.Namespace, results: DataTree) -> None:
+    if options.sheet:
+        from causalunet import report
+
+        report.save(report.plot_samples(results, samples=min(40, options.prompts), columns=8), options.sheet)
+        tell(f"sheet written to {options.sheet}")
+
+
 def train(options: argparse.Namespace) -> Exit:
     """Train, printing one line per record; stop at any time and run again to go on."""
     directory = options.directory or Path("training") / options.model
-    for record in _records(options.model, directory, options.iterations):
+    for record in _records(options, directory):
         tell("  ".join(f"{name} {value:.5g}" for name, value in record.items()))
     tell(f"weights: {directory / options.model}.safetensors")
     return Exit.DONE
@@ -92,13 +151,22 @@ def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
         yield shown.advance
 
 
-def _records(model: str, directory: Path, iterations: int | None) -> Iterator[dict[str, float]]:
-    changed = {} if iterations is None else {"iterations": iterations}
-    if model == "shapes":
+def _records(options: argparse.Namespace, directory: Path) -> Iterator[dict[str, float]]:
+    from causalunet.training.loop import Resources
+
+    given = {"iterations": options.iterations, "batch_size": options.batch_size, "seed": options.seed}
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    resources = Resources(device=options.device, workers=options.workers, minutes=options.minutes)
+    if options.model == "shapes":
         from causalunet.training.shapes import ShapesTrainingConfig, train_shapes
 
-        yield from train_shapes(ShapesTrainingConfig(**changed), directory)
-    else:
-        from causalunet.training.factor_reader import ReaderTrainingConfig, train_reader
+        return train_shapes(ShapesTrainingConfig(**changed), directory, resources=resources)
+    if options.model == "scenes":
+        from causalunet.training.scenes import ScenesTrainingConfig, train_scenes
 
-        yield from train_reader(ReaderTrainingConfig(**changed), directory)
+        config = ScenesTrainingConfig(candidate=options.candidate, **changed)
+        return train_scenes(config, directory, resources=resources)
+    from causalunet.training.factor_reader import ReaderTrainingConfig, ScenesReaderTrainingConfig, train_reader
+
+    kind = ReaderTrainingConfig if options.model == "reader" else ScenesReaderTrainingConfig
+    return train_reader(kind(**changed), directory, resources=resources)

@@ -17,7 +17,6 @@ from causalunet.models.checkpoints import fingerprint
 from causalunet.models.factor_reader import FactorReader
 from causalunet.models.openai_anatomy import read_anatomy
 from causalunet.models.openai_layout import TextUNet
-from causalunet.scenes import FACTORS
 
 if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties
     from builtins import property as cached_property
@@ -101,7 +100,7 @@ class TextToImage:
     @property
     def factors(self) -> dict[str, tuple[str, ...]]:
         """What the reader tells apart; empty without a reader."""
-        return dict(FACTORS) if self.reader is not None else {}
+        return dict(self.reader.config.factors) if self.reader is not None else {}
 
     def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Index and probability of the likeliest value of every factor, both (sample, factor)."""

@@ -13,7 +13,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["HybridLoss", "discretized_gaussian_nll", "gaussian_kl"]
+__all__ = ["HybridLoss", "discretized_gaussian_nll", "gaussian_kl", "noise_weight"]
+
+
+def noise_weight(alpha_bar: NDArray[np.float64], max_weight: float = 5.0) -> NDArray[np.float64]:
+    """Weight of the squared error of the noise: SNR^(-1/2), clipped to [0.1, max_weight] and scaled to mean one.
+
+    Plain L_simple spends nearly all of its gradient on the last timesteps, and what is settled at low SNR stays behind.
+    The same idea as P2 (Choi et al. 2022) and min-SNR weighting (Hang et al. 2023).
+
+    Parameters
+    ----------
+    alpha_bar : ndarray of float64, (timestep,)
+        The training schedule.
+    max_weight : float
+        Upper clip, which the noisiest timesteps reach.
+
+    Returns
+    -------
+    ndarray of float64, (timestep,)
+    """
+    weight: NDArray[np.float64] = np.clip((alpha_bar / (1 - alpha_bar)) ** -0.5, 0.1, max_weight)
+    return weight / weight.mean()
 
 
 def gaussian_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
@@ -41,9 +62,7 @@ def discretized_gaussian_nll(x: Tensor, mean: Tensor, log_variance: Tensor) -> T
 class HybridLoss:
     """L_simple + L_vlb / 1000, where L_vlb teaches the variance only.
 
-    L_simple is weighted by SNR^(-1/2), clipped to [0.1, max_weight] and scaled to mean one. Plain L_simple spends
-    nearly all of its gradient on the last timesteps, and what is settled at low SNR stays behind. The same idea as P2
-    (Choi et al. 2022) and min-SNR weighting (Hang et al. 2023).
+    L_simple is weighted, see `noise_weight`.
 
     Parameters
     ----------
@@ -51,34 +70,42 @@ class HybridLoss:
         The training schedule.
     max_weight : float
         Upper clip of the weight, which the noisiest timesteps reach.
+    device : str or torch.device
+        Of the images.
     """
 
     alpha_bar: NDArray[np.float64]
     max_weight: float = 5.0
+    device: str | torch.device = "cpu"
 
     def __post_init__(self) -> None:
         alpha_bar = self.alpha_bar
         previous = np.append(1.0, alpha_bar[:-1])
         beta = 1 - alpha_bar / previous
         variance = beta * (1 - previous) / (1 - alpha_bar)
-        weight = np.clip((alpha_bar / (1 - alpha_bar)) ** -0.5, 0.1, self.max_weight)
         tables = {
             "signal": np.sqrt(alpha_bar),
             "noise": np.sqrt(1 - alpha_bar),
-            "weight": weight / weight.mean(),
+            "weight": noise_weight(alpha_bar, self.max_weight),
             "log_beta": np.log(beta),
             "log_variance": np.log(np.append(variance[1], variance[1:])),
             "from_x0": beta * np.sqrt(previous) / (1 - alpha_bar),
             "from_xt": (1 - previous) * np.sqrt(1 - beta) / (1 - alpha_bar),
         }
-        object.__setattr__(self, "_tables", {k: torch.tensor(v, dtype=torch.float32) for k, v in tables.items()})
+        object.__setattr__(self, "_tables", _on(self.device, tables))
 
     def diffuse(self, x0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         """Draw x_t given x_0: equation 9 of Ho et al. 2020; all images (batch, channel, y, x)."""
         return self._at("signal", timesteps) * x0 + self._at("noise", timesteps) * noise
 
     def __call__(
-        self, output: Tensor, x0: Tensor, xt: Tensor, timesteps: Tensor, noise: Tensor
+        self,
+        output: Tensor,
+        x0: Tensor,
+        xt: Tensor,
+        timesteps: Tensor,
+        noise: Tensor,
+        weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Compare a prediction with the truth.
 
@@ -88,6 +115,8 @@ class HybridLoss:
             Predicted noise and variance fraction.
         x0, xt, noise : Tensor, (batch, channel, y, x)
         timesteps : Tensor of int, (batch,)
+        weight : Tensor, (batch,), optional
+            Of the squared errors, if not that of the loss.
 
         Returns
         -------
@@ -98,7 +127,8 @@ class HybridLoss:
         predicted, fraction = output.chunk(2, dim=1)
         mse = (predicted - noise).square().mean(dim=(1, 2, 3))
         variational = self._variational(predicted.detach(), fraction, x0, xt, timesteps)
-        weight = self._tables["weight"][timesteps]  # type: ignore[attr-defined]
+        if weight is None:
+            weight = self._tables["weight"][timesteps]  # type: ignore[attr-defined]
         return (weight * mse).mean() + variational.mean(), mse.detach()
 
     def _variational(self, predicted: Tensor, fraction: Tensor, x0: Tensor, xt: Tensor, timesteps: Tensor) -> Tensor:
@@ -115,3 +145,7 @@ class HybridLoss:
 
     def _at(self, name: str, timesteps: Tensor) -> Tensor:
         return self._tables[name][timesteps][:, None, None, None]  # type: ignore[attr-defined]
+
+
+def _on(device: str | torch.device, tables: dict[str, NDArray[np.float64]]) -> dict[str, Tensor]:
+    return {name: torch.tensor(values, dtype=torch.float32, device=device) for name, values in tables.items()}

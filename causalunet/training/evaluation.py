@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,33 @@ from causalunet.models.text_to_image import TextToImage
 from causalunet.results.meaning.schema import COMPLETE
 from causalunet.scenes import FACTORS, Scene, draw_scenes
 
-__all__ = ["Evaluation", "evaluate_shapes"]
+__all__ = ["Evaluation", "as_baseline", "evaluate_shapes"]
+
+
+def as_baseline(prompts: Sequence[str], images: NDArray[np.float32], right: NDArray[np.bool_]) -> xr.DataTree:
+    """Images as a baseline group, for the report; prompts of images read otherwise are marked.
+
+    Parameters
+    ----------
+    prompts : sequence of str
+    images : ndarray of float32, (sample, channel, y, x)
+        In [0, 1].
+    right : ndarray of bool, (sample,)
+        Whether all that was asked was read.
+    """
+    told = [prompt if good else f"(misread) {prompt}" for prompt, good in zip(prompts, right, strict=True)]
+    baseline = xr.Dataset(
+        {
+            "image": (("sample", "channel", "y", "x"), images),
+            "status": ("sample", np.full(len(right), COMPLETE, np.int8)),
+        },
+        coords={
+            "sample": np.arange(len(right)),
+            "prompt": ("sample", told),
+            "seed": ("sample", np.arange(len(right))),
+        },
+    )
+    return xr.DataTree.from_dict({"/baseline": baseline})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +76,7 @@ class Evaluation:
     def as_results(self) -> xr.DataTree:
         """The images as a baseline group, for the report; prompts of images read otherwise are marked."""
         right: NDArray[np.bool_] = np.asarray(self.correct.all(axis=1))
-        prompts = [
-            scene.prompt if good else f"(misread) {scene.prompt}"
-            for scene, good in zip(self.scenes, right, strict=True)
-        ]
-        baseline = xr.Dataset(
-            {
-                "image": (("sample", "channel", "y", "x"), self.images),
-                "status": ("sample", np.full(len(right), COMPLETE, np.int8)),
-            },
-            coords={
-                "sample": np.arange(len(right)),
-                "prompt": ("sample", prompts),
-                "seed": ("sample", np.arange(len(right))),
-            },
-        )
-        return xr.DataTree.from_dict({"/baseline": baseline})
+        return as_baseline([scene.prompt for scene in self.scenes], self.images, right)
 
 
 def evaluate_shapes(

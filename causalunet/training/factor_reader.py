@@ -1,8 +1,8 @@
-"""Training of the factor reader; a few minutes on two CPU cores."""
+"""Training of the factor readers; a few minutes on two CPU cores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,24 +12,49 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from causalunet.models.factor_reader import FactorReader
-from causalunet.scenes import FACTORS, all_scenes, draw_scenes, held_out, render
-from causalunet.training.loop import LoopConfig, train
+from causalunet.models.factor_reader import SCENES_READER, SHAPES_READER, FactorReader, ReaderConfig
+from causalunet.scenes import draw_scenes, render
+from causalunet.training.batches import Batch
+from causalunet.training.loop import LoopConfig, Resources, train
+from causalunet.training.shapes import training_scenes
+from causalunet.worlds import painting
+from causalunet.worlds.groups import GroupWorld
 
-__all__ = ["ReaderTrainingConfig", "augment", "evaluate_reader", "train_reader"]
+__all__ = [
+    "ReaderTrainingConfig",
+    "ScenesReaderTrainingConfig",
+    "augment",
+    "evaluate_reader",
+    "evaluate_scenes_reader",
+    "train_reader",
+]
+
+Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""Images in [-1, 1], (image, channel, y, x), and the codes of what they show, (image, factor)."""
 
 _EVALUATION_BATCH = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderTrainingConfig(LoopConfig):
-    """How the factor reader is trained; the defaults are those of the weights that ship."""
+    """How the factor reader of `shapes` is trained; the defaults are those of the weights that ship."""
 
     iterations: int = 2000
     batch_size: int = 64
     learning_rate: float = 2e-3
     warmup: int = 50
     decay: int = 800
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenesReaderTrainingConfig(LoopConfig):
+    """How the factor reader of `scenes` is trained; the defaults are those of the weights that ship."""
+
+    iterations: int = 6000
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    decay: int = 2500
 
 
 def augment(images: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -73,39 +98,65 @@ def _blur(images: NDArray[np.float32], sigma: NDArray[np.float64]) -> NDArray[np
     return blurred
 
 
+def _shapes(n: int, rng: np.random.Generator) -> Labelled:
+    scenes = training_scenes()
+    chosen = [scenes[index] for index in rng.integers(len(scenes), size=n)]
+    return render(chosen, rng), np.array([scene.codes for scene in chosen])
+
+
+def _scenes(n: int, rng: np.random.Generator) -> Labelled:
+    codes = GroupWorld().draw(n, rng, only_held_out=False)
+    return painting.render(codes, rng), codes
+
+
+@dataclass(frozen=True)
+class _DrawImperfect:
+    """Draws imperfect scenes that are not held out."""
+
+    size: int
+    world: Callable[[int, np.random.Generator], Labelled]
+
+    def __call__(self, iteration: int, rng: np.random.Generator) -> Batch:
+        images, codes = self.world(self.size, rng)
+        return {"images": torch.from_numpy(augment(images, rng)), "codes": torch.from_numpy(codes)}
+
+
 class _Reading:
-    """Name the factors of imperfect scenes that are not held out."""
+    """Name the factors of imperfect scenes."""
 
-    name = "reader"
+    def __init__(self, reader: ReaderConfig, draw: _DrawImperfect, seed: int) -> None:
+        self.name, self.draw = reader.name, draw
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network: FactorReader = FactorReader(reader)
 
-    def __init__(self, config: ReaderTrainingConfig) -> None:
-        self.config = config
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            self.network: FactorReader = FactorReader()
-        self._scenes = [scene for scene in all_scenes() if not held_out(scene)]
-
-    def loss(self, iteration: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy summed over factors, and the share of images with all factors right."""
-        chosen = [self._scenes[index] for index in rng.integers(len(self._scenes), size=self.config.batch_size)]
-        images = torch.from_numpy(augment(render(chosen, rng), rng))
-        codes = torch.tensor([scene.codes for scene in chosen])
-        logits = list(self.network(images).values())
-        loss = sum((F.cross_entropy(part, codes[:, i]) for i, part in enumerate(logits)), torch.zeros(()))
+        codes, logits = batch["codes"], list(self.network(batch["images"]).values())
+        terms = [F.cross_entropy(part, codes[:, i]) for i, part in enumerate(logits)]
         right = torch.stack([part.argmax(dim=1) for part in logits], dim=1) == codes
-        return loss, {"accuracy": right.all(dim=1).double().mean().item()}
+        return torch.stack(terms).sum(), {"accuracy": right.all(dim=1).double().mean()}
 
 
 def train_reader(
-    config: ReaderTrainingConfig, directory: Path, *, checkpoint_every: int = 250, report_every: int = 50
+    config: ReaderTrainingConfig | ScenesReaderTrainingConfig,
+    directory: Path,
+    *,
+    resources: Resources | None = None,
+    checkpoint_every: int = 250,
+    report_every: int = 50,
 ) -> Iterator[dict[str, float]]:
     """Train, going on from the directory's checkpoint if there is one.
 
     Parameters
     ----------
-    config : ReaderTrainingConfig
+    config : ReaderTrainingConfig or ScenesReaderTrainingConfig
+        Its class says which reader.
     directory : Path
-        Receives ``checkpoint.pt``, ``log.jsonl`` and the weights ``reader.safetensors`` (float16).
+        Receives ``checkpoint.pt``, ``log.jsonl`` and the weights ``reader.safetensors`` or
+        ``scenes-reader.safetensors`` (float16).
+    resources : Resources, optional
+        By default this process on the CPU.
     checkpoint_every, report_every : int
         Iterations between checkpoints and between records.
 
@@ -114,7 +165,12 @@ def train_reader(
     iterator of dict
         Iteration, loss, share of training images with all factors right and iterations per second.
     """
-    return train(_Reading(config), config, directory, checkpoint_every=checkpoint_every, report_every=report_every)
+    of_scenes = isinstance(config, ScenesReaderTrainingConfig)
+    draw = _DrawImperfect(config.batch_size, _scenes if of_scenes else _shapes)
+    task = _Reading(SCENES_READER if of_scenes else SHAPES_READER, draw, config.seed)
+    return train(
+        task, config, directory, resources=resources, checkpoint_every=checkpoint_every, report_every=report_every
+    )
 
 
 def evaluate_reader(reader: FactorReader, n: int = 2000, *, seed: int = 1, augmented: bool = False) -> dict[str, float]:
@@ -137,11 +193,48 @@ def evaluate_reader(reader: FactorReader, n: int = 2000, *, seed: int = 1, augme
     """
     rng = np.random.default_rng(seed)
     scenes = draw_scenes(n, seed=seed, only_held_out=True)
+
+    def labelled(batch: slice) -> Labelled:
+        return render(scenes[batch], rng), np.array([scene.codes for scene in scenes[batch]])
+
+    return _accuracy(reader, labelled, n, rng, augmented=augmented)
+
+
+def evaluate_scenes_reader(
+    reader: FactorReader, n: int = 2000, *, seed: int = 1, augmented: bool = False
+) -> dict[str, float]:
+    """Accuracy on rendered scenes of `scenes` whose combinations training never saw.
+
+    Parameters
+    ----------
+    reader, n, seed, augmented
+        As for `evaluate_reader`.
+
+    Returns
+    -------
+    dict of str to float
+        As of `evaluate_reader`.
+    """
+    rng = np.random.default_rng(seed)
+    codes = GroupWorld().draw(n, rng, only_held_out=True)
+    return _accuracy(
+        reader, lambda batch: (painting.render(codes[batch], rng), codes[batch]), n, rng, augmented=augmented
+    )
+
+
+def _accuracy(
+    reader: FactorReader,
+    labelled: Callable[[slice], Labelled],
+    n: int,
+    rng: np.random.Generator,
+    *,
+    augmented: bool,
+) -> dict[str, float]:
     right = []
     for start in range(0, n, _EVALUATION_BATCH):
-        batch = scenes[start : start + _EVALUATION_BATCH]
-        images = render(batch, rng)
+        images, codes = labelled(slice(start, start + _EVALUATION_BATCH))
         read = reader.read(torch.from_numpy(augment(images, rng) if augmented else images))
-        right.append(read == np.array([scene.codes for scene in batch]))
+        right.append(read == codes)
     table = np.concatenate(right)
-    return dict(zip(FACTORS, table.mean(axis=0).tolist(), strict=True)) | {"all": float(table.all(axis=1).mean())}
+    by_factor = dict(zip(reader.config.factors, table.mean(axis=0).tolist(), strict=True))
+    return by_factor | {"all": float(table.all(axis=1).mean())}

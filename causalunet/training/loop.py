@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-__all__ = ["LoopConfig", "Task", "train"]
+from causalunet.errors import SpecError
+from causalunet.models.devices import usable_device
+from causalunet.training.batches import Batch, Draw, batches
+from causalunet.training.steps import CapturedStep, PlainStep
+
+__all__ = ["LoopConfig", "Resources", "Task", "train"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +62,40 @@ class LoopConfig:
         return min(self.ema, (1 + iteration) / (10 + iteration))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Where a training runs, and for how long; batches do not depend on it.
+
+    Parameters
+    ----------
+    device : str
+        Such as ``cuda``.
+    workers : int
+        Processes that draw batches ahead; 0 draws them in between.
+    minutes : float, optional
+        Wall-clock time, start-up included, instead of a number of iterations: as many are run as fit, and the rate
+        falls during the last quarter. Both numbers are kept with the weights, and make the same run again.
+    captured : bool
+        On a GPU, replay the step as a CUDA graph.
+
+    Raises
+    ------
+    SpecError
+        There are fewer than no workers, or there is no time.
+    """
+
+    device: str = "cpu"
+    workers: int = 0
+    minutes: float | None = None
+    captured: bool = True
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise SpecError(f"workers is a number of processes, 0 or more; got {self.workers}.")
+        if self.minutes is not None and not self.minutes > 0:
+            raise SpecError(f"minutes is a length of time, above 0; got {self.minutes}.")
+
+
 class Task(Protocol):
     """A network and what it is to learn."""
 
@@ -67,40 +106,69 @@ class Task(Protocol):
 
     @property
     def network(self) -> nn.Module:
-        """What is trained."""
+        """What is trained; `train` moves it to the device."""
         ...
 
-    def loss(self, iteration: int, rng: np.random.Generator) -> tuple[Tensor, Mapping[str, float]]:
-        """Draw a batch, all of it from ``rng``; return the loss to be minimised and numbers to report."""
+    @property
+    def draw(self) -> Draw:
+        """Draws batches."""
+        ...
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the loss to be minimised and numbers to report, as scalars on the device of the batch."""
         ...
 
 
 class _Run:
     """Network, average and optimiser of a training run, with its checkpoint."""
 
-    def __init__(self, task: Task, config: LoopConfig, directory: Path) -> None:
+    def __init__(self, task: Task, config: LoopConfig, directory: Path, resources: Resources) -> None:
         self.task, self.config = task, config
+        self.device = usable_device(resources.device)
         self.checkpoint = directory / "checkpoint.pt"
         self.weights = directory / f"{task.name}.safetensors"
+        on_gpu = self.device.type == "cuda"
+        task.network.to(self.device)
         self.average = {name: value.detach().clone() for name, value in task.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(task.network.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
-        self.iteration = 0
+        # A captured step is told another rate through a tensor only.
+        self.optimizer = torch.optim.AdamW(
+            task.network.parameters(),
+            lr=torch.zeros((), device=self.device) if on_gpu else 0.0,
+            betas=(0.9, 0.99),
+            weight_decay=0.01,
+            capturable=on_gpu,
+            fused=True if on_gpu else None,
+        )
+        kind = CapturedStep if on_gpu and resources.captured else PlainStep
+        self._take = kind(task.network, self.optimizer, task.loss)
+        self._current = list(task.network.state_dict().values())
+        self._totals: dict[str, Tensor] = {}
+        self.iteration = self._counted = 0
 
-    def step(self) -> dict[str, float]:
-        """One optimiser step; everything random in it is a function of (seed, iteration)."""
+    def step(self, batch: Batch) -> None:
+        """One optimiser step; nothing in it waits for the device."""
+        rate = self.config.rate(self.iteration)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate(self.iteration)
-        loss, numbers = self.task.loss(self.iteration, np.random.default_rng((self.config.seed, self.iteration)))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.task.network.parameters(), 1.0)
-        self.optimizer.step()
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        numbers = self._take(batch)
         self.iteration += 1
         decay = self.config.average_decay(self.iteration)
         with torch.no_grad():
-            for name, value in self.task.network.state_dict().items():
-                self.average[name].lerp_(value, 1 - decay)
-        return {"loss": loss.item(), **numbers}
+            torch._foreach_lerp_(list(self.average.values()), self._current, 1 - decay)
+            for name, value in numbers.items():
+                if name not in self._totals:
+                    self._totals[name] = torch.zeros((), dtype=torch.float64, device=self.device)
+                self._totals[name] += value
+        self._counted += 1
+
+    def means(self) -> dict[str, float]:
+        """Means of what was reported since the last call."""
+        means = {name: total.item() / self._counted for name, total in self._totals.items()}
+        self._totals, self._counted = {}, 0
+        return means
 
     def save(self) -> None:
         """Write checkpoint and weights, each whole or not at all."""
@@ -113,23 +181,31 @@ class _Run:
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.checkpoint)
-        weights = {name: value.to(torch.float16).contiguous() for name, value in self.average.items()}
+        weights = {name: value.to("cpu", torch.float16).contiguous() for name, value in self.average.items()}
         metadata = {"training": json.dumps(asdict(self.config) | {"iteration": self.iteration})}
         save_file(weights, partial, metadata=metadata)
         partial.chmod(0o644)
         partial.replace(self.weights)
 
     def load(self) -> None:
-        """Go on from the checkpoint."""
-        state = torch.load(self.checkpoint, weights_only=True)
+        """Go on from the checkpoint, whatever device it was written on."""
+        state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
         self.iteration = state["iteration"]
         self.task.network.load_state_dict(state["model"])
         self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        # The moments are those of the run; the options are this device's.
+        stored = {**state["optimizer"], "param_groups": self.optimizer.state_dict()["param_groups"]}
+        self.optimizer.load_state_dict(stored)
 
 
 def train(
-    task: Task, config: LoopConfig, directory: Path, *, checkpoint_every: int = 250, report_every: int = 50
+    task: Task,
+    config: LoopConfig,
+    directory: Path,
+    *,
+    resources: Resources | None = None,
+    checkpoint_every: int = 250,
+    report_every: int = 50,
 ) -> Iterator[dict[str, float]]:
     """Train, going on from the directory's checkpoint if there is one.
 
@@ -139,6 +215,8 @@ def train(
     config : LoopConfig
     directory : Path
         Receives ``checkpoint.pt``, ``log.jsonl`` and the weights ``<name>.safetensors`` (float16).
+    resources : Resources, optional
+        By default this process on the CPU.
     checkpoint_every, report_every : int
         Iterations between checkpoints and between records.
 
@@ -146,23 +224,46 @@ def train(
     ------
     dict
         Iteration, means of the reported numbers since the last record, and iterations per second.
+
+    Raises
+    ------
+    ModelError
+        The device is not there, or PyTorch cannot use it.
     """
+    resources = resources or Resources()
+    begun = time.perf_counter()
+    run = _Run(task, config, directory, resources)
     directory.mkdir(parents=True, exist_ok=True)
-    run = _Run(task, config, directory)
     if run.checkpoint.exists():
         run.load()
-    numbers: list[dict[str, float]] = []
-    started = time.perf_counter()
-    while run.iteration < config.iterations:
-        numbers.append(run.step())
-        last = run.iteration == config.iterations
+    if run.iteration >= config.iterations and resources.minutes is None:
+        return
+    ends = itertools.count(run.iteration) if resources.minutes else range(run.iteration, config.iterations)
+    drawn = batches(task.draw, config.seed, ends, workers=resources.workers, device=run.device)
+    started, counted = time.perf_counter(), run.iteration
+    for batch in drawn:
+        run.step(batch)
+        last = run.iteration >= run.config.iterations
         if run.iteration % checkpoint_every == 0 or last:
             run.save()
         if run.iteration % report_every == 0 or last:
-            means = {name: float(np.mean([entry[name] for entry in numbers])) for name in numbers[0]}
-            rate = len(numbers) / (time.perf_counter() - started)
+            means = run.means()
+            rate = (run.iteration - counted) / (time.perf_counter() - started)
             record = {"iteration": run.iteration, **means, "per_second": rate}
             with (directory / "log.jsonl").open("a") as log:
                 log.write(json.dumps(record) + "\n")
             yield record
-            numbers, started = [], time.perf_counter()
+            started, counted = time.perf_counter(), run.iteration
+            if resources.minutes is not None:
+                run.config = _fitted(run, 60 * resources.minutes - (started - begun), rate)
+        if last:
+            break
+
+
+def _fitted(run: _Run, seconds: float, per_second: float) -> LoopConfig:
+    """As many iterations as fit, the last quarter falling; once the rate falls, another length would make it jump."""
+    config = run.config
+    if run.iteration >= config.iterations - config.decay:
+        return config
+    length = run.iteration + max(1, int(0.97 * seconds * per_second))
+    return replace(config, iterations=length, decay=max(1, length // 4))

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from causalunet.models.shapes import load_shapes
-from causalunet.training.shapes import ShapesTrainingConfig, _draw_timesteps, train_shapes
+from causalunet.training.denoising import draw_timesteps
+from causalunet.training.shapes import ShapesTrainingConfig, train_shapes
 
 TINY = ShapesTrainingConfig(iterations=4, batch_size=2, warmup=2, decay=2, focus_from=3)
 
@@ -40,7 +41,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_and_its_weights_load(tmp_path: P
 
 @pytest.mark.parametrize("focused", [False, True])
 def test_timesteps_cover_the_schedule(focused: bool) -> None:
-    timesteps = _draw_timesteps(1000, np.random.default_rng(0), focused=focused)
+    timesteps = draw_timesteps(1000, np.random.default_rng(0), focused=focused)
     assert timesteps.min() >= 0
     assert timesteps.max() <= 999
     assert (timesteps >= 800).mean() == pytest.approx(0.6 if focused else 0.2, abs=0.01)

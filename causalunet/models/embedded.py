@@ -1,0 +1,75 @@
+"""What the embedded models share: the anatomy, and how their weights are loaded."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from causalunet.models.checkpoints import load_weights, read_weights
+from causalunet.models.devices import usable_device
+from causalunet.models.factor_reader import FactorReader
+from causalunet.models.openai_layout import TextUNet, UNetConfig
+from causalunet.models.text_to_image import TextToImage
+from causalunet.models.text_transformer import TextConfig
+from causalunet.models.vocabulary import Vocabulary
+from causalunet.paths import given_path
+
+__all__ = ["embedded_model", "small_unet"]
+
+
+def small_unet(vocabulary: Vocabulary, *, attention: tuple[int, ...] = (8, 4)) -> UNetConfig:
+    """Three residual blocks on each of four levels: 16 encoder blocks, bottleneck, 16 decoder blocks, as GLIDE base.
+
+    Parameters
+    ----------
+    vocabulary : Vocabulary
+        Of the prompts.
+    attention : tuple of int
+        Sizes in pixels at which attention follows the residual block.
+    """
+    return UNetConfig(
+        image_size=32,
+        model_channels=32,
+        channel_mult=(1, 1, 2, 2),
+        num_res_blocks=3,
+        attention_resolutions=attention,
+        head_channels=32,
+        norm_groups=8,
+        text=TextConfig(vocabulary=len(vocabulary.words) + 1, context=vocabulary.context, width=64, layers=2, heads=4),
+    )
+
+
+def embedded_model(
+    name: str,
+    config: UNetConfig,
+    vocabulary: Vocabulary,
+    alpha_bar: NDArray[np.float64],
+    *,
+    reader: FactorReader,
+    checkpoint: str | Path | None,
+    device: str,
+) -> TextToImage:
+    """Build a model and load its weights, by default those that ship with the package.
+
+    Raises
+    ------
+    CheckpointError
+        The file is not a checkpoint of this architecture.
+    ModelError
+        The device is not there, or PyTorch cannot use it.
+    """
+    place = usable_device(device)
+    with torch.device("meta"):
+        unet = TextUNet(config)
+    unet = unet.to_empty(device=place)
+    if checkpoint is not None:
+        load_weights(unet, read_weights(given_path(checkpoint)), str(checkpoint))
+    else:
+        with as_file(files("causalunet") / "weights" / f"{name}.safetensors") as path:
+            load_weights(unet, read_weights(path), path.name)
+    unet.eval().requires_grad_(False)
+    return TextToImage(name, unet, vocabulary, alpha_bar, reader=reader)

@@ -1,0 +1,124 @@
+"""Training of an embedded model: predict the noise and its variance on images of a world, told by prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from causalunet.models.openai_layout import TextUNet, UNetConfig
+from causalunet.models.vocabulary import Vocabulary
+from causalunet.schedule import cosine_alpha_bar
+from causalunet.training.batches import Batch
+from causalunet.training.diffusion import HybridLoss, noise_weight
+from causalunet.training.loop import LoopConfig
+
+__all__ = ["Denoising", "DenoisingConfig", "DrawNoisy", "Pictures", "draw_timesteps"]
+
+Pictures = Callable[[int, np.random.Generator], tuple[NDArray[np.float32], Sequence[str]]]
+"""Draws images in [-1, 1], (image, channel, y, x), and their prompts; can be pickled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenoisingConfig(LoopConfig):
+    """How a denoiser is trained.
+
+    Parameters
+    ----------
+    prompt_drop : float
+        Share of prompts replaced by the empty one, for classifier-free guidance.
+    focus_from : int
+        From this iteration on, half of the timesteps are drawn from the noisiest fifth and its weight in the loss is
+        raised: only there does the text decide the layout; later the noisy image itself shows it.
+    """
+
+    prompt_drop: float = 0.1
+    focus_from: int
+
+
+@dataclass(frozen=True)
+class DrawNoisy:
+    """Draws batches for a denoiser.
+
+    Parameters
+    ----------
+    config : DenoisingConfig
+    pictures : callable
+        The world.
+    vocabulary : Vocabulary
+    """
+
+    config: DenoisingConfig
+    pictures: Pictures
+    vocabulary: Vocabulary
+
+    def __call__(self, iteration: int, rng: np.random.Generator) -> Batch:
+        """Draw images, prompts, timesteps and noise."""
+        size, focused = self.config.batch_size, iteration >= self.config.focus_from
+        images, prompts = self.pictures(size, rng)
+        kept = rng.random(size) >= self.config.prompt_drop
+        tokens, mask = self.vocabulary([prompt if keep else "" for prompt, keep in zip(prompts, kept, strict=True)])
+        timesteps = draw_timesteps(size, rng, focused=focused)
+        noise = rng.standard_normal(images.shape, dtype=np.float32)
+        weight = noise_weight(cosine_alpha_bar(), 20.0 if focused else 5.0)[timesteps].astype(np.float32)
+        arrays = {
+            "images": images,
+            "tokens": tokens,
+            "mask": mask,
+            "timesteps": timesteps,
+            "noise": noise,
+            "weight": weight,
+        }
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+class Denoising:
+    """Predict the noise and its variance.
+
+    Parameters
+    ----------
+    name : str
+        Of the weights file.
+    unet : UNetConfig
+    draw : DrawNoisy
+    device : str
+        Where it will run.
+    """
+
+    def __init__(self, name: str, unet: UNetConfig, draw: DrawNoisy, device: str = "cpu") -> None:
+        self.name, self.draw = name, draw
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw.config.seed)
+            self.network: TextUNet = TextUNet(unet)
+        self._criterion = HybridLoss(cosine_alpha_bar(), device=device)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Hybrid loss of a batch, and the plain squared error of the noise."""
+        images, timesteps, noise = batch["images"], batch["timesteps"], batch["noise"]
+        noisy = self._criterion.diffuse(images, timesteps, noise)
+        text = self.network.encode_text(batch["tokens"], batch["mask"])
+        output = self.network(noisy, timesteps, *text)
+        loss, error = self._criterion(output, images, noisy, timesteps, noise, batch["weight"])
+        return loss, {"noise_mse": error.mean()}
+
+
+def draw_timesteps(size: int, rng: np.random.Generator, *, focused: bool) -> NDArray[np.int64]:
+    """One draw per stratum: the same expectation as independent timesteps, less variance.
+
+    Parameters
+    ----------
+    size : int
+        Number of timesteps, each in 0 to 999.
+    rng : numpy.random.Generator
+    focused : bool
+        Draw half of them from the noisiest fifth.
+    """
+    strata = (np.arange(size) + rng.random(size)) / size
+    if focused:
+        strata = np.where(strata < 0.5, 2 * strata, 0.8 + 0.4 * (strata - 0.5))
+    timesteps: NDArray[np.int64] = (strata * 1000).astype(np.int64)
+    return timesteps

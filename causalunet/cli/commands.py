@@ -213,6 +213,7 @@ def _add_models(commands: Any) -> None:
     train.add_argument("--batch-size", type=int, help="images an iteration")
     train.add_argument("--seed", type=int, help="of the run (0)")
     train.add_argument("--workers", type=int, default=0, help="processes that draw batches ahead (0)")
+    train.add_argument("--no-graph", action="store_true", help="on a GPU, capture no CUDA graph of a step")
     train.set_defaults(command=models.train)
     for command in (evaluate, train):
         command.add_argument("--device", default="cpu", help="where the model runs, such as cuda (cpu)")

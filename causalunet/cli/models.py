@@ -156,7 +156,9 @@ def _records(options: argparse.Namespace, directory: Path) -> Iterator[dict[str,
 
     given = {"iterations": options.iterations, "batch_size": options.batch_size, "seed": options.seed}
     changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    resources = Resources(device=options.device, workers=options.workers, minutes=options.minutes)
+    resources = Resources(
+        device=options.device, workers=options.workers, minutes=options.minutes, captured=not options.no_graph
+    )
     if options.model == "shapes":
         from causalunet.training.shapes import ShapesTrainingConfig, train_shapes
 

@@ -66,7 +66,7 @@ def batches(
         sampler=iterations,
         batch_size=None,
         num_workers=workers,
-        prefetch_factor=8,
+        prefetch_factor=4,
         multiprocessing_context="spawn",  # a fork would copy threads' locks, and CUDA cannot be used after one
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # the loader's own draw leaves the global generator alone

@@ -128,6 +128,7 @@ class _Run:
         self.checkpoint = directory / "checkpoint.pt"
         self.weights = directory / f"{task.name}.safetensors"
         on_gpu = self.device.type == "cuda"
+        captured = on_gpu and resources.captured
         task.network.to(self.device)
         self.average = {name: value.detach().clone() for name, value in task.network.state_dict().items()}
         # A captured step is told another rate through a tensor only.
@@ -136,10 +137,10 @@ class _Run:
             lr=torch.zeros((), device=self.device) if on_gpu else 0.0,
             betas=(0.9, 0.99),
             weight_decay=0.01,
-            capturable=on_gpu,
+            capturable=captured,
             fused=True if on_gpu else None,
         )
-        kind = CapturedStep if on_gpu and resources.captured else PlainStep
+        kind = CapturedStep if captured else PlainStep
         self._take = kind(task.network, self.optimizer, task.loss)
         self._current = list(task.network.state_dict().values())
         self._totals: dict[str, Tensor] = {}
@@ -243,7 +244,8 @@ def train(
     started, counted = time.perf_counter(), run.iteration
     for batch in drawn:
         run.step(batch)
-        last = run.iteration >= run.config.iterations
+        over = resources.minutes is not None and time.perf_counter() - begun >= 60 * resources.minutes
+        last = over or run.iteration >= run.config.iterations
         if run.iteration % checkpoint_every == 0 or last:
             run.save()
         if run.iteration % report_every == 0 or last:

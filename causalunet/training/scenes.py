@@ -91,7 +91,7 @@ class ScenesTrainingConfig(DenoisingConfig):
     warmup: int = 200
     decay: int = 3000
     ema: float = 0.999
-    focus_from: int = 3000
+    focus_from: int = 2500
     candidate: str = "free"
 
     def __post_init__(self) -> None:

@@ -1,0 +1,142 @@
+"""Training and evaluation of `scenes`: candidates, resumed runs, and what the bars count."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import causalunet as cu
+from causalunet.errors import PromptError, SpecError
+from causalunet.models.factor_reader import SCENES_READER, FactorReader
+from causalunet.models.scenes import load_scenes
+from causalunet.models.text_to_image import TextToImage
+from causalunet.training.scenes import CANDIDATES, ScenesTrainingConfig, candidate, train_scenes
+from causalunet.training.scenes_evaluation import DepthEffect, ScenesEvaluation, evaluate_depth, evaluate_scenes
+from causalunet.worlds.groups import FACTORS, Description, GroupWorld, held_out
+
+TINY = ScenesTrainingConfig(iterations=4, batch_size=2, warmup=2, decay=2, focus_from=3)
+NAMES = list(FACTORS)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run of four iterations, and an untrained reader."""
+    folder = tmp_path_factory.mktemp("scenes")
+    for _ in train_scenes(TINY, folder, checkpoint_every=2, report_every=1):
+        pass
+    torch.manual_seed(0)
+    save_file(FactorReader(SCENES_READER).state_dict(), folder / "reader.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(trained: Path) -> TextToImage:
+    """Disturbed, so that blocks do something: after four iterations most put out nearly nothing."""
+    loaded = load_scenes(trained / "scenes.safetensors", reader=trained / "reader.safetensors")
+    generator = torch.Generator().manual_seed(1)
+    for value in loaded.unet.parameters():
+        value += 0.05 * torch.randn(value.shape, generator=generator)
+    return loaded
+
+
+def test_a_resumed_run_is_the_uninterrupted_run(trained: Path, tmp_path: Path) -> None:
+    for _ in itertools.islice(train_scenes(TINY, tmp_path, checkpoint_every=2, report_every=1), 3):
+        pass
+    for _ in train_scenes(TINY, tmp_path, checkpoint_every=2, report_every=1):
+        pass
+    whole, parts = (load_file(folder / "scenes.safetensors") for folder in (trained, tmp_path))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert (trained / "scenes.safetensors").stat().st_size < 8 << 20
+
+
+def test_the_anatomy_is_that_of_shapes_and_factors_are_those_of_the_world(model: TextToImage) -> None:
+    shapes = cu.load_model("shapes").anatomy
+    assert [(c.name, c.shape, c.role) for c in model.anatomy.components] == [
+        (c.name, c.shape, c.role) for c in shapes.components
+    ]
+    assert model.factors == FACTORS
+    with pytest.raises(PromptError, match="has words that the model does not know: purple"):
+        model.check_prompts(["a purple square above a circle"])
+
+
+def test_batches_are_scenes_of_the_candidate_that_are_not_held_out() -> None:
+    config = ScenesTrainingConfig(batch_size=64, candidate="mirrored")
+    pictures = candidate("mirrored").world
+    codes = pictures.draw(500, np.random.default_rng(0), only_held_out=False)
+    assert not held_out(codes).any()
+    assert config.candidate in CANDIDATES
+    assert candidate("bottom").unet.attention_resolutions == (4,)
+    with pytest.raises(SpecError, match="No candidate is called 'best'; there are free, aligned, mirrored"):
+        ScenesTrainingConfig(candidate="best")
+
+
+def evaluation(*pairs: tuple[str, str]) -> ScenesEvaluation:
+    """Prompts, and the whole description of what was read."""
+    said = [Description.parse(asked) for asked, _ in pairs]
+    read = np.stack([np.maximum(Description.parse(shown).readings[0], 0) for _, shown in pairs])
+    asked = np.stack([one.right(codes)[0] for one, codes in zip(said, read, strict=True)])
+    return ScenesEvaluation(said, np.zeros((len(pairs), 3, 32, 32), np.float32), asked, read)
+
+
+def test_what_is_asked_and_read_is_counted() -> None:
+    shown = "two striped red squares above a solid blue circle"
+    counts = evaluation(
+        (shown, shown),
+        ("a blue shape below something", shown),
+        ("a blue shape and something red", shown),
+        ("a blue shape above something red", shown),
+        ("two red circles left of a blue circle", shown),
+        ("something above something", shown),
+    ).counts
+    assert counts["relation"] == (3, 5)  # exchanged, and beside each other, are wrong
+    assert counts["colour"] == (2 + 1 + 2 + 0 + 2, 2 + 1 + 2 + 2 + 2)
+    assert counts["shape"] == (2 + 1, 2 + 2)
+    assert counts["count"] == (2 + 1 + 1 + 0 + 2, 2 + 1 + 1 + 1 + 2)
+    assert counts["texture"] == (2, 2)
+    assert counts["single factors"] == (8 + 2 + 3 + 0 + 5, 8 + 2 + 3 + 3 + 6)
+    assert counts["all"] == (4, 6)
+
+
+def test_changes_are_counted_where_both_images_are_readable() -> None:
+    read = np.zeros((3, len(NAMES)), dtype=np.int64)
+    other = read.copy()
+    read[0, 2], other[1, 3], other[2, [0, 1]] = -1, -1, 1
+    images = np.zeros((3, 3, 32, 32), np.float32)
+    counts = DepthEffect(images, images, read, other).counts
+    assert counts["any"] == 1
+    assert [name for name, count in counts.items() if count] == ["any", "relation", "position"]
+
+
+def test_evaluation_is_that_of_a_study(model: TextToImage, tmp_path: Path) -> None:
+    open_samples = evaluate_depth(model, n=3, steps=10, min_probability=0.0)
+    cut = cu.AblateBlock(bottom=4, window=cu.Window(10, 1))
+    study = cu.Study(
+        name="depth",
+        model="scenes",
+        prompts=[cu.NO_PROMPT] * 3,
+        sampler=cu.DDPM(steps=10, guidance_scale=1.0),
+        interventions=[cut],
+    )
+    results = study.run(tmp_path / "depth.zarr", model=model, progress=False)
+    np.testing.assert_allclose(results["baseline"]["image"], open_samples.images, atol=1e-5)
+    assert not np.allclose(open_samples.images, open_samples.cut_images, atol=1e-3)
+    changes = cu.analysis.factor_changes(results, min_probability=0.0, kind="ablate_block")
+    assert [round(3 * share) for share in changes["share"].values[0]] == list(open_samples.counts.values())[1:]
+    assert round(3 * float(changes["any"][0])) == open_samples.counts["any"] > 0
+    told = evaluate_depth(model, GroupWorld(), n=2, steps=4)
+    assert told.images.shape == (2, 3, 32, 32)
+    assert not np.allclose(told.images, open_samples.images[:2], atol=1e-3)
+
+
+def test_evaluation_asks_prompts_of_the_world(model: TextToImage) -> None:
+    found = evaluate_scenes(model, GroupWorld(), n=3, sampler=cu.DDPM(steps=2))
+    assert [one.prompt for one in found.descriptions] == GroupWorld().draw_prompts(3)
+    assert found.images.shape == (3, 3, 32, 32)
+    assert found.counts["all"][1] == 3
+    prompts = found.as_results()["baseline"]["prompt"].values
+    assert all(prompt.removeprefix("(misread) ") for prompt in prompts)

@@ -79,7 +79,7 @@ def _evaluate_shapes(options: argparse.Namespace) -> Exit:
 
 
 def _evaluate_scenes(options: argparse.Namespace) -> Exit:
-    from causalunet.models import load_scenes
+    from causalunet.models.scenes import load_scenes
     from causalunet.training.scenes import candidate
     from causalunet.training.scenes_evaluation import evaluate_depth, evaluate_scenes
 

@@ -21,10 +21,10 @@ _PATCH, _MARGIN = 12, 8
 _SECOND_TONE = 0.35
 _COLOUR_TABLE = np.array(list(COLOURS.values()), dtype=np.float32)
 
-Floats = NDArray[np.float32]
+_Floats = NDArray[np.float32]
 
 
-def render(codes: Codes, rng: np.random.Generator) -> Floats:
+def render(codes: Codes, rng: np.random.Generator) -> _Floats:
     """Draw images of scenes, with a little freedom in place, size and tone.
 
     Parameters
@@ -66,13 +66,13 @@ def _centres(codes: Codes, group: str, sign: float, spread: NDArray[np.float64])
 
 
 def _paint(
-    image: Floats,
+    image: _Floats,
     there: NDArray[np.int64],
     codes: Codes,
     group: str,
     centre: NDArray[np.float64],
     radius: NDArray[np.float64],
-    colour: Floats,
+    colour: _Floats,
 ) -> None:
     """Lay one object each over the images ``there``; only the patch around an object is touched."""
     corner = np.floor(centre).astype(np.int64) - _PATCH // 2 + 1
@@ -95,21 +95,21 @@ def _paint(
     image[place] = behind + coverage * (front - behind)
 
 
-def _circle(y: Floats, x: Floats, radius: Floats) -> Floats:
+def _circle(y: _Floats, x: _Floats, radius: _Floats) -> _Floats:
     return np.hypot(y, x) - radius
 
 
-def _square(y: Floats, x: Floats, radius: Floats) -> Floats:
+def _square(y: _Floats, x: _Floats, radius: _Floats) -> _Floats:
     return np.maximum(abs(y), abs(x)) - np.float32(0.88) * radius
 
 
-def _triangle(y: Floats, x: Floats, radius: Floats) -> Floats:
+def _triangle(y: _Floats, x: _Floats, radius: _Floats) -> _Floats:
     slope = np.float32(0.58)
     side = (abs(x) - slope * (y + np.float32(1.05) * radius)) / np.hypot(np.float32(1), slope)
     return np.maximum(side, y - np.float32(0.85) * radius)
 
 
-def _cross(y: Floats, x: Floats, radius: Floats) -> Floats:
+def _cross(y: _Floats, x: _Floats, radius: _Floats) -> _Floats:
     arm, length = np.float32(0.4) * radius, np.float32(1.05) * radius
     horizontal = np.maximum(abs(y) - arm, abs(x) - length)
     return np.minimum(horizontal, np.maximum(abs(x) - arm, abs(y) - length))

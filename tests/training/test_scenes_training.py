@@ -40,7 +40,7 @@ def model(trained: Path) -> TextToImage:
     loaded = load_scenes(trained / "scenes.safetensors", reader=trained / "reader.safetensors")
     generator = torch.Generator().manual_seed(1)
     for value in loaded.unet.parameters():
-        value += 0.05 * torch.randn(value.shape, generator=generator)
+        value.add_(0.05 * torch.randn(value.shape, generator=generator))
     return loaded
 
 

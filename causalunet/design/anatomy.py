@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Literal
 from causalunet.calls import clear_calls
 from causalunet.design.conflicts import twice
 from causalunet.design.interventions import Edit, Intervention
-from causalunet.design.limits import COMPONENT_NAME, shown
+from causalunet.design.limits import COMPONENT_NAME, COORDINATE_NAME, is_integer, shown
 from causalunet.design.ports import Port
 from causalunet.design.views import Axes, Whole
 from causalunet.design.windows import overlaid
-from causalunet.dims import CHANNEL, ROW, X, Y
+from causalunet.dims import CHANNEL, DIMS, ROW, X, Y
 from causalunet.errors import ComponentError, SpecError
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ class Component:
         the last puts out is the block's.
     dims : tuple of str
         Names of the dimensions of ``shape``.
+    output : int, optional
+        Of a module that puts out a tuple or a list, the place of the tensor that goes on; nothing may depend on the
+        others. By default it puts out a tensor.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Component:
     parameters: int
     module: str | tuple[str, ...]
     dims: tuple[str, ...] = (CHANNEL, Y, X)
+    output: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not COMPONENT_NAME.fullmatch(self.name):
@@ -79,6 +83,11 @@ class Component:
             raise ComponentError(
                 f"The component {self.name} has module={shown(self.module)}; give the path of a module below the "
                 "U-Net, or a tuple of several."
+            )
+        if self.output is not None and not (is_integer(self.output) and self.output >= 0):
+            raise ComponentError(
+                f"The component {self.name} has output={shown(self.output)}; give the place of a tensor in the tuple "
+                "that its module puts out, from 0 on, or None."
             )
         if len(self.dims) != len(self.shape):
             raise ComponentError(
@@ -148,6 +157,11 @@ class Anatomy:
             for module, path in zip(self.modules_of(name), component.modules, strict=True)
         }
 
+    @cached_property
+    def output_ports(self) -> dict[str, int]:
+        """Place of a component's tensor in the tuple that its module puts out, by name, of those that put out one."""
+        return {name: one.output for name, one in self.by_name.items() if one.output is not None}
+
     def modules_of(self, component: str) -> tuple[str, ...]:
         """What `modules` calls the modules of a component, in the order in which they run."""
         *inner, _ = self.by_name[component].modules
@@ -215,13 +229,17 @@ class Anatomy:
         return edit.view == Whole() or edit.view.covers(self.axes(edit.component))
 
     def check_recorded(self, patterns: Iterable[str]) -> None:
-        """Raise `ComponentError` unless what patterns select is there, and of the dimensions that a store holds."""
+        """Raise `ComponentError` unless what patterns select is there, and of dimensions that a store can name."""
         for name in self.select(patterns):
             dims = self.by_name[name].dims
-            if dims != (CHANNEL, Y, X):
+            taken = [dim for dim in dims if dim in DIMS and dim not in (CHANNEL, Y, X)]
+            strange = [dim for dim in dims if not isinstance(dim, str) or not COORDINATE_NAME.fullmatch(dim)]
+            if taken or strange or len({*dims}) < len(dims):
                 raise ComponentError(
-                    f"{name} puts out ({', '.join(dims)}), and activations are stored as ({CHANNEL}, {Y}, {X}). "
-                    "Leave it out of the record; it can be edited all the same."
+                    f"{name} puts out ({', '.join(map(str, dims))}), and activations are stored along sample, step and "
+                    "these: a name each, once, of letters, digits and underscores, and none that stores have for "
+                    f"something else ({', '.join(sorted({*DIMS} - {CHANNEL, Y, X}))}). Rename the dimension in the "
+                    "anatomy, or leave the component out of the record; it can be edited all the same."
                 )
 
     def dead(self, severed: Collection[str]) -> frozenset[str]:

@@ -168,7 +168,8 @@ def rehearse(model: DiffusionModel, spec: StudySpec) -> None:
         check_order(model, seen)
         check_shapes(model, seen)
         row = tuple(part[:1] for part in arguments)
-        read_wiring(model.unet, model.anatomy, row, seen.put_out, f"The U-Net of the model {model.name!r}")
+        owner = f"The U-Net of the model {model.name!r}"
+        read_wiring(model.unet, model.anatomy, row, seen.put_out, owner, seen.wholes)
         again = call_unet(model, arguments)
         check_images(model, x[:1].clamp(-1, 1) if model.clip else x[:1])
     difference = float((seen.output.float() - again.float()).abs().max())

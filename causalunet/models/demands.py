@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from causalunet.errors import CausalUNetError, ModelError
 from causalunet.models.base import DiffusionModel
-from causalunet.models.modules import watched
+from causalunet.models.modules import first_row, part_of, watched
 from causalunet.prediction import prediction_of
 
 __all__ = [
@@ -46,12 +46,15 @@ class Observed:
         What each put out: (channel, y, x), or what it was instead of a tensor.
     put_out : dict of Tensor
         First row of what each put out.
+    wholes : dict
+        First row of all parts of it, of modules that put out several.
     """
 
     output: Tensor
     ran: list[str]
     shapes: dict[str, Any]
     put_out: dict[str, Tensor]
+    wholes: dict[str, Any]
 
 
 def shapes_of(parts: Sequence[Tensor]) -> str:
@@ -152,16 +155,21 @@ def observed_call(model: DiffusionModel, arguments: tuple[Tensor, ...], modules:
     ran: list[str] = []
     shapes: dict[str, Any] = {}
     put_out: dict[str, Tensor] = {}
+    wholes: dict[str, Any] = {}
+    ports = model.anatomy.output_ports
 
     def note(name: str, output: Any) -> None:
         ran.append(name)
-        shapes[name] = tuple(output.shape[1:]) if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        if isinstance(output, Tensor):
-            put_out[name] = output[:1].clone()
+        part = part_of(output, ports.get(name))
+        shapes[name] = tuple(part.shape[1:]) if isinstance(part, Tensor) else f"a {type(part).__name__}"
+        if isinstance(part, Tensor):
+            put_out[name] = part[:1].clone()
+            if name in ports:
+                wholes[name] = first_row(output)
 
     with watched(modules, note):
         output = call_unet(model, arguments)
-    return Observed(output, ran, shapes, put_out)
+    return Observed(output, ran, shapes, put_out, wholes)
 
 
 def check_counts(model: DiffusionModel, seen: Observed) -> None:
@@ -193,9 +201,12 @@ def check_shapes(model: DiffusionModel, seen: Observed) -> None:
     for component in model.anatomy.components:
         found = seen.shapes.get(component.name, component.shape)
         if found != component.shape:
+            advice = "Read the shapes off a call."
+            if isinstance(found, str):
+                advice = "Of a module that puts out a tuple say which tensor is meant, Component(..., output=0)."
             raise ModelError(
-                f"The component {component.name} of the model {model.name!r} puts out {found}, (channel, y, x), and "
-                f"its anatomy says {component.shape}. Read the shapes off a call."
+                f"The component {component.name} of the model {model.name!r} puts out {found}, "
+                f"({', '.join(component.dims)}), and its anatomy says {component.shape}. {advice}"
             )
 
 

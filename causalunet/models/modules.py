@@ -1,4 +1,7 @@
-"""Watch modules of a U-Net, or let something stand in for them; afterwards they are as they were."""
+"""Watch modules of a U-Net, or let something stand in for them; afterwards they are as they were.
+
+What a module puts out may be a tuple or a list of which one part is its component's, see `Component.output`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["replace_forward", "watched"]
+__all__ = ["each_tensor", "first_row", "part_of", "replace_forward", "watched", "whole_with", "zeros_for"]
 
 
 @contextmanager
@@ -32,6 +35,44 @@ def watched(modules: Mapping[str, nn.Module], note: Callable[[str, Any], None]) 
     finally:
         for handle in handles:
             handle.remove()
+
+
+def part_of(output: Any, port: int | None) -> Any:
+    """The part of what a module puts out that is its component's; the whole where that is no tuple, nor so long."""
+    if port is None or not isinstance(output, tuple | list) or port >= len(output):
+        return output
+    return output[port]
+
+
+def whole_with(output: Any, port: int | None, value: Any) -> Any:
+    """What a module puts out, with a value in the place of its component's part."""
+    if port is None:
+        return value
+    return _like(output, [*output[:port], value, *output[port + 1 :]])
+
+
+def each_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """What a module puts out, with every tensor changed, and all else as it is."""
+    if isinstance(output, Tensor):
+        return change(output)
+    if isinstance(output, tuple | list):
+        return _like(output, [each_tensor(part, change) for part in output])
+    return output
+
+
+def zeros_for(output: Any, rows: int) -> Any:
+    """Zeros in place of what a module puts out, for a number of rows."""
+    return each_tensor(output, lambda value: value.new_zeros(rows, *value.shape[1:]) if value.ndim else value * 0)
+
+
+def first_row(output: Any) -> Any:
+    """A copy of what a module puts out, of the first row."""
+    return each_tensor(output, lambda value: (value[:1] if value.ndim else value).clone())
+
+
+def _like(output: Any, parts: list[Any]) -> Any:
+    # A named tuple is made of its fields, others of one sequence.
+    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
 
 def replace_forward(module: nn.Module, forward: Callable[..., Any]) -> Callable[[], None]:

@@ -17,7 +17,7 @@ from causalunet.design.views import Axes, Channels
 from causalunet.dims import ROW
 from causalunet.errors import CausalUNetError, ComponentError, ModelError
 from causalunet.models.alone import alone
-from causalunet.models.modules import replace_forward, watched
+from causalunet.models.modules import each_tensor, first_row, part_of, replace_forward, watched, whole_with
 
 __all__ = ["SkipPlace", "read_wiring", "skip_places", "skip_ports"]
 
@@ -68,7 +68,12 @@ class SkipPlace:
 
 
 def read_wiring(
-    unet: nn.Module, anatomy: Anatomy, arguments: tuple[Tensor, ...], outputs: Mapping[str, Tensor], owner: str
+    unet: nn.Module,
+    anatomy: Anatomy,
+    arguments: tuple[Tensor, ...],
+    outputs: Mapping[str, Tensor],
+    owner: str,
+    wholes: Mapping[str, Any] | None = None,
 ) -> dict[str, SkipPlace]:
     """Find where every skip connection enters its decoder block, and check that there are no edges but the anatomy's.
 
@@ -85,6 +90,8 @@ def read_wiring(
         What every component put out in that call.
     owner : str
         Whose U-Net it is, for messages.
+    wholes : mapping, optional
+        All parts of what modules put out that put out several, by component.
 
     Returns
     -------
@@ -98,8 +105,10 @@ def read_wiring(
         component is given what one without an edge to it put out; nothing depends on what a component puts out; a
         component does more than put out a tensor.
     """
-    between = _Between(unet, anatomy, arguments, outputs, owner)
+    between = _Between(unet, anatomy, arguments, outputs, owner, wholes or {})
     usual = between.call({})
+    for name in wholes or ():
+        _check_beside(name, usual, between.call({}, beside=name), owner)
     found: dict[str, list[SkipPlace]] = {}
     widths: dict[str, dict[int | str, int]] = {}
     for number, component in enumerate(anatomy.components):
@@ -156,13 +165,15 @@ def skip_places(unet: nn.Module, anatomy: Anatomy, arguments: tuple[Tensor, ...]
     known = _FOUND.get(unet, {}).get(anatomy)
     if known is not None:
         return known
-    outputs: dict[str, Tensor] = {}
+    wholes: dict[str, Any] = {}
     modules = {name: unet.get_submodule(path) for name, path in anatomy.modules.items()}
-    row = tuple(argument[:1] for argument in arguments)
+    row, ports = tuple(argument[:1] for argument in arguments), anatomy.output_ports
     with alone(unet), torch.no_grad():
-        with watched(modules, lambda name, output: outputs.update({name: output.clone()})):
+        with watched(modules, lambda name, output: wholes.update({name: first_row(output)})):
             unet(*(argument.clone() for argument in row))
-        return read_wiring(unet, anatomy, row, outputs, "The U-Net")
+        outputs = {name: part_of(whole, ports.get(name)) for name, whole in wholes.items()}
+        several = {name: wholes[name] for name in ports}
+        return read_wiring(unet, anatomy, row, outputs, "The U-Net", several)
 
 
 class _Between:
@@ -170,7 +181,7 @@ class _Between:
 
     Parameters
     ----------
-    unet, anatomy, arguments, outputs, owner
+    unet, anatomy, arguments, outputs, owner, wholes
         Of `read_wiring`.
     """
 
@@ -181,7 +192,9 @@ class _Between:
         arguments: tuple[Tensor, ...],
         outputs: Mapping[str, Tensor],
         owner: str,
+        wholes: Mapping[str, Any],
     ) -> None:
+        self._wholes, self._ports = wholes, anatomy.output_ports
         self._unet, self._arguments, self._outputs, self._owner = unet, arguments, outputs, owner
         self._usual: _Call | None = None
         self._modules = {name: unet.get_submodule(path) for name, path in anatomy.modules.items()}
@@ -191,10 +204,11 @@ class _Between:
             for number, (module, path) in enumerate(zip(anatomy.modules_of(name), component.modules, strict=True))
         }
 
-    def call(self, changed: Mapping[str, Tensor]) -> _Call:
+    def call(self, changed: Mapping[str, Tensor], *, beside: str = "") -> _Call:
         """Call the U-Net, components putting out what they did before, or what is given here by name.
 
-        The U-Net's output is told as what ``out`` is called with.
+        Of one component what its module puts out beside it may be other numbers. The U-Net's output is told as what
+        ``out`` is called with.
         """
         told = _Call({}, {})
 
@@ -208,10 +222,10 @@ class _Between:
         def enter(stack: ExitStack, name: str, module: nn.Module) -> None:
             component = self._told[name]
 
-            def forward(*arguments: Any, **named: Any) -> Tensor:
+            def forward(*arguments: Any, **named: Any) -> Any:
                 note(False, component, arguments, named)
                 told.asked.setdefault(component, told.given[component])
-                return self._outputs[name].clone()
+                return self._whole(name, self._outputs[name], other=name == beside)
 
             stack.callback(replace_forward(module, forward))
             if module._forward_pre_hooks:
@@ -219,7 +233,9 @@ class _Between:
                     lambda _, arguments, named: note(True, component, arguments, named), prepend=True, with_kwargs=True
                 )
                 stack.callback(first.remove)
-            last = module.register_forward_hook(lambda *_: changed.get(name, self._outputs[name]).clone())
+            last = module.register_forward_hook(
+                lambda *_: self._whole(name, changed.get(name, self._outputs[name]), other=name == beside)
+            )
             stack.callback(last.remove)
 
         with ExitStack() as stack:
@@ -240,6 +256,13 @@ class _Between:
         told.given["out"] = {0: output.clone()}
         self._usual = self._usual or told
         return told
+
+    def _whole(self, name: str, value: Tensor, *, other: bool) -> Any:
+        """What a module puts out, with a value for its component's part, and the others as they were, or not."""
+        if name not in self._wholes:
+            return value.clone()
+        parts = each_tensor(self._wholes[name], (lambda part: _other_numbers(part, 0)) if other else Tensor.clone)
+        return whole_with(parts, self._ports[name], value.clone())
 
 
 @contextmanager
@@ -292,6 +315,18 @@ def _check_used(anatomy: Anatomy, source: str, used: Collection[str], owner: str
             f"or taken from elsewhere. Let forward go on with what the module returned, or leave {source} out of the "
             "anatomy."
         )
+
+
+def _check_beside(name: str, usual: _Call, call: _Call, owner: str) -> None:
+    """A component is one tensor: what its module puts out beside it may go nowhere, since a cut would not reach it."""
+    for before, after in zip(usual, call, strict=True):
+        reached = [target for target in before if _changed(before[target], after.get(target, {}))]
+        if reached:
+            told = "the U-Net's output" if reached[0] == "out" else f"what {_component(reached[0])} is given"
+            raise ModelError(
+                f"{owner}: {told} depends on another part of what {name} puts out than the one that the anatomy says, "
+                "its output. Of several tensors that go on, name modules inside it that put out one each."
+            )
 
 
 def _check_edges(anatomy: Anatomy, source: str, reached: Collection[str], owner: str) -> None:

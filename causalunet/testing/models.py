@@ -238,7 +238,8 @@ class _Tested:
         """Skip connections and edges are where the anatomy says."""
         model = self._model
         row = tuple(part[:1] for part in self.rows.fresh())
-        read_wiring(model.unet, model.anatomy, row, self.seen.put_out, f"The U-Net of the model {model.name!r}")
+        owner = f"The U-Net of the model {model.name!r}"
+        read_wiring(model.unet, model.anatomy, row, self.seen.put_out, owner, self.seen.wholes)
 
     def repeatable(self) -> Iterator[str]:
         """Two equal calls give the same and leave nothing behind."""

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from numpy.typing import NDArray
 from torch import Tensor
 
 import causalunet as cu
 from causalunet.design import Component, Intervention, Port
-from causalunet.errors import CausalUNetError, ComponentError, ConformanceError, ModelError
+from causalunet.errors import CausalUNetError, ComponentError, ConformanceError, DamageError, ModelError
 from causalunet.execute.call.installed import InstalledUNet
 from causalunet.execute.call.trace import TracedUNet
 from causalunet.plan import Action, PlacedFill
+from causalunet.results.guard.declared import read_declaration
+from causalunet.results.meaning.layout import Layout
 from causalunet.testing import check_model
 from tests.models.arms import PATHS, WIDTH, arms
 
@@ -199,9 +204,70 @@ def test_what_makes_no_sense_there_is_told(stack: Any, item: Intervention, said:
     assert said in str(caught.value)
 
 
-def test_activations_of_other_dimensions_are_refused_before_anything_runs(stack: Any) -> None:
-    with pytest.raises(ComponentError, match=r"block\.0 puts out \(token, channel\), and activations are stored as"):
+def put_out(stack: Any, results: xr.DataTree, step: int, path: str, change: Any = None) -> NDArray[np.float32]:
+    """What a block puts out in a call by hand at a stored state, the block before it changed."""
+    states = results.baseline.x_t.sel(step=step)
+    found: list[Tensor] = []
+    handles = [stack.unet.get_submodule(path).register_forward_hook(lambda _m, _i, output: found.append(output))]
+    if change is not None:
+        handles.append(stack.unet.blocks[0].register_forward_hook(lambda _m, _i, output: change(output)))
+    timesteps = torch.full((len(states),), float(states.timestep))
+    with torch.no_grad():
+        stack.unet(torch.from_numpy(states.values.copy()), timesteps)
+    for handle in handles:
+        handle.remove()
+    return found[0].numpy()
+
+
+def test_activations_of_tokens_are_stored_as_such(stack: Any, tmp_path: Path) -> None:
+    cut = cu.Edit("block.0", cu.Window(4, 1), cu.Zero())
+    record = cu.Record(activations=("block.1",), summary="*", of="all", dtype="float32")
+    results = study(cut, record=record).run(tmp_path / "s.zarr", model=stack, progress=False)
+    stored = results["activations/block.1"].to_dataset()
+    assert dict(stored.baseline.sizes) == {"sample": 2, "step": 4, "token": 16, "channel": 8}
+    assert stored.intervened.dims == ("intervention", "sample", "step", "token", "channel")
+    for step in (4, 2):
+        expected = put_out(stack, results, step, "blocks.1")
+        np.testing.assert_allclose(stored.baseline.sel(step=step), expected, atol=1e-5)
+    changed = put_out(stack, results, 4, "blocks.1", torch.zeros_like)
+    np.testing.assert_allclose(stored.intervened.sel(kind="edit", step=4)[0], changed, atol=1e-5)
+    summary = results["activation_summary"].to_dataset().sel(component="block.1", step=4, kind="edit")
+    np.testing.assert_allclose(summary["mean"][0], changed.mean(axis=(1, 2)), atol=1e-5)
+    assert (int(summary.channels), int(summary.resolution)) == (8, 0), "there are no pixels"
+    assert results.verify(quiet=True), str(results.verify(quiet=True))
+    assert results.declaration.variable_at("activations/block.1/baseline").dims[-2:] == ("token", "channel")
+    results.export(tmp_path / "plain")
+    assert cu.open_results(tmp_path / "plain")["activations/block.1/baseline"].sizes["token"] == 16
+
+
+def test_components_of_other_dimensions_are_recorded_later(stack: Any, tmp_path: Path) -> None:
+    cut = cu.Edit("block.0", cu.Window(4, 1), cu.Zero())
+    study(cut).run(tmp_path / "s.zarr", model=stack, progress=False)
+    later = study(cut, record=cu.Record(activations=("block.2",)))
+    results = later.run(tmp_path / "s.zarr", model=stack, progress=False)
+    expected = put_out(stack, results, 3, "blocks.2")
+    np.testing.assert_allclose(results["activations/block.2/baseline"].sel(step=3), expected, atol=1e-2)
+    assert results.verify(quiet=True), str(results.verify(quiet=True))
+
+
+@pytest.mark.parametrize("dims", [("step", "channel"), ("a token", "channel"), ("token", "token")])
+def test_dimensions_that_stores_cannot_name_are_told_before_anything_runs(stack: Any, dims: tuple[str, str]) -> None:
+    blocks = tuple(replace(block, dims=dims) for block in stack.anatomy.components)
+    stack.anatomy = replace(stack.anatomy, components=blocks)
+    with pytest.raises(ComponentError, match=rf"block\.0 puts out \({', '.join(dims)}\), .*Rename the dimension"):
         study(record=cu.Record(activations=("block.0",))).plan(stack, calibrate=False)
+
+
+@pytest.mark.parametrize(
+    "fault", [{"dims": ["sample", "step", "place", "token"]}, {"dims": ["step", "token"]}, {"role": "audit"}]
+)
+def test_a_store_that_declares_a_component_otherwise_is_not_believed(stack: Any, fault: dict[str, Any]) -> None:
+    plan = study(record=cu.Record(activations=("block.1",))).plan(stack, calibrate=False)
+    written = Layout(plan, {}, 2).declaration.to_json()
+    assert read_declaration(written, "here", factors=False).dims["token"]
+    written["variables"]["activations/block.1/baseline"] |= fault
+    with pytest.raises(DamageError, match=r"activations/block\.1/baseline is declared as something else|nothing that"):
+        read_declaration(written, "here", factors=False)
 
 
 def test_both_pass_all_checks(stack: Any) -> None:

@@ -28,7 +28,7 @@ from causalunet.execute.call.visits import (
 )
 from causalunet.models.alone import alone
 from causalunet.models.devices import device_of
-from causalunet.models.modules import replace_forward
+from causalunet.models.modules import part_of, replace_forward, whole_with
 from causalunet.plan import Action
 
 __all__ = ["InstalledUNet"]
@@ -151,14 +151,14 @@ class InstalledUNet:
     def _inside(self, module: str, *_: Any, **__: Any) -> Tensor:
         return self._types.zeros(module, self._now()[0])
 
-    def _stand_in(self, visit: Visit) -> Tensor:
+    def _stand_in(self, visit: Visit) -> Any:
         like, rows = self._now()
         name = visit.component.name
         self._fired.update([name] if visit.output_fills else [])
         value = stand_in(visit, like, self._types.of(name), rows)
         if visit.keep:
             self._kept[name] = value.clone()
-        return value
+        return self._types.whole(name, value)
 
     def _edge(
         self, visit: Visit, given: tuple[Any, ...], named: dict[str, Any]
@@ -172,15 +172,16 @@ class InstalledUNet:
         self._fired[visit.edge] += 1
         return given, named
 
-    def _output(self, visit: Visit, output: Tensor) -> Tensor:
+    def _output(self, visit: Visit, output: Any) -> Any:
         _, rows = self._now()
-        name = visit.component.name
+        name, port = visit.component.name, visit.component.output
+        part = part_of(output, port)
         if visit.output_fills:
             self._fired[name] += 1
-            output = filled(output, visit.output_fills, visit.component.dims, rows)
+            part = filled(part, visit.output_fills, visit.component.dims, rows)
         if visit.keep:
-            self._kept[name] = output.clone()
-        return output
+            self._kept[name] = part.clone()
+        return whole_with(output, port, part)
 
     def _now(self) -> tuple[Tensor, CallRows]:
         """The input of the call under way, and what its fills are told."""

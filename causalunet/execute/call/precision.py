@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy
-from causalunet.models.modules import watched
+from causalunet.models.modules import first_row, part_of, watched, whole_with, zeros_for
 
 __all__ = ["OutputTypes"]
 
@@ -24,9 +26,10 @@ class OutputTypes:
     def __init__(self, unet: nn.Module, anatomy: Anatomy) -> None:
         self._unet, self._anatomy = unet, anatomy
         mixed = any(value.is_floating_point() and value.dtype != torch.float32 for value in unet.parameters())
-        parts = any(len(component.modules) > 1 for component in anatomy.components)
+        parts = any(len(component.modules) > 1 for component in anatomy.components) or bool(anatomy.output_ports)
         self._types: dict[str, torch.dtype] | None = None if mixed or parts else {}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._wholes: dict[str, Any] = {}
 
     def read(self, arguments: tuple[Tensor, ...]) -> None:
         """Call the U-Net with the first row, unless its types are known: the type of weights does not tell."""
@@ -35,9 +38,13 @@ class OutputTypes:
         found: dict[str, torch.dtype] = {}
         modules = {name: self._unet.get_submodule(path) for name, path in self._anatomy.modules.items()}
 
-        def note(name: str, output: Tensor) -> None:
-            found[name] = output.dtype
-            self._shapes[name] = tuple(output.shape[1:])
+        def note(name: str, output: Any) -> None:
+            port = self._anatomy.output_ports.get(name)
+            part = part_of(output, port)
+            found[name] = part.dtype
+            self._shapes[name] = tuple(part.shape[1:])
+            if port is not None:
+                self._wholes[name] = first_row(output)
 
         with watched(modules, note):
             self._unet(*(argument[:1] for argument in arguments))
@@ -46,6 +53,11 @@ class OutputTypes:
     def of(self, component: str) -> torch.dtype:
         """Type of what a component puts out."""
         return (self._types or {}).get(component, torch.float32)
+
+    def whole(self, component: str, value: Tensor) -> Any:
+        """What a component's module puts out, of which a value is the component's; the other parts are zeros."""
+        port = self._anatomy.output_ports.get(component)
+        return value if port is None else whole_with(zeros_for(self._wholes[component], len(value)), port, value)
 
     def zeros(self, module: str, like: Tensor) -> Tensor:
         """What stands in for a module inside a component, which nothing but the next one is given.

@@ -24,6 +24,7 @@ from causalunet.execute.call.visits import (
 )
 from causalunet.models.alone import alone
 from causalunet.models.devices import device_of
+from causalunet.models.modules import part_of, whole_with
 from causalunet.plan import Action
 from causalunet.process_effects import backtrace_kept
 
@@ -122,7 +123,7 @@ class TracedUNet:
             for name in (first, *others)[:-1]:
                 self._envoys[name].skip(self._types.zeros(name, like))
             value = stand_in(visit, like, self._types.of(component.name), rows)
-            envoy.skip(value)
+            envoy.skip(self._types.whole(component.name, value))
             if visit.keep:
                 journal.kept[component.name] = value.clone()
             journal.fired.update([component.name] if visit.output_fills else [])
@@ -136,14 +137,16 @@ class TracedUNet:
             if visit.edge_fills:
                 entered.inputs = given, named
                 journal.fired[visit.edge] += 1
+        port = component.output
         if visit.output_fills:
-            envoy.output = filled(envoy.output, visit.output_fills, component.dims, rows)
+            put_out = filled(part_of(envoy.output, port), visit.output_fills, component.dims, rows)
+            envoy.output = whole_with(envoy.output, port, put_out)
             journal.fired[component.name] += 1
         if visit.record:
             # A copy: what comes after may change the tensor in place.
-            journal.activations[component.name] = envoy.output.clone()
+            journal.activations[component.name] = part_of(envoy.output, port).clone()
         if visit.keep:
-            journal.kept[component.name] = envoy.output.clone()
+            journal.kept[component.name] = part_of(envoy.output, port).clone()
 
     def _envoy(self, path: str) -> Any:
         node: Any = self._model

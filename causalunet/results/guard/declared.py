@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any, get_args
 
 from causalunet.design.limits import (
@@ -16,9 +17,16 @@ from causalunet.design.limits import (
     is_number,
     shown,
 )
-from causalunet.dims import DIMS, FACTOR, INTERVENTION, SAMPLE
+from causalunet.dims import CHANNEL, DIMS, FACTOR, INTERVENTION, SAMPLE, X, Y
 from causalunet.errors import DamageError, SpecError
-from causalunet.results.meaning.declaration import EARLIER, ORDINARY, Declaration, DeclaredOutcome, conflicts
+from causalunet.results.meaning.declaration import (
+    EARLIER,
+    ORDINARY,
+    Declaration,
+    DeclaredOutcome,
+    conflicts,
+    general_path,
+)
 from causalunet.results.meaning.schema import OPTIONAL, DeclaredCoordinate, Role, Variable
 
 __all__ = ["TYPES", "read_declaration"]
@@ -32,6 +40,10 @@ TYPES: dict[str, str] = {
 _MOST_ENTRIES, _MOST_AXES, _MOST_WORDS = 2_000, 8, 10_000
 _OWN_GROUP = "outcomes"
 """Where outcomes of a study's own lie."""
+_OF_A_COMPONENT = "activations/"
+_OF_IMAGES = (CHANNEL, Y, X)
+_RESERVED = {*DIMS} - {*_OF_IMAGES}
+"""Dimensions that no component's output has, since stores have them for something else."""
 _OF_RECORDS = ("activations/*", "activation_summary")
 """Groups that only a study that records has."""
 _FIELDS = {"dtype", "dims", "meaning", "units", "role", "range", "better", "infinite", "outcome"}
@@ -121,7 +133,8 @@ def _variable(path: str, told: Any) -> Variable:
     if lacking := _FIELDS - told.keys():
         raise SpecError(f"{path!a:.200} lacks {', '.join(sorted(lacking))}.")
     group, _, name = path.rpartition("/")
-    if group not in ORDINARY.groups and group != "activations/*":
+    of_component = group.startswith(_OF_A_COMPONENT) and COMPONENT_NAME.fullmatch(group.removeprefix(_OF_A_COMPONENT))
+    if group not in ORDINARY.groups and group != "activations/*" and not of_component:
         raise SpecError(f"{path!a:.200} lies in no group of a study.")
     _check_name("variable", name, COMPONENT_NAME)
     dims, limits = told["dims"], told["range"]
@@ -181,7 +194,8 @@ def _form(variable: Variable) -> tuple[Any, ...]:
 def _of_own(declaration: Declaration) -> Iterator[str]:
     """What outcomes cannot be: in other groups, of other cells, without labels, or what every store has."""
     along = {dim for outcome in declaration.outcomes for one in outcome.variables for dim in one.dims}
-    for dim in declaration.dims:
+    put_out = {dim for one in declaration.common if one.group.startswith(_OF_A_COMPONENT) for dim in one.dims}
+    for dim in {*declaration.dims} - put_out:
         labels = declaration.coordinate(dim, dim)
         if dim not in DIMS and (dim not in along or labels is None or labels.dtype != "str"):
             yield f"{dim} is no dimension of an outcome with labels."
@@ -197,9 +211,11 @@ def _of_all(declaration: Declaration, *, factors: bool) -> Iterator[str]:
     """What every store has, and cannot say otherwise; texts may be those of another version."""
     for one in declaration.common:
         known = ORDINARY.variable_at(one.path)
+        if known is not None and known.path != one.path:  # of one component, whose output has dimensions of its own
+            known = _put_out(known, one)
         if known is None:
             yield f"{one.path} is nothing that studies have, and no outcome."
-        elif _form(one)[:-1] != _form(known)[:-1] or one.dtype not in _OTHERWISE.get(one.path, {known.dtype}):
+        elif _form(one)[:-1] != _form(known)[:-1] or one.dtype not in _types_of(one.path, known.dtype):
             yield f"{one.path} is declared as something else than it is."
     for needed in EARLIER.common:
         required = needed.group not in _OF_RECORDS and (factors or FACTOR not in needed.dims)
@@ -212,3 +228,16 @@ def _of_all(declaration: Declaration, *, factors: bool) -> Iterator[str]:
             yield f"the coordinate {along.name} is declared as {found.dtype}."
         elif found is None and along.dim in dims and along in EARLIER.coordinates:
             yield f"the coordinate {along.name} is not declared."
+
+
+def _put_out(general: Variable, own: Variable) -> Variable | None:
+    """What a component's output is declared as where its dimensions are its own; None if they cannot be."""
+    leading = tuple(dim for dim in general.dims if dim not in _OF_IMAGES)
+    others = own.dims[len(leading) :]
+    if general.dims == leading or own.dims[: len(leading)] != leading or any(dim in _RESERVED for dim in others):
+        return None
+    return replace(general, group=own.group, dims=own.dims)
+
+
+def _types_of(path: str, dtype: str) -> Collection[str]:
+    return _OTHERWISE.get(general_path(path), {dtype})

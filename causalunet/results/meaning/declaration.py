@@ -118,8 +118,11 @@ class Declaration:
         return frozenset(variable.group.partition("/")[0] for variable in self.variables)
 
     def variable_at(self, path: str) -> Variable | None:
-        """The variable that a path such as ``outcomes/ssim`` stands for; None for coordinates and what is none."""
-        return self._by_path.get(general_path(path))
+        """The variable that a path such as ``outcomes/ssim`` stands for; None for coordinates and what is none.
+
+        A component whose output has other dimensions than most has a declaration of its own.
+        """
+        return self._by_path.get(path) or self._by_path.get(general_path(path))
 
     def outcome(self, name: str) -> DeclaredOutcome | None:
         """An outcome of the study's own."""
@@ -177,7 +180,7 @@ class Declaration:
         types : mapping of str to str
             Of the arrays that are there, by path.
         """
-        found = {general_path(path): dtype for path, dtype in types.items()}
+        found = {name: dtype for path, dtype in types.items() for name in (general_path(path), path)}
         kept = [one for one in self.common if one.path in found]
         typed = (replace(one, dtype=one.dtype if one.dtype == "str" else found[one.path]) for one in kept)
         return replace(self, common=tuple(typed))

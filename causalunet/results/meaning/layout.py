@@ -22,6 +22,8 @@ from causalunet.results.meaning.schema import CALLS, OPTIONAL, SAMPLE_START, Dec
 
 __all__ = ["Coordinate", "Layout", "Recording", "StoredArray"]
 
+_OF_IMAGES = (CHANNEL, Y, X)
+_OF_A_COMPONENT = "activations/"
 _MOST_BYTES = 2_000_000
 """Of a chunk, unless a single entry along its leading axes takes more."""
 
@@ -118,9 +120,11 @@ class Layout:
             A name stands for two things.
         """
         common = tuple(self._as_recorded(variable) for variable in ORDINARY.common if self._has(variable))
-        made = replace(ORDINARY, common=common)
+        own = tuple(one for variable in common for one in self._put_out(variable))
+        dims = {dim: "of what a component puts out" for one in own for dim in one.dims}
+        made = replace(ORDINARY, common=(*common, *own), dims={**dims, **ORDINARY.dims})
         if self.stored is not None:
-            dims = {**self.stored.dims, **ORDINARY.dims}
+            dims = {**made.dims, **self.stored.dims, **ORDINARY.dims}
             known = replace(made, dims=dims, outcomes=self.stored.outcomes, coordinates=self.stored.coordinates)
             made = known.with_coordinates(ORDINARY.coordinates)
         made = made.with_coordinates(self._own_coordinates())
@@ -142,14 +146,31 @@ class Layout:
         streamed = variable.group == "activations/*" and variable.dtype.startswith("float")
         return replace(variable, dtype=self.plan.spec.record.dtype) if streamed else variable
 
+    def _put_out(self, variable: Variable) -> list[Variable]:
+        """A variable of components' whole outputs as it is of those whose dimensions are other ones than an image's."""
+        if not {*_OF_IMAGES} <= {*variable.dims} or variable.group != "activations/*":
+            return []
+        leading = tuple(dim for dim in variable.dims if dim not in _OF_IMAGES)
+        dims = {name: self.plan.anatomy.by_name[name].dims for name in self.grid.activations}
+        return [
+            replace(variable, group=f"activations/{name}", dims=(*leading, *own))
+            for name, own in dims.items()
+            if own != _OF_IMAGES
+        ]
+
     @cached_property
     def arrays(self) -> tuple[StoredArray, ...]:
         """Every array of the store."""
         arrays: list[StoredArray] = []
+        own = {one.path: one for one in self.declaration.common if one.group.startswith(_OF_A_COMPONENT)}
         for variable in self.declaration.variables:
             if variable.group == "activations/*":
-                arrays += [self._array(f"activations/{name}", variable, name) for name in self.grid.activations]
-            else:
+                groups = {name: f"{_OF_A_COMPONENT}{name}" for name in self.grid.activations}
+                arrays += [
+                    self._array(group, own.get(f"{group}/{variable.name}", variable), name)
+                    for name, group in groups.items()
+                ]
+            elif variable.path not in own:
                 arrays.append(self._array(variable.group, variable))
         return tuple(arrays)
 
@@ -194,7 +215,7 @@ class Layout:
 
     def coordinates(self, group: str) -> list[Coordinate]:
         """Coordinates of a group's dimensions."""
-        general = "activations/*" if group.startswith("activations/") else group
+        general = "activations/*" if group.startswith(_OF_A_COMPONENT) else group
         dims = {dim for one in self.declaration.variables if one.group == general for dim in one.dims}
         recorded = group.startswith("activation")
         made: list[Coordinate] = []
@@ -233,7 +254,8 @@ class Layout:
         if group.startswith("activation"):
             sizes[STEP] = len(self.recorded_steps)
         if component is not None:
-            sizes |= zip((CHANNEL, Y, X), self.plan.anatomy.by_name[component].shape, strict=True)
+            put_out = self.plan.anatomy.by_name[component]
+            sizes |= zip(put_out.dims, put_out.shape, strict=True)
         floating, dtype = component is not None and variable.dtype.startswith("float"), variable.dtype
         shape = tuple(sizes[dim] for dim in variable.dims)
         return StoredArray(
@@ -336,12 +358,13 @@ class Layout:
     def _components(self) -> list[Coordinate]:
         anatomy = self.plan.anatomy
         chosen = [anatomy.by_name[name] for name in self.grid.summary]
+        sizes = [dict(zip(item.dims, item.shape, strict=True)) for item in chosen]
         text = {COMPONENT: [item.name for item in chosen], "role": [item.role for item in chosen]}
         numbers = {
             "level": [item.level for item in chosen],
             "depth": [item.depth for item in chosen],
-            "resolution": [item.shape[1] for item in chosen],
-            "channels": [item.shape[0] for item in chosen],
+            "resolution": [along.get(Y, 0) for along in sizes],  # 0 where there are no pixels
+            "channels": [along.get(CHANNEL, 0) for along in sizes],
             "component_flops": [item.flops for item in chosen],
         }
         return [

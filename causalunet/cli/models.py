@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
     from causalunet.design.samplers import Sampler
+    from causalunet.training.evaluation import Evaluation
 
 __all__ = ["evaluate", "list_models", "train"]
+
+_OTHER_ANATOMIES = ("shapes-flow", "shapes-latent")
 
 
 def list_models(options: argparse.Namespace) -> Exit:
@@ -48,23 +51,17 @@ def list_models(options: argparse.Namespace) -> Exit:
 
 def evaluate(options: argparse.Namespace) -> Exit:
     """Print the share of images that show what their prompt says, overall and by factor."""
+    if options.steps is None:
+        options.steps = 50 if options.model in _OTHER_ANATOMIES else 100
     return (_evaluate_scenes if options.model == "scenes" else _evaluate_shapes)(options)
 
 
 def _evaluate_shapes(options: argparse.Namespace) -> Exit:
-    from causalunet.models import load_shapes
-    from causalunet.training.evaluation import evaluate_shapes
-
-    with _bar("U-Net calls", options.prompts * options.steps) as advance:
-        evaluation = evaluate_shapes(
-            load_shapes(options.checkpoint, options.device),
-            n=options.prompts,
-            seed=options.seed,
-            only_held_out=options.held_out,
-            sampler=_sampler(options),
-            advance=advance,
-        )
+    with _bar("Model calls", options.prompts * options.steps) as advance:
+        evaluation = (_drawn_otherwise if options.model in _OTHER_ANATOMIES else _drawn)(options, advance)
+    bar = 0.95 if options.model in _OTHER_ANATOMIES else 0.9
     table = _table(options, "factor", "read as asked")
+    table.caption = f"bar: {bar:.0%} of every factor"
     for factor, share in evaluation.shares.items():
         table.add_row(factor, f"{share:.1%}", end_section=factor == "background")
     print_table(table, make_console())
@@ -73,9 +70,39 @@ def _evaluate_shapes(options: argparse.Namespace) -> Exit:
         from causalunet import report
 
         counts = {"read as asked": evaluation.counts}
-        report.save(report.plot_shares(counts, options.prompts, threshold=0.9), options.figure)
+        report.save(report.plot_shares(counts, options.prompts, threshold=bar), options.figure)
         tell(f"figure written to {options.figure}")
     return Exit.DONE
+
+
+def _drawn(options: argparse.Namespace, advance: Callable[[int], None]) -> Evaluation:
+    from causalunet.models import load_shapes
+    from causalunet.training.evaluation import evaluate_shapes
+
+    return evaluate_shapes(
+        load_shapes(options.checkpoint, options.device),
+        n=options.prompts,
+        seed=options.seed,
+        only_held_out=options.held_out,
+        sampler=_sampler(options),
+        advance=advance,
+    )
+
+
+def _drawn_otherwise(options: argparse.Namespace, advance: Callable[[int], None]) -> Evaluation:
+    from causalunet.training.evaluation import evaluate_anatomy
+
+    return evaluate_anatomy(
+        options.model,
+        None if options.checkpoint is None else Path(options.checkpoint),
+        n=options.prompts,
+        seed=options.seed,
+        only_held_out=options.held_out,
+        steps=options.steps,
+        guidance=options.guidance,
+        device=options.device,
+        advance=advance,
+    )
 
 
 def _evaluate_scenes(options: argparse.Namespace) -> Exit:
@@ -141,7 +168,8 @@ def train(options: argparse.Namespace) -> Exit:
     directory = options.directory or Path("training") / options.model
     for record in _records(options, directory):
         tell("  ".join(f"{name} {value:.5g}" for name, value in record.items()))
-    tell(f"weights: {directory / options.model}.safetensors")
+    made = "pipeline" if options.model == "shapes-latent" else f"{options.model}.safetensors"
+    tell(f"weights: {directory / made}")
     return Exit.DONE
 
 
@@ -163,6 +191,15 @@ def _records(options: argparse.Namespace, directory: Path) -> Iterator[dict[str,
         from causalunet.training.shapes import ShapesTrainingConfig, train_shapes
 
         return train_shapes(ShapesTrainingConfig(**changed), directory, resources=resources)
+    if options.model == "shapes-flow":
+        from causalunet.training.flow import FlowTrainingConfig, train_flow
+
+        return train_flow(FlowTrainingConfig(**changed), directory, resources=resources)
+    if options.model == "shapes-latent":
+        from causalunet.training.latent import AutoencoderTrainingConfig, LatentTrainingConfig, train_pipeline
+
+        stages = AutoencoderTrainingConfig(**changed), LatentTrainingConfig(**changed)
+        return train_pipeline(*stages, directory, resources=resources)
     if options.model == "scenes":
         from causalunet.training.scenes import ScenesTrainingConfig, train_scenes
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 
 from causalunet.design.samplers import Sampler
+from causalunet.errors import CheckpointError
 from causalunet.execute import generate
+from causalunet.models.factor_reader import load_reader
+from causalunet.models.latent_diffusion import load_pipeline
 from causalunet.models.text_to_image import TextToImage
 from causalunet.results.meaning.schema import COMPLETE
 from causalunet.scenes import FACTORS, Scene, draw_scenes
+from causalunet.training.flow import draw_flow, load_flow
+from causalunet.training.latent import draw_latent
 
-__all__ = ["Evaluation", "as_baseline", "evaluate_shapes"]
+__all__ = ["Evaluation", "as_baseline", "evaluate_anatomy", "evaluate_images", "evaluate_shapes"]
 
 
 def as_baseline(prompts: Sequence[str], images: NDArray[np.float32], right: NDArray[np.bool_]) -> xr.DataTree:
@@ -109,3 +117,84 @@ def evaluate_shapes(
     images = generate([scene.prompt for scene in scenes], model=model, sampler=sampler, advance=advance)
     codes, _ = model.read_factors(images)
     return Evaluation(scenes, images, codes == np.array([scene.codes for scene in scenes]))
+
+
+def evaluate_images(
+    draw: Callable[[Sequence[str], Sequence[int]], NDArray[np.float32]],
+    *,
+    n: int = 200,
+    seed: int = 0,
+    only_held_out: bool = False,
+) -> Evaluation:
+    """Have images of random prompts drawn and read them.
+
+    Parameters
+    ----------
+    draw : callable
+        Prompts and seeds to images in [0, 1], (sample, channel, y, x).
+    n : int
+        Number of prompts.
+    seed : int
+        Of the draw of prompts; the noise of prompt i has seed i.
+    only_held_out : bool
+        Only prompts that training never saw.
+    """
+    scenes = draw_scenes(n, seed=seed, only_held_out=only_held_out)
+    images = draw([scene.prompt for scene in scenes], range(n))
+    codes = load_reader().read(torch.from_numpy(2 * images - 1))
+    return Evaluation(scenes, images, codes == np.array([scene.codes for scene in scenes]))
+
+
+def evaluate_anatomy(
+    name: str,
+    checkpoint: Path | None,
+    *,
+    n: int = 200,
+    seed: int = 0,
+    only_held_out: bool = False,
+    steps: int = 50,
+    guidance: float = 3.0,
+    device: str = "cpu",
+    advance: Callable[[int], None] = lambda samples: None,
+) -> Evaluation:
+    """Do the same for a model of the same world that is no U-Net in pixels.
+
+    Parameters
+    ----------
+    name : str
+        ``"shapes-flow"`` (Euler's method) or ``"shapes-latent"`` (DDIM).
+    checkpoint : Path or None
+        File of the weights, or folder of the pipeline.
+    n, seed, only_held_out
+        As for `evaluate_images`.
+    steps, guidance
+        Number of steps and guidance scale.
+    device : str
+        Where the model runs.
+    advance : callable
+        Told the number of samples after every step.
+
+    Raises
+    ------
+    CheckpointError
+        There are no such weights.
+    ModelError
+        The device is not there, or diffusers is not installed.
+    """
+    if checkpoint is None:
+        raise CheckpointError(
+            f"No weights of {name} ship with this version. Make them, causalunet train {name}, and give them: "
+            f"--checkpoint training/{name}/{_MADE[name]}."
+        )
+    options: dict[str, Any] = {"steps": steps, "guidance": guidance, "advance": advance}
+
+    def draw(prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.float32]:
+        if name == "shapes-flow":
+            return draw_flow(load_flow(checkpoint, device), prompts, seeds, **options)
+        return draw_latent(load_pipeline(checkpoint, device), prompts, seeds, **options)
+
+    return evaluate_images(draw, n=n, seed=seed, only_held_out=only_held_out)
+
+
+_MADE = {"shapes-flow": "shapes-flow.safetensors", "shapes-latent": "pipeline"}
+"""What training makes."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Command
 
 
@@ -36,3 +38,22 @@ def test_training_can_be_tried_and_goes_on(tmp_path: Path, command: Command) -> 
     assert "iteration 1" in first.out
     assert "iteration" not in second.out
     assert (tmp_path / "reader.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["shapes-flow", "shapes-latent"])
+def test_other_anatomies_are_trained_and_evaluated(name: str, tmp_path: Path, command: Command) -> None:
+    told = command("train", name, "--directory", tmp_path, "--iterations", 1, "--batch-size", 2)
+    assert told.code == 0
+    weights = tmp_path / ("pipeline" if name == "shapes-latent" else f"{name}.safetensors")
+    assert f"weights: {weights}" in told.out
+    told = command("evaluate", name, "--checkpoint", weights, "--prompts", 2, "--steps", 2)
+    assert told.code == 0
+    assert "all five" in told.out
+    assert "bar: 95%" in told.out
+
+
+@pytest.mark.parametrize("name", ["shapes-flow", "shapes-latent"])
+def test_without_weights_the_training_is_named(name: str, command: Command) -> None:
+    told = command("evaluate", name)
+    assert told.code == 2
+    assert f"causalunet train {name}" in told.err

@@ -28,12 +28,15 @@ from causalunet.tree import (
     Fork,
     PlacedFill,
     Program,
+    RunId,
+    StateId,
     Stretch,
     calls_by_step,
     calls_of,
     grow,
     leaves_baseline,
     program_maker,
+    run_ids,
     widths_of,
 )
 
@@ -64,7 +67,7 @@ class Plan:
     bound : BoundStudy
     stretches : tuple of Stretch
         The tree, as few pieces: what is asked of a plan is counted on them, and `calls` are made of them.
-    programs : mapping of int to tuple of Span
+    programs : mapping of RunId to tuple of Span
         What every run of it does by itself.
     sources : Sources
         Where the values come from that fills take from other calls.
@@ -78,7 +81,7 @@ class Plan:
 
     bound: BoundStudy
     stretches: tuple[Stretch, ...]
-    programs: Mapping[int, Program] = field(default_factory=dict, repr=False, compare=False)
+    programs: Mapping[RunId, Program] = field(default_factory=dict, repr=False, compare=False)
     sources: Sources = field(default_factory=Sources, repr=False, compare=False)
     seconds_per_flop: float | None = None
     group: int = GROUP
@@ -114,7 +117,7 @@ class Plan:
         return tuple(calls_of(self.stretches, lambda run, step: int(made[run][steps - step])))
 
     @cached_property
-    def calls_by_step(self) -> Mapping[int, NDArray[np.uint8]]:
+    def calls_by_step(self) -> Mapping[RunId, NDArray[np.uint8]]:
         """U-Net calls that every run makes by itself at each step, T first; 0 at those that it skips."""
         sampler, schedule = self.spec.sampler, self.schedule
         programs = {**self.sources.programs(schedule.steps), **self.programs}
@@ -142,7 +145,7 @@ class Plan:
     @cached_property
     def _parts(self) -> tuple[Plan, ...]:
         """What is run one after another: of groups that take values from other runs, each makes these by itself."""
-        groups: dict[int, list[int]] = defaultdict(list)
+        groups: dict[int, list[RunId]] = defaultdict(list)
         for run in self.programs:
             groups[max(0, run) // self.group].append(run)
         if not self.kept or len(groups) < 2:
@@ -163,7 +166,7 @@ class Plan:
         through, ends = self._several_calls(stretch)
         return through + 1 + sum(made - 1 for _, made in ends)
 
-    def _calls_of_runs(self, stretch: Stretch) -> Iterable[tuple[tuple[int, ...], int]]:
+    def _calls_of_runs(self, stretch: Stretch) -> Iterable[tuple[tuple[RunId, ...], int]]:
         """Runs of the study that a stretch serves, with the U-Net calls that each of them makes there."""
         if stretch.runs and stretch.runs[0] < BASELINE:
             return []
@@ -173,7 +176,7 @@ class Plan:
         through, ends = self._several_calls(stretch)
         return [*((runs, through + made) for runs, made in ends), *replayed]
 
-    def _several_calls(self, stretch: Stretch) -> tuple[int, list[tuple[tuple[int, ...], int]]]:
+    def _several_calls(self, stretch: Stretch) -> tuple[int, list[tuple[tuple[RunId, ...], int]]]:
         """U-Net calls of all steps of a stretch but the last, and of that by the runs that go to one target."""
         last = self.schedule.steps - stretch.stop
         through = int(self.calls_by_step[stretch.runs[0]][self.schedule.steps - stretch.start : last].sum())
@@ -193,7 +196,7 @@ class Plan:
         -------
         ndarray of uint8, (step, place)
         """
-        steps, made = self.schedule.steps, self.calls_by_step[run]
+        steps, made = self.schedule.steps, self.calls_by_step[RunId(run)]
         found = np.zeros((steps, len(places)), np.uint8)
         for edit in self.spec.interventions[run].edits():
             place = places.index(edit.component)
@@ -231,9 +234,9 @@ class Plan:
         return max((width for _, width in widths_of(self.stretches)), default=0)
 
     @cached_property
-    def calls_by_run(self) -> dict[int, int]:
+    def calls_by_run(self) -> dict[RunId, int]:
         """U-Net calls that each run passes through, for one sample."""
-        counts: dict[int, int] = defaultdict(int)
+        counts: dict[RunId, int] = defaultdict(int)
         for stretch in self.stretches:
             for runs, made in self._calls_of_runs(stretch):
                 for run in runs:
@@ -241,9 +244,9 @@ class Plan:
         return dict(counts)
 
     @cached_property
-    def flops_by_run(self) -> dict[int, int]:
+    def flops_by_run(self) -> dict[RunId, int]:
         """Floating-point operations of each run on its own, for one sample."""
-        totals: dict[int, int] = defaultdict(int)
+        totals: dict[RunId, int] = defaultdict(int)
         rows = self.spec.sampler.rows_per_sample
         for stretch in self.stretches:
             flops = rows * self.anatomy.live_flops(stretch.action.dead)
@@ -301,7 +304,7 @@ class Plan:
 
     def part(self, runs: Iterable[int] | None = None, *, forked: bool = False, replay: Iterable[int] = ()) -> Plan:
         """The plan of some of its runs; arguments as for `make_plan`."""
-        chosen = self.programs if runs is None else {run: self.programs[run] for run in sorted(set(runs))}
+        chosen = self.programs if runs is None else {run: self.programs[run] for run in run_ids(runs)}
         return _laid_out(replace(self, programs=chosen), forked=forked, replay=replay)
 
     def of(self, spec: StudySpec, group: int) -> Plan:
@@ -423,7 +426,7 @@ def make_plan(
     """
     bound = _probing(bound)
     spec, anatomy = bound.spec, bound.anatomy
-    chosen = range(BASELINE, len(spec.interventions)) if runs is None else sorted(set(runs))
+    chosen = run_ids(range(BASELINE, len(spec.interventions)) if runs is None else runs)
     for run in chosen:
         if run != BASELINE:
             anatomy.check(spec.interventions[run])
@@ -440,7 +443,8 @@ def _laid_out(plan: Plan, *, forked: bool = False, replay: Iterable[int] = ()) -
     sources = sources_of(plan.programs, forked=forked)
     programs = {**sources.programs(steps), **plan.programs}
     leaves = {run: leaves_baseline(program) for run, program in plan.programs.items()}
-    starts = {run: (step, -step) if forked else (steps, 0) for run, step in leaves.items()}
+    noise = StateId(0)
+    starts = {run: (step, StateId(-step)) if forked else (steps, noise) for run, step in leaves.items()}
     starts |= {run: (steps, begins_from(BASELINE - run, steps)) for run in sources.lowest}
     own = {} if forked else {run: step for run, step in leaves.items() if run != BASELINE}
     replayed = frozenset(replay) | sources.replay
@@ -474,7 +478,7 @@ def cost_of_run(intervention: Intervention | None, sampler: Sampler, anatomy: An
         for span in program
     )
     # By itself it also takes the runs that it has values from.
-    others = [steps - lowest + 1 for lowest in sources_of({0: program}, forked=False).lowest.values()]
+    others = [steps - lowest + 1 for lowest in sources_of({RunId(0): program}, forked=False).lowest.values()]
     calls = int(made.sum()) + sum(others)
     return RunCost(calls, (flops + anatomy.flops * sum(others)) * sampler.rows_per_sample)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from causalunet.tree import BASELINE, Action, Origin, Program, Span, leaves_baseline
+from causalunet.tree import BASELINE, Action, Origin, Program, RunId, Span, StateId, leaves_baseline
 
 __all__ = ["Kept", "Sources", "begins_from", "kept_values", "most_kept", "sources_of"]
 
@@ -18,20 +18,20 @@ class Sources:
 
     Parameters
     ----------
-    runs : mapping of Origin to int
+    runs : mapping of Origin to RunId
         Run that each value of a baseline is taken from, at the step of the call: `BASELINE`, or a number below it of a
         run that is made for nothing else.
-    lowest : mapping of int to int
+    lowest : mapping of RunId to int
         Step of the last call of every such run.
     replay : frozenset of int
         Steps at which the baseline's call is made again, since the runs begin from its stored states.
     """
 
-    runs: Mapping[Origin, int] = field(default_factory=dict)
-    lowest: Mapping[int, int] = field(default_factory=dict)
+    runs: Mapping[Origin, RunId] = field(default_factory=dict)
+    lowest: Mapping[RunId, int] = field(default_factory=dict)
     replay: frozenset[int] = frozenset()
 
-    def programs(self, steps: int) -> dict[int, Program]:
+    def programs(self, steps: int) -> dict[RunId, Program]:
         """What the runs do that are made for their values."""
         return {run: (Span(steps, lowest, Action()),) for run, lowest in self.lowest.items()}
 
@@ -41,7 +41,7 @@ class Sources:
         return [made[run] for run in sorted(made, reverse=True)]
 
 
-def sources_of(programs: Mapping[int, Program], *, forked: bool) -> Sources:
+def sources_of(programs: Mapping[RunId, Program], *, forked: bool) -> Sources:
     """Find what runs need of others.
 
     Parameters
@@ -50,8 +50,8 @@ def sources_of(programs: Mapping[int, Program], *, forked: bool) -> Sources:
     forked : bool
         The runs begin where they first differ from the baseline, from its stored states.
     """
-    runs: dict[Origin, int] = {}
-    lowest: dict[int, int] = {}
+    runs: dict[Origin, RunId] = {}
+    lowest: dict[RunId, int] = {}
     replay: set[int] = set()
     for program in programs.values():
         for span, origin in _origins(program):
@@ -62,12 +62,12 @@ def sources_of(programs: Mapping[int, Program], *, forked: bool) -> Sources:
                 runs[origin] = BASELINE
                 replay.update(range(span.stop, span.start + 1) if forked else ())
             else:
-                other = runs.setdefault(origin, BASELINE - 1 - len(lowest))
+                other = runs.setdefault(origin, RunId(BASELINE - 1 - len(lowest)))
                 lowest[other] = min(span.stop, lowest.get(other, span.stop))
     return Sources(runs, lowest, frozenset(replay))
 
 
-def begins_from(source: int, steps: int) -> int:
+def begins_from(source: int, steps: int) -> StateId:
     """Number of the state that a run begins from which is made for its values: below those of stored states.
 
     Parameters
@@ -77,18 +77,18 @@ def begins_from(source: int, steps: int) -> int:
     steps : int
         Of the study's runs.
     """
-    return -steps - source
+    return StateId(-steps - source)
 
 
 class Kept(NamedTuple):
     """A value that is kept for later calls: of which run, step and place."""
 
-    run: int
+    run: RunId
     step: int
     place: str
 
 
-def kept_values(programs: Mapping[int, Program], sources: Sources) -> dict[Kept, int]:
+def kept_values(programs: Mapping[RunId, Program], sources: Sources) -> dict[Kept, int]:
     """Values that are kept, each with the step of the last call that needs it."""
     last: dict[Kept, int] = {}
     for run, program in programs.items():

@@ -11,7 +11,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, NewType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,18 +34,33 @@ __all__ = [
     "Origin",
     "PlacedFill",
     "Program",
+    "RunId",
     "Span",
+    "StateId",
     "Stretch",
     "calls_by_step",
     "calls_of",
     "grow",
     "leaves_baseline",
     "program_maker",
+    "run_ids",
     "widths_of",
 ]
 
-BASELINE = -1
+RunId = NewType("RunId", int)
+"""Which run: interventions count from 0, `BASELINE` is -1, and below it are runs that are made for their values."""
+
+StateId = NewType("StateId", int)
+"""Which state of a plan: 0 is the initial noise, -s the baseline's stored x_s, above 0 are those that calls draw, and
+below -T are those that runs made for their values begin with."""
+
+BASELINE = RunId(-1)
 """Index of the run without intervention; interventions count from 0."""
+
+
+def run_ids(numbers: Iterable[int]) -> list[RunId]:
+    """Runs that were asked for by number, ascending, each once."""
+    return [RunId(number) for number in sorted(set(numbers))]
 
 
 class Origin(NamedTuple):
@@ -100,9 +115,9 @@ class Fork(NamedTuple):
     ----------
     target : int
         Step whose x is drawn; ``step - 1`` unless the runs jump. 0 is the image.
-    state : int
+    state : StateId
         Number of the state drawn.
-    runs : tuple of int
+    runs : tuple of RunId
         Interventions (or ``BASELINE``, -1) that go there.
     calls : int
         U-Net calls of the step on the way there: the shared one, and those that some samplers make after it, which look
@@ -110,8 +125,8 @@ class Fork(NamedTuple):
     """
 
     target: int
-    state: int
-    runs: tuple[int, ...]
+    state: StateId
+    runs: tuple[RunId, ...]
     calls: int = 1
 
 
@@ -136,12 +151,12 @@ class Call:
 
     step: int
     action: Action
-    state: int
+    state: StateId
     forks: tuple[Fork, ...]
-    replays: tuple[int, ...] = ()
+    replays: tuple[RunId, ...] = ()
 
     @property
-    def runs(self) -> tuple[int, ...]:
+    def runs(self) -> tuple[RunId, ...]:
         """Every run that this call serves."""
         return (*self.replays, *(run for fork in self.forks for run in fork.runs))
 
@@ -195,10 +210,10 @@ class Stretch:
     start: int
     stop: int
     action: Action
-    state: int
-    runs: tuple[int, ...]
+    state: StateId
+    runs: tuple[RunId, ...]
     ends: tuple[Fork, ...]
-    replays: tuple[int, ...] = ()
+    replays: tuple[RunId, ...] = ()
 
     def __len__(self) -> int:
         return self.start - self.stop + 1
@@ -210,6 +225,7 @@ def program_maker(anatomy: Anatomy, steps: int) -> Callable[[Sequence[Edit]], Pr
     actions: dict[frozenset[PlacedFill], Action] = {}
 
     def action_of(present: Sequence[Edit], step: int, edits: Sequence[Edit]) -> Action:
+        # Donors are resolved before actions are compared: two runs that hold values of different steps do not share.
         fills = frozenset(
             PlacedFill(edit.site, edit.fill, tuple(_origin(donor, edit, step, edits) for donor in edit.fill.donors))
             for edit in present
@@ -225,12 +241,14 @@ def program_maker(anatomy: Anatomy, steps: int) -> Callable[[Sequence[Edit]], Pr
             present = [edits[index] for index in held]
             if start < step:
                 spans.append(Span(step, start + 1, untouched))
+            # A skipped step is no span: it is the gap that the next span's start leaves.
             if not any(edit.component == "unet" for edit in present):
                 spans.append(Span(start, stop, action_of(present, start, edits)))
             step = stop - 1
         if step:
             spans.append(Span(step, 1, untouched))
         _check_donors(spans, anatomy)
+        # Runs may begin where they leave the baseline, and `grow` lets them begin where a span does.
         return _cut(spans, leaves_baseline(spans))
 
     return program_of
@@ -256,6 +274,7 @@ def _origin(donor: Donor, edit: Edit, step: int, edits: Sequence[Edit]) -> Origi
     alike = joined(other.window for other in edits if (other.site, other.fill) == (edit.site, edit.fill))
     before = next(part.start for part in alike if part.stop <= step <= part.start) + 1
     jumps = joined(other.window for other in edits if other.component == "unet")
+    # The step before the window may be skipped, and the one before that again: go up until there is a call.
     for jump in reversed(jumps):  # from the last step of the run up
         if jump.stop <= before <= jump.start:
             before = jump.start + 1
@@ -269,6 +288,7 @@ def _check_donors(program: Sequence[Span], anatomy: Anatomy) -> None:
             action = next(span.action for span in program if span.start >= origin.step >= span.stop)
             component = placed.site.component
             place = anatomy.skips[component].target if component in anatomy.skips else component
+            # What a dead place puts out is not computed, unless a fill makes it there.
             if place in action.dead and all(other.site.component != place for other in action.fills):
                 raise SpecError(
                     f"{component} is to be held from step {origin.step} on, and does not run there: another edit makes "
@@ -279,6 +299,7 @@ def _check_donors(program: Sequence[Span], anatomy: Anatomy) -> None:
 def leaves_baseline(program: Sequence[Span]) -> int:
     """Step of the first call that the baseline does not make, or not to go where it goes; the first if all are its."""
     for span, target in _with_targets(program):
+        # Of a jump it is the step above it: that call is the baseline's, but the state that is drawn after it is not.
         if span.action.fills:
             return span.start
         if target != span.stop - 1:
@@ -304,9 +325,9 @@ def _with_targets(program: Sequence[Span]) -> Iterator[tuple[Span, int]]:
 
 
 def grow(
-    programs: Mapping[int, Program],
-    starts: Mapping[int, tuple[int, int]],
-    group_of: Callable[[int, int], int],
+    programs: Mapping[RunId, Program],
+    starts: Mapping[RunId, tuple[int, StateId]],
+    group_of: Callable[[RunId, int], int],
     replay: Collection[int] = (),
 ) -> Iterator[Stretch]:
     """Merge equal prefixes: runs with the same state and action share a call; with the same target also the draw.
@@ -322,44 +343,50 @@ def grow(
     replay : collection of int
         Steps at which the baseline's call is made again from the state with the number ``-step``.
     """
+    # Runs wait at the step that they go to, in the state that they come with; those that wait in one state are still
+    # equal. A state is written by one stretch, so equal numbers mean equal histories, whatever was done on the way.
     place = {
         run: next(index for index, span in enumerate(programs[run]) if span.start <= starts[run][0]) for run in programs
     }
-    waiting: dict[int, dict[int, list[int]]] = defaultdict(dict)
+    waiting: dict[int, dict[StateId, list[RunId]]] = defaultdict(dict)
     for run, (step, state) in starts.items():
         waiting[step].setdefault(state, []).append(run)
-    number = 0
+    drawn = StateId(0)
     for step in range(max((*replay, *waiting), default=0), 0, -1):
         looked_at = step in replay
         for state, runs in waiting.pop(step, {}).items():
-            shared: dict[tuple[int, Action], list[int]] = {}
+            # Equal actions, and so equal donors: that is enough for a run's own values, since runs in one state have
+            # made the same calls so far.
+            shared: dict[tuple[int, Action], list[RunId]] = {}
             for run in runs:
                 shared.setdefault((group_of(run, step), programs[run][place[run]].action), []).append(run)
             for (_, action), members in shared.items():
-                replays: tuple[int, ...] = ()
+                replays: tuple[RunId, ...] = ()
+                # A run that begins here by a jump makes the baseline's call anyway: it is looked at there.
                 if looked_at and state == -step and not action.fills:
                     replays, looked_at = _replayed(step, starts), False
                 stop, targets = _onward(members, programs, place)
                 ends = []
+                # Runs that are made for their values end with the last one that is wanted, and go nowhere.
                 for target, going in targets.items() if members[0] >= BASELINE else ():
-                    number += 1
-                    ends.append(Fork(target, number, tuple(going)))
-                    waiting[target][number] = going
+                    drawn = StateId(drawn + 1)
+                    ends.append(Fork(target, drawn, tuple(going)))
+                    waiting[target][drawn] = going
                 yield Stretch(step, stop, action, state, tuple(members), tuple(ends), replays)
         if looked_at:
-            yield Stretch(step, step, Action(), -step, (), (), _replayed(step, starts))
+            yield Stretch(step, step, Action(), StateId(-step), (), (), _replayed(step, starts))
 
 
 def _onward(
-    runs: Sequence[int], programs: Mapping[int, Program], place: dict[int, int]
-) -> tuple[int, dict[int, list[int]]]:
+    runs: Sequence[RunId], programs: Mapping[RunId, Program], place: dict[RunId, int]
+) -> tuple[int, dict[int, list[RunId]]]:
     """Until which step runs stay together, and where they go from there; at the end of a span a run enters its next."""
     ends = [programs[run][place[run]].stop for run in runs]
-    stop = max(ends)
-    targets: dict[int, list[int]] = {}
+    stop = max(ends)  # steps descend: the first that one of them leaves the others after
+    targets: dict[int, list[RunId]] = {}
     for run, end in zip(runs, ends, strict=True):
         target = stop - 1
-        if end == stop:
+        if end == stop:  # others go on in their span, and meet those that enter one of the same action again
             place[run] += 1
             program = programs[run]
             target = program[place[run]].start if place[run] < len(program) else 0
@@ -367,11 +394,13 @@ def _onward(
     return stop, targets
 
 
-def _replayed(step: int, starts: Mapping[int, tuple[int, int]]) -> tuple[int, ...]:
+def _replayed(step: int, starts: Mapping[RunId, tuple[int, StateId]]) -> tuple[RunId, ...]:
     return (BASELINE, *sorted(run for run, (first, _) in starts.items() if first < step))
 
 
-def calls_of(stretches: Iterable[Stretch], calls_at: Callable[[int, int], int] = lambda run, step: 1) -> Iterator[Call]:
+def calls_of(
+    stretches: Iterable[Stretch], calls_at: Callable[[RunId, int], int] = lambda run, step: 1
+) -> Iterator[Call]:
     """Single calls, in the order of the steps, T first; at one step in the order of their first runs.
 
     Parameters
@@ -383,30 +412,32 @@ def calls_of(stretches: Iterable[Stretch], calls_at: Callable[[int, int], int] =
     arriving: dict[int, list[Stretch]] = defaultdict(list)
     for stretch in stretches:
         arriving[stretch.start].append(stretch)
-    drawn: dict[int, int] = {}  # number of a state by the one that it has among stretches
-    going: list[tuple[Stretch, int]] = []
-    number = 0
+    drawn: dict[StateId, StateId] = {}  # number of a state by the one that it has among stretches
+    going: list[tuple[Stretch, StateId]] = []
+    number = StateId(0)
     for step in range(max(arriving, default=0), 0, -1):
         fresh = arriving.pop(step, [])
         if fresh:
             going += ((stretch, drawn.get(stretch.state, stretch.state)) for stretch in fresh)
             going.sort(key=lambda entry: _order(entry[0], step))
-        onward: list[tuple[Stretch, int]] = []
+        onward: list[tuple[Stretch, StateId]] = []
         for stretch, state in going:
             replays = stretch.replays if step == stretch.start else ()
             if step > stretch.stop:
-                number += 1
+                number = StateId(number + 1)
                 onward.append((stretch, number))
                 onto = Fork(step - 1, number, stretch.runs, calls_at(stretch.runs[0], step))
                 yield Call(step, stretch.action, state, (onto,), replays)
                 continue
             forks = []
             for target, end, runs, _ in stretch.ends:
-                number += 1
+                number = StateId(number + 1)
                 drawn[end] = number
                 forks.append(Fork(target, number, runs, calls_at(runs[0], step)))
-            ended = replays if forks else (*replays, *stretch.runs)  # of a run that is made for its values
+            # A call without forks would serve nobody: the run that is made for its values is noted as looked at.
+            ended = replays if forks else (*replays, *stretch.runs)
             yield Call(step, stretch.action, state, tuple(forks), ended)
+        # What is replayed stands first at its own step only; everything else keeps its order from step to step.
         if any(stretch.replays for stretch in fresh):
             onward.sort(key=lambda entry: _order(entry[0], step - 1))
         going = onward

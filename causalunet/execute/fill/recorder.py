@@ -27,6 +27,7 @@ from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.meaning.layout import Layout, Recording
 from causalunet.results.meaning.schema import COMPLETE, FAILED, MISSING
 from causalunet.results.meaning.scored import KnownOutcome
+from causalunet.tree import StateId
 
 __all__ = ["Recorder"]
 
@@ -93,7 +94,7 @@ class Recorder:
         self._images: dict[int, NDArray[np.float32]] = {}
         self.failed: dict[tuple[int, int], str] = {}
 
-    def states(self) -> dict[int, State] | None:
+    def states(self) -> dict[StateId, State] | None:
         """States that the part starts from, by their number in its plan."""
         if not self._part.forked:
             return None

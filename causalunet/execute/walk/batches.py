@@ -43,7 +43,7 @@ class MicroBatch:
                 "Not even one sample of a U-Net call fits into memory. Free some, or run on a machine with more; what "
                 "was committed stays, and the same command goes on after it."
             ) from error
-        self.samples = (self.samples + 1) // 2
+        self.samples = (self.samples + 1) // 2  # for good: the next batch would run out of memory as this one did
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -51,6 +51,7 @@ class MicroBatch:
 def out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one behind it, says that memory ran out."""
     seen: set[int] = set()
+    # nnsight and user code wrap what the allocator raised, and an error can be behind itself.
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         text = str(error)
@@ -83,6 +84,7 @@ def micro_batch_size(anatomy: Anatomy, budget: int, rows_per_sample: int) -> int
         raise SpecError(f"memory={shown(budget)} is no number of bytes; give one such as 1 << 30, a gibibyte.")
     shapes = [component.shape for component in anatomy.components]
     largest = max(math.prod(shape) for shape in shapes)
+    # Outputs of the encoder stay alive until the decoder has taken them; of all else a few tensors live at once.
     kept = sum(math.prod(component.shape) for component in anatomy.components if component.role == "encoder")
     row = 4 * (kept + _TENSORS_PER_BLOCK * largest)
     return max(1, min(_MOST_ROWS, int(budget) // row) // rows_per_sample)
@@ -95,6 +97,7 @@ def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:
     ``part_cells`` or ``part_flops``; and never more than fit into the budget with every live state and prediction.
     """
     image = 4 * math.prod(plan.image_shape)
+    # Blocks are made for one group of interventions: groups go through a block one after another.
     together = min(len(plan.spec.interventions), plan.group)
     share = together / max(1, len(plan.spec.interventions)) or 1.0
     parted = min(plan.part_cells / max(1, together), plan.part_flops * plan.samples / max(1, plan.flops * share))

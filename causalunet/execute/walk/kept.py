@@ -12,7 +12,7 @@ from torch import Tensor
 from causalunet.execute.call.visits import CallContext
 from causalunet.plan import Action, Call, Plan
 from causalunet.sources import Kept
-from causalunet.tree import Origin
+from causalunet.tree import Origin, RunId
 
 __all__ = ["KeptValues", "Piece"]
 
@@ -47,7 +47,8 @@ class KeptValues:
     def __init__(self, plan: Plan, samples: int, timesteps: int) -> None:
         self._samples, self._timesteps = samples, timesteps
         self._run_of, self._branches = plan.sources.runs, plan.spec.sampler.rows_per_sample
-        self._wanted: dict[tuple[int, int], list[str]] = defaultdict(list)
+        # Whole values in every branch, whatever view and branch of them an edit takes: those are laid over them then.
+        self._wanted: dict[tuple[RunId, int], list[str]] = defaultdict(list)
         self._until: dict[int, list[Kept]] = defaultdict(list)
         for kept, last in plan.kept.items():
             self._wanted[kept.run, kept.step].append(kept.place)
@@ -66,8 +67,9 @@ class KeptValues:
         call, of_call, of_batch = piece
         for place in self.places(call):
             value = values[place]
+            # Runs that share this call may part before they take the value: each finds the tensor by its own number.
             keys = [Kept(run, call.step, place) for run in call.runs if place in self._wanted[run, call.step]]
-            if keys[0] not in self._values:
+            if keys[0] not in self._values:  # batches bring the samples of a call piece by piece, in any sizes
                 blank = [value.new_empty(self._samples, *value.shape[1:]) for _ in range(self._branches)]
                 self._values |= dict.fromkeys(keys, tuple(blank))
             for branch, kept in enumerate(self._values[keys[0]]):
@@ -83,6 +85,7 @@ class KeptValues:
 
     def drop(self, step: int) -> None:
         """Forget what no call below a step takes."""
+        # After the step, not after the call: other calls of the same step, of runs that have parted, may take it too.
         for kept in self._until.pop(step, ()):
             del self._values[kept]
 
@@ -90,6 +93,8 @@ class KeptValues:
         found: list[tuple[_Value, slice]] = []
         for call, of_call, _ in pieces:
             step = origin.step if origin.own else call.step
+            # Any run of the call does: with one state and one action they had the same call at the donor's step.
             run = call.runs[0] if origin.own else self._run_of[origin]
             found.append((self._values[Kept(run, step, place)], of_call))
+        # Rows of a batch are branch by branch, and within a branch piece by piece.
         return torch.cat([value[branch][of_call] for branch in range(self._branches) for value, of_call in found])

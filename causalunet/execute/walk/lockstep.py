@@ -25,7 +25,7 @@ from causalunet.plan import Action, Call, Fork, Plan
 from causalunet.prediction import prediction_of
 from causalunet.schedule import Level, TrainingSchedule
 from causalunet.sources import begins_from
-from causalunet.tree import Origin
+from causalunet.tree import Origin, StateId
 
 __all__ = ["Block", "Observer", "check_fired", "run_block"]
 
@@ -159,6 +159,8 @@ class _Walk:
         times = [one.query.level.timestep for one, of_call, _ in pieces for _ in range(of_call.start, of_call.stop)]
         timesteps = torch.tensor(times * branches, dtype=torch.float32, device=device)
         told = (torch.cat([part[samples] for part in parts]) for parts in zip(*self.contexts, strict=True))
+        # What is stored and kept of a step is what its first call gave: every sampler makes that one, and it looks at
+        # the state itself.
         calls = [one.call for one, _, _ in pieces] if first else []
         wanted = tuple(dict.fromkeys(name for call in calls for name in self.observer.wants(call)))
         keep = tuple(dict.fromkeys(place for call in calls for place in self.kept.places(call)))
@@ -198,7 +200,7 @@ def run_block(
     *,
     micro_batch: int | MicroBatch,
     observer: Observer,
-    states: Mapping[int, State] | None = None,
+    states: Mapping[StateId, State] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Counter[tuple[str, int]]:
     """Carry all runs of a block of samples from noise to image.
@@ -233,7 +235,7 @@ def run_block(
         kept = KeptValues(plan, len(block.seeds), len(model.alpha_bar))
         walk = _Walk(unet, plan, (block, *others), size, observer, advance, contexts, device, training, kept)
         if states is None:
-            states = {0: State(torch.from_numpy(first_states(block.starts, plan.image_shape)))}
+            states = {StateId(0): State(torch.from_numpy(first_states(block.starts, plan.image_shape)))}
         begun = {
             begins_from(number, plan.schedule.steps): State(
                 torch.from_numpy(first_states(other.starts, plan.image_shape))
@@ -243,6 +245,7 @@ def run_block(
         alive = {number: _on(device, state) for number, state in {**states, **begun}.items()}
         for step, groups in plan.by_step.items():
             _step(walk, step, groups, alive)
+            # A state is used at the one step that its number is drawn for, by all calls that start from it.
             last_use = {call.state for calls in groups.values() for call in calls}
             for number in last_use:
                 del alive[number]
@@ -277,21 +280,25 @@ def check_fired(plan: Plan, fired: Counter[tuple[str, int]], samples: int) -> No
         )
 
 
-def _step(walk: _Walk, step: int, groups: dict[Action, list[Call]], states: dict[int, State]) -> None:
+def _step(walk: _Walk, step: int, groups: dict[Action, list[Call]], states: dict[StateId, State]) -> None:
     """One step of every run that has a call there; drawn states are added to ``states``."""
     plan, noise = walk.plan, dict[int, Tensor]()
     at = plan.schedule.level(step)
     if plan.spec.sampler.draws:
+        # One draw for all runs of a sample: they differ by what was done to them, and by no noise. Where no call has a
+        # fork, no state is drawn.
         for source in {call.source for calls in groups.values() for call in calls if call.forks}:
             drawn = step_noise(walk.blocks[source].seeds, step, plan.image_shape)
             noise[source] = torch.from_numpy(drawn).to(walk.device)
     for action, calls in groups.items():
         going: Iterable[_Way] = _first_calls(walk, action, calls, states, at)
+        # Ways need as many calls as their sampler says, which may differ by where they go; those that need more go on
+        # together.
         while waiting := [way for way in going if not _arrived(walk, way, at, noise, states)]:
             going = walk.told_more(action, waiting, at)
 
 
-def _arrived(walk: _Walk, way: _Way, at: Level, noise: Mapping[int, Tensor], states: dict[int, State]) -> bool:
+def _arrived(walk: _Walk, way: _Way, at: Level, noise: Mapping[int, Tensor], states: dict[StateId, State]) -> bool:
     """Take the step once the U-Net has said all there is to say, and not before."""
     if len(way.estimates) < way.fork.calls:
         return False
@@ -315,7 +322,7 @@ class _Way(NamedTuple):
 
 
 def _first_calls(
-    walk: _Walk, action: Action, calls: Sequence[Call], states: Mapping[int, State], at: Level
+    walk: _Walk, action: Action, calls: Sequence[Call], states: Mapping[StateId, State], at: Level
 ) -> Iterator[_Way]:
     """Make the first U-Net call of a step for all runs under one action, and say in turn where each goes from there."""
     asked = [_Asked(call, Query(states[call.state].x, at)) for call in calls]

@@ -19,6 +19,7 @@ from causalunet.plan import Action, Plan
 from causalunet.results.meaning.declaration import ORDINARY, Declaration, DeclaredOutcome
 from causalunet.results.meaning.grid import Grid
 from causalunet.results.meaning.schema import CALLS, OPTIONAL, SAMPLE_START, DeclaredCoordinate, Variable
+from causalunet.tree import run_ids
 
 __all__ = ["Coordinate", "Layout", "Recording", "StoredArray"]
 
@@ -176,7 +177,7 @@ class Layout:
 
     def known(self) -> dict[str, NDArray[Any]]:
         """What is known of every run before it runs, by path: its costs, what runs at which step, what is edited."""
-        plan, grid, runs = self.plan, self.grid, range(len(self.grid.interventions))
+        plan, grid, runs = self.plan, self.grid, run_ids(range(len(self.grid.interventions)))
         number: dict[Action | None, int] = {None: 0}  # None where there is no call
         acted = np.zeros((len(runs), plan.schedule.steps), np.int32)
         for run in runs:

@@ -33,7 +33,8 @@ VALUES = sorted(
 MISFITS: dict[str, tuple[Callable[[], Any], str]] = {
     "misspelt": (
         lambda: cu.DDPM(guidance_scal=3),
-        "DDPM has no 'guidance_scal'; is guidance_scale meant? It takes steps, guidance_scale, guidance, spacing.",
+        "DDPM has no 'guidance_scal'; is guidance_scale meant? It takes steps, guidance_scale, guidance, spacing, "
+        "variance.",
     ),
     "unknown": (lambda: cu.Window(start=20, stop=15), "Window has no 'stop'. It takes start, length."),
     "of a study": (

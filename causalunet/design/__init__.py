@@ -8,7 +8,21 @@ from causalunet.design.interventions import Composition, Edit, Intervention
 from causalunet.design.kinds import AblateBlock, AblateSkip, Null, SkipSteps
 from causalunet.design.ports import Port
 from causalunet.design.record import Record
-from causalunet.design.samplers import DDIM, DDPM, Sampler
+from causalunet.design.samplers import (
+    DDIM,
+    DDPM,
+    DEIS,
+    EDM,
+    LCM,
+    PNDM,
+    DPMMultistep,
+    DPMSinglestep,
+    Euler,
+    EulerAncestral,
+    Heun,
+    Sampler,
+    UniPC,
+)
 from causalunet.design.sites import Site
 from causalunet.design.spacings import Beta, Exponential, Given, Karras, Leading, Linspace, Spacing, Trailing
 from causalunet.design.starts import Noise, Start
@@ -21,6 +35,10 @@ __all__ = [
     "CFG",
     "DDIM",
     "DDPM",
+    "DEIS",
+    "EDM",
+    "LCM",
+    "PNDM",
     "AblateBlock",
     "AblateSkip",
     "Anatomy",
@@ -29,13 +47,18 @@ __all__ = [
     "Channels",
     "Component",
     "Composition",
+    "DPMMultistep",
+    "DPMSinglestep",
     "Edge",
     "Edit",
+    "Euler",
+    "EulerAncestral",
     "Exponential",
     "Fill",
     "FillContext",
     "Given",
     "Guidance",
+    "Heun",
     "Hold",
     "Identity",
     "Intervention",
@@ -62,6 +85,7 @@ __all__ = [
     "Start",
     "StudySpec",
     "Trailing",
+    "UniPC",
     "View",
     "Whole",
     "Window",

@@ -244,16 +244,19 @@ class _Walk:
             )
 
     def noise(self) -> Iterator[str]:
-        """Drawn where it says so."""
+        """Drawn where it says so, in some steps at least, and never of less than nothing."""
         if not self._sampler.draws:
             return
-        for (_, spread, *_), (_, _, at, to) in zip(self._steps(), self.legs, strict=True):
-            if to.alpha_bar < 1 and not bool((torch.as_tensor(spread) > 0).all()):
-                yield (
-                    f"it says that it draws noise, and spread() of a step {_between(at, to)} is not above 0. Let draws "
-                    "be False where there is none."
-                )
+        spreads = [torch.as_tensor(spread) for _, spread, *_ in self._steps()][:-1]
+        for spread, (_, _, at, to) in zip(spreads, self.legs, strict=False):
+            if not bool((spread >= 0).all()):
+                yield f"spread() of a step {_between(at, to)} is below 0. Give a standard deviation."
                 return
+        if not any(bool((spread > 0).all()) for spread in spreads):
+            yield (
+                "it says that it draws noise, and spread() is above 0 in no step. Let draws be False where there is "
+                "none."
+            )
 
     def in_numpy(self) -> Iterator[str]:
         """As results are verified without torch."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,26 +19,39 @@ from causalunet.models.exact import ExactModel, ImageBank, load_gaussian
 from causalunet.noise import initial_noise, step_noise
 from causalunet.prediction import prediction_of
 from causalunet.schedule import Level, TrainingSchedule, cosine_alpha_bar
+from causalunet.testing import check_sampler
 from tests.samplers.walks import levels_of, walk
 
 pytestmark = pytest.mark.usefixtures("guests")
 
 STEPS = 8
+NULL = cu.Null(cu.Window(4, 2))
 SEEDS = (0, 1)
+GUESTS = ("guests.heun", "guests.dpmpp_2m")
 SKIPPED = {"in the middle": cu.Window(6, 2), "early and late": cu.Windows((cu.Window(7, 1), cu.Window(2, 1)))}
 
 
 @pytest.fixture(scope="module")
 def model() -> ExactModel:
     """Of a few pixels, without the noisiest timesteps, which multiply what is rounded off."""
-    images = np.random.default_rng(0).uniform(size=(6, 3, 4, 4)).astype(np.float32)
+    images = np.random.default_rng(0).uniform(size=(6, 3, 12, 12)).astype(np.float32)
     bank = ImageBank(images, [f"image {number}" for number in range(6)])
     return load_gaussian(bank, groups=3, alpha_bar=cosine_alpha_bar()[:900])
 
 
-@pytest.fixture(params=sorted({*SAMPLERS, "guests.heun", "guests.dpmpp_2m"}))
+MORE: list[tuple[str, dict[str, Any]]] = [
+    ("dpmpp_multistep", {"order": 3}),
+    ("dpmpp_singlestep", {"order": 3}),
+    ("pndm", {"runge_kutta": True}),
+    ("unipc", {"order": 3}),
+]
+"""That look further back, or take more calls, than they do by default."""
+
+
+@pytest.fixture(params=[*((name, {}) for name in sorted({*SAMPLERS, *GUESTS})), *MORE], ids=str)
 def sampler(request: pytest.FixtureRequest) -> Sampler:
-    return Sampler.from_json({"name": request.param, "configuration": {"steps": STEPS, "guidance_scale": 1.0}})
+    name, given = request.param
+    return Sampler.from_json({"name": name, "configuration": {"steps": STEPS, "guidance_scale": 1.0, **given}})
 
 
 def called_of(window: cu.Window | cu.Windows) -> list[int]:
@@ -73,6 +88,48 @@ def test_skipped_steps_are_a_run_on_the_steps_that_are_left(
     np.testing.assert_allclose(found, model.decode(by_hand.states[-1]), rtol=0, atol=1e-5)
 
 
+def test_runs_forked_from_stored_baselines_are_runs_from_noise(
+    sampler: Sampler, model: ExactModel, tmp_path: Path
+) -> None:
+    """Bit for bit, with all that a sampler looks back on; a run with a null intervention is the baseline."""
+    early, late = cu.SkipSteps(cu.Window(7, 1)), cu.SkipSteps(cu.Window(3, 1))
+
+    def run(*interventions: cu.SkipSteps) -> Any:
+        study = cu.Study(
+            name="s", prompts=[cu.NO_PROMPT], seeds=SEEDS, sampler=sampler, interventions=[*interventions, NULL]
+        )
+        return study.run(tmp_path / "s.zarr", model=model, progress=False)
+
+    run(early)
+    grown = run(early, late)
+    assert float(grown.audit.null_difference.max()) == 0
+    from_noise = {
+        item.label: generate([cu.NO_PROMPT], SEEDS, model=model, sampler=sampler, intervention=item)
+        for item in (early, late)
+    }
+    for label, expected in from_noise.items():
+        np.testing.assert_array_equal(grown.outcomes.image.sel(intervention=label), expected)
+    assert np.abs(from_noise[early.label] - from_noise[late.label]).max() > 1e-4, "the case tests nothing"
+    found = grown.verify(quiet=True, deep=True)
+    assert found.exit_code == 0, found.verdict
+
+
+def test_runs_do_not_depend_on_batch_or_order(sampler: Sampler, model: ExactModel) -> None:
+    given: dict[str, Any] = {"model": model, "sampler": sampler, "traced": False}
+    together = generate([cu.NO_PROMPT], SEEDS, **given)
+    np.testing.assert_allclose(generate([cu.NO_PROMPT], SEEDS[::-1], **given)[::-1], together, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(generate([cu.NO_PROMPT], SEEDS, memory=1, **given), together, rtol=0, atol=1e-5)
+
+
+def test_conformance(sampler: Sampler) -> None:
+    """Of fields that are not the defaults, where there are others."""
+    others = {"order": 3, "eta": 0.4, "churn": 30.0, "runge_kutta": True, "variant": "bh1", "timestep_scaling": 7.0}
+    others |= {"variance": "large", "stochastic": True}
+    known = {entry.name for entry in fields(sampler)}
+    assert check_sampler(replace(sampler, **{name: value for name, value in others.items() if name in known}))
+    assert check_sampler(sampler)
+
+
 def test_skipped_steps_are_a_spacing_without_them(sampler: Sampler, model: ExactModel) -> None:
     """Where no noise is drawn, which steps have by their number."""
     if sampler.draws:
@@ -83,7 +140,7 @@ def test_skipped_steps_are_a_spacing_without_them(sampler: Sampler, model: Exact
     )
     schedule = sampler.schedule(model.alpha_bar)
     spacing = Given(timesteps=tuple(schedule.timestep(step) for step in called_of(window)))
-    thinned = type(sampler)(guidance_scale=1.0, spacing=spacing)
+    thinned = replace(sampler, steps=len(called_of(window)), spacing=spacing)
     np.testing.assert_allclose(
         found, generate([cu.NO_PROMPT], SEEDS, model=model, sampler=thinned, traced=False), rtol=0, atol=1e-5
     )

@@ -27,18 +27,19 @@ def walk(
     training: TrainingSchedule,
     x: Any,
     noises: Sequence[Any] = (),
+    past: tuple[Estimate, ...] = (),
 ) -> Walked:
-    """Go along levels, the image last; a noise for every step where the sampler draws."""
+    """Go along levels, the image last; a noise for every step where the sampler draws, and what was passed before."""
     asked: list[Level] = []
 
     def estimate(x: Any, level: Level) -> Estimate:
         asked.append(level)
         return Estimate(*denoise(x, level), None, x, level)
 
-    state, states = State(x), []
+    state, states = State(x, past), list[Any]()
     for passed, (at, to) in enumerate(itertools.pairwise(levels)):
         said = (estimate(state.x, at),)
-        while len(said) < sampler.calls(at, to, passed):
+        while len(said) < sampler.calls(at, to, passed + len(past)):
             said = (*said, estimate(*sampler.further(state, said, at, to, training)))
         state = sampler.step(state, said, at, to, noises[passed] if sampler.draws else None)
         states.append(state.x)

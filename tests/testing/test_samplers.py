@@ -98,7 +98,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str, str]] = {
     "noise of no size": (
         lambda: own(draws=TRUE, spread=lambda self, *rest: 0.0),
         "noise",
-        r"says that it draws noise, and spread\(\) .*not above 0",
+        r"says that it draws noise, and spread\(\) is above 0 in no step",
     ),
     "torch only": (lambda: own(with_torch), "NumPy", r"mean\(\) of NumPy's arrays ended in TypeError"),
     "other numbers of NumPy's": (lambda: own(other_in_numpy), "NumPy", "gives NumPy's arrays other numbers"),

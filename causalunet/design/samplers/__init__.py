@@ -3,5 +3,31 @@
 from causalunet.design.samplers.base import SAMPLERS, Estimate, Query, Sampler, State
 from causalunet.design.samplers.ddim import DDIM
 from causalunet.design.samplers.ddpm import DDPM
+from causalunet.design.samplers.deis import DEIS
+from causalunet.design.samplers.dpm_multistep import DPMMultistep
+from causalunet.design.samplers.dpm_singlestep import DPMSinglestep
+from causalunet.design.samplers.euler import Euler, EulerAncestral
+from causalunet.design.samplers.heun import EDM, Heun
+from causalunet.design.samplers.lcm import LCM
+from causalunet.design.samplers.pndm import PNDM
+from causalunet.design.samplers.unipc import UniPC
 
-__all__ = ["DDIM", "DDPM", "SAMPLERS", "Estimate", "Query", "Sampler", "State"]
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "DEIS",
+    "EDM",
+    "LCM",
+    "PNDM",
+    "SAMPLERS",
+    "DPMMultistep",
+    "DPMSinglestep",
+    "Estimate",
+    "Euler",
+    "EulerAncestral",
+    "Heun",
+    "Query",
+    "Sampler",
+    "State",
+    "UniPC",
+]

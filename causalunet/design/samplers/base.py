@@ -277,7 +277,7 @@ class Sampler:
         Returns
         -------
         Tensor, (sample, channel, y, x), or float
-            Above 0.
+            At least 0.
         """
         raise NotImplementedError(self.name)
 

@@ -28,6 +28,8 @@ class DDIM(Sampler):
         Weight of the conditional over the unconditional prediction; 1 means no guidance and one row per call.
     guidance : Guidance, optional
         Another way to guide than by that scale.
+    spacing : Spacing, optional
+        At which timesteps the steps lie.
     eta : float
         Share of noise, 0 (none: the seed is in the first state only) to 1 (as much as the posterior of DDPM has).
 

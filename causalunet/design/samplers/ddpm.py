@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
+from causalunet.design.limits import shown
 from causalunet.design.samplers.base import Estimate, Sampler, State
+from causalunet.errors import SpecError
 from causalunet.schedule import Level
 
 __all__ = ["DDPM"]
@@ -26,6 +28,11 @@ class DDPM(Sampler):
         Weight of the conditional over the unconditional prediction; 1 means no guidance and one row per call.
     guidance : Guidance, optional
         Another way to guide than by that scale.
+    spacing : Spacing, optional
+        At which timesteps the steps lie.
+    variance : str, optional
+        ``"small"``, that of the posterior, or ``"large"``, beta of the transition, whatever the model predicts (Ho et
+        al. 2020, section 3.2); by default that which the model predicts, and of models that predict none the small one.
 
     Notes
     -----
@@ -36,6 +43,13 @@ class DDPM(Sampler):
     """
 
     name: ClassVar[str] = "ddpm"
+
+    variance: str | None = None
+
+    def __post_init__(self) -> None:
+        super(DDPM, self).__post_init__()
+        if self.variance not in (None, "small", "large"):
+            raise SpecError(f"DDPM got variance={shown(self.variance)}; it is 'small', 'large', or None: the model's.")
 
     @property
     def draws(self) -> bool:
@@ -52,7 +66,9 @@ class DDPM(Sampler):
     def spread(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
         """Standard deviation that the network chooses between the posterior's and that of the transition."""
         beta = 1 - at.alpha_bar / to.alpha_bar
-        if estimates[0].fraction is None:
+        if self.variance == "large":
+            return math.sqrt(beta)
+        if self.variance == "small" or estimates[0].fraction is None:
             return math.sqrt(beta * (1 - to.alpha_bar) / (1 - at.alpha_bar))
         upper = math.log(beta)
         lower = math.log(beta * (1 - to.alpha_bar) / (1 - at.alpha_bar))

@@ -198,7 +198,7 @@ class Plan:
         """
         steps, made = self.schedule.steps, self.calls_by_step[RunId(run)]
         found = np.zeros((steps, len(places)), np.uint8)
-        for edit in self.spec.interventions[run].edits():
+        for edit in self.spec.edits[run]:
             place = places.index(edit.component)
             for part in edit.window.parts:
                 at = slice(steps - part.start, steps - part.stop + 1)
@@ -280,7 +280,7 @@ class Plan:
         kept = len(record.steps) if record.steps is not None else steps
         recorded, summed = (self.anatomy.select(patterns) for patterns in (record.activations, record.summary))
         activation = np.dtype(record.dtype).itemsize * sum(math.prod(self.anatomy.by_name[n].shape) for n in recorded)
-        places = len({edit.component for item in self.spec.interventions for edit in item.edits()})
+        places = len({edit.component for edits in self.spec.edits for edit in edits})
         per_sample = {
             "baseline": image * (1 + 3 * steps) + 1,
             "outcomes": interventions * (image + 3 * 8 + 1),
@@ -429,10 +429,10 @@ def make_plan(
     chosen = run_ids(range(BASELINE, len(spec.interventions)) if runs is None else runs)
     for run in chosen:
         if run != BASELINE:
-            anatomy.check(spec.interventions[run])
+            anatomy.check(spec.interventions[run], spec.edits[run])
     anatomy.check_recorded((*spec.record.activations, *spec.record.summary))
     program_of = program_maker(anatomy, bound.schedule.steps)
-    programs = {run: program_of(() if run == BASELINE else spec.interventions[run].edits()) for run in chosen}
+    programs = {run: program_of(() if run == BASELINE else spec.edits[run]) for run in chosen}
     group = GROUP if group is None else group
     return _laid_out(Plan(bound, (), programs, group=group), forked=forked, replay=replay)
 

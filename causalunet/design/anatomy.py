@@ -303,12 +303,19 @@ class Anatomy:
         figure: Figure = import_module("causalunet.report.anatomy").plot_anatomy(self, severed, ax=ax)
         return figure
 
-    def check(self, intervention: Intervention) -> None:
+    def check(self, intervention: Intervention, edits: Iterable[Edit] | None = None) -> None:
         """Raise `ComponentError` if an intervention names what the model does not have.
 
         Also raised for edits that could never fire because another edit of the same step makes their place dead.
+
+        Parameters
+        ----------
+        intervention : Intervention
+        edits : iterable of Edit, optional
+            Its edits, where they are known.
         """
-        edits = [edit for edit in intervention.edits() if edit.component != "unet"]
+        told = intervention.edits() if edits is None else edits
+        edits = [edit for edit in told if edit.component != "unet"]
         for edit in edits:
             if edit.component not in self.by_name and edit.component not in self.skips:
                 raise ComponentError(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from causalunet.design.interventions import Composition, Intervention
+from causalunet.design.interventions import Composition, Edit, Intervention
 from causalunet.design.limits import COORDINATE_NAME, LARGEST, MOST_LABEL, check_text, is_integer, plain_number, shown
 from causalunet.design.selectors import SELECTORS, selectors
 from causalunet.dims import DIMS
@@ -67,12 +67,12 @@ def check_together(items: Iterable[Intervention]) -> None:
     coordinate_columns(item for item in items if not _only_own(item))
 
 
-def coordinates_of(item: Intervention) -> dict[str, Any]:
+def coordinates_of(item: Intervention, edits: Iterable[Edit] | None = None) -> dict[str, Any]:
     """All that an intervention can be selected by: what it says itself, and its component, fill, branch and view.
 
-    A sum has what its parts say, where all that say it agree.
+    A sum has what its parts say, where all that say it agree. Its edits are asked for unless they are given.
     """
-    views = {edit.view.words for edit in item.edits()}
+    views = {edit.view.words for edit in (item.edits() if edits is None else edits)}
     said = {**selectors(item.to_json()), "view": views.pop() if len(views) == 1 else "", **item.coordinates()}
     if not isinstance(item, Composition):
         return said
@@ -83,12 +83,16 @@ def coordinates_of(item: Intervention) -> dict[str, Any]:
     return {**said, **{name: values[0] for name, values in of_parts.items() if name not in said and _alike(values)}}
 
 
-def coordinate_columns(items: Iterable[Intervention]) -> dict[str, tuple[str, list[Any]]]:
+def coordinate_columns(
+    items: Iterable[Intervention], edits: Iterable[Iterable[Edit]] | None = None
+) -> dict[str, tuple[str, list[Any]]]:
     """Coordinates of several interventions, with the type that holds them all.
 
     Parameters
     ----------
     items : iterable of Intervention
+    edits : iterable of iterable of Edit, optional
+        Of each, where they are known.
 
     Returns
     -------
@@ -100,7 +104,7 @@ def coordinate_columns(items: Iterable[Intervention]) -> dict[str, tuple[str, li
     SpecError
         One is text for some and a number for others.
     """
-    rows = [coordinates_of(item) for item in items]
+    rows = [coordinates_of(*both) for both in (zip(items) if edits is None else zip(items, edits, strict=True))]
     types: dict[str, dict[str, str]] = {}
     for row in rows:
         for name, value in row.items():

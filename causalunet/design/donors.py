@@ -16,13 +16,20 @@ __all__ = ["Donor", "FillContext", "OfBaseline", "OwnBefore"]
 @clear_calls
 @dataclass(frozen=True, slots=True)
 class OwnBefore:
-    """The run's own value at the last U-Net call before the window: of a window of steps 50 ... 46, that of step 51."""
+    """The run's own value at the last step before the window that is called: of a window of steps 50 ... 46, step 51's.
+
+    Of a step of several U-Net calls it is the value of the first, which looks at the state itself; it is put in place in
+    all calls of the window's steps.
+    """
 
 
 @clear_calls
 @dataclass(frozen=True, slots=True)
 class OfBaseline:
     """The value at the same step in a run without intervention.
+
+    Of a step of several U-Net calls it is the value of the first, which looks at the state itself; it is put in place in
+    all calls of that step.
 
     Parameters
     ----------

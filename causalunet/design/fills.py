@@ -160,6 +160,8 @@ class Scale(Fill):
 class Hold(Fill):
     """The run's own value of the last step before the window, held as long as the window lasts.
 
+    Of a step of several U-Net calls it is the first call's, and it is held in all calls of the window.
+
     What feeds only that place does not run meanwhile: ``Edit("up.5", cut_relax_cut(60, cut=4, relax=1, cuts=10),
     Hold())`` computes the deep blocks at every fifth step and keeps what they gave, as DeepCache does (Ma et al. 2024).
     """
@@ -181,6 +183,8 @@ class Hold(Fill):
 @dataclass(frozen=True, slots=True)
 class Patch(Fill):
     """The value of the same place and step in a run without intervention: of another prompt or seed, or its own.
+
+    Of a step of several U-Net calls it is the first call's, and it is put in place in all of them.
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from importlib import import_module
 from typing import Any, Self
 
@@ -224,13 +225,18 @@ class StudySpec:
             return tuple(Sample(prompt, seed) for seed, prompt in enumerate(self.prompts))
         return tuple(Sample(prompt, seed) for prompt in self.prompts for seed in self.seeds)
 
+    @cached_property
+    def edits(self) -> tuple[tuple[Edit, ...], ...]:
+        """Of every intervention, asked for once: a kind of somebody's own may take long to say them."""
+        return tuple(item.edits() for item in self.interventions)
+
     @property
     def encoded_prompts(self) -> tuple[str, ...]:
         """Every prompt that a model is to read: those of the samples, and of the runs that fills take values from."""
         donors = (
             donor.prompt
-            for item in self.interventions
-            for edit in item.edits()
+            for edits in self.edits
+            for edit in edits
             for donor in edit.fill.donors
             if isinstance(donor, OfBaseline) and donor.prompt is not None
         )
@@ -255,7 +261,7 @@ class StudySpec:
         for item in items:
             check_fits(item, self.sampler)
         made = copy.copy(self)
-        object.__setattr__(made, "interventions", items)
+        vars(made).update(interventions=items, edits=tuple(item.edits() for item in items))
         return made
 
     def bind(self, model: Any) -> Any:

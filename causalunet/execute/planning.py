@@ -33,7 +33,7 @@ def plan_study(bound: BoundStudy, *, runs: Iterable[int] | None = None) -> Plan:
     """
     check_samples(bound.model, bound.spec)
     plan = make_plan(bound, runs=runs)
-    rehearse(bound.model, bound.spec)
+    rehearse(bound.model, plan.spec)
     check_timesteps(bound.model, bound.spec, _asked_at(plan))
     factors = bound.model.factors
     read_factors = bound.model.read_factors if factors else None

@@ -24,6 +24,7 @@ from causalunet.errors import ConformanceError, PromptError, SpecError
 from causalunet.execute.call.installed import InstalledUNet
 from causalunet.execute.call.trace import TracedUNet
 from causalunet.execute.walk.generate import generate
+from causalunet.execute.walk.kept import KeptValues
 from causalunet.models.text_to_image import TextToImage
 from causalunet.noise import initial_noise, step_noise
 from causalunet.plan import BASELINE, make_plan
@@ -158,6 +159,10 @@ CASES = {
     "held of a run that was changed before": Case(
         cu.AblateSkip(1, cu.Window(8, 2)) + cu.Edit("up.1", cu.Window(5, 2), cu.Hold()),
         both(zeroed("skip.0", (8, 7)), held("up.1", {6: (5, 4)})),
+    ),
+    "held while another edit comes and goes": Case(
+        cu.Edit("up.1", cu.Window(6, 3), cu.Hold()) + cu.AblateSkip(1, cu.Window(5, 1)),
+        both(held("up.1", {7: (6, 5, 4)}), zeroed("skip.0", (5,))),
     ),
     "patched, another prompt": Case(
         cu.Edit("up.1", cu.Window(6, 3), cu.Patch(prompt=OTHER)), patched("up.1", (6, 5, 4)), prompt=OTHER
@@ -327,6 +332,27 @@ def test_what_is_kept_is_dropped_and_told(tiny_model: TextToImage) -> None:
     assert plan.kept_bytes == 2 * one, "one is noted at step 4 while the other is taken"
     assert f"kept          {2 * one / 1e6:,.1f} MB" in str(plan)
     assert "kept" not in str(make_plan(replace(asked, interventions=[cu.SkipSteps(cu.Window(3, 1))]).bind(tiny_model)))
+
+
+def test_no_more_is_kept_than_is_told_and_nothing_to_the_end(
+    run: Run, tiny_model: TextToImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_now: list[int] = []
+    drop = KeptValues.drop
+
+    def watched(self: KeptValues, step: int) -> None:
+        held_now.append(sum(value.nbytes for value in {id(v): v for v in each(self)}.values()))
+        drop(self, step)
+        if step == 1:
+            assert not self._values, "kept to the end"
+
+    def each(kept: KeptValues) -> list[Tensor]:
+        return [tensor for branches in kept._values.values() for tensor in branches]
+
+    monkeypatch.setattr(KeptValues, "drop", watched)
+    run(study())
+    assert max(held_now) <= len(PROMPTS) * make_plan(study().bind(tiny_model)).kept_bytes
+    assert max(held_now) > 0
 
 
 def test_windows_that_follow_each_other_are_one_window(tiny_model: TextToImage) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
 from causalunet.design.anatomy import Anatomy
-from causalunet.design.interventions import Intervention
+from causalunet.design.interventions import Edit, Intervention
 from causalunet.design.starts import Noise
 from causalunet.design.study import Sample, StudySpec
 
@@ -30,6 +30,8 @@ class Grid:
         Components whose whole output is stored.
     placed : tuple of str
         Places that a store has already, in its order.
+    edits : tuple of tuple of Edit, optional
+        Of the interventions, where they are known.
     """
 
     interventions: tuple[Intervention, ...]
@@ -37,18 +39,20 @@ class Grid:
     summary: tuple[str, ...]
     activations: tuple[str, ...]
     placed: tuple[str, ...] = ()
+    edits: tuple[tuple[Edit, ...], ...] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, spec: StudySpec, anatomy: Anatomy) -> Grid:
         """The grid of a study, in its own order."""
         record = spec.record
-        return cls(spec.interventions, spec.samples, anatomy.select(record.summary), anatomy.select(record.activations))
+        recorded = anatomy.select(record.summary), anatomy.select(record.activations)
+        return cls(spec.interventions, spec.samples, *recorded, edits=spec.edits)
 
     @cached_property
     def places(self) -> tuple[str, ...]:
         """Every place that some intervention edits: those stored, then others in the order of the interventions."""
-        edited = (edit.component for item in self.interventions for edit in item.edits())
-        return tuple(dict.fromkeys((*self.placed, *edited)))
+        known = self.edits if self.edits is not None else (item.edits() for item in self.interventions)
+        return tuple(dict.fromkeys((*self.placed, *(edit.component for edits in known for edit in edits))))
 
     def extended(self, asked: Grid) -> Grid:
         """The grid with all of another added at the ends of its axes."""

@@ -342,7 +342,7 @@ class Layout:
 
     @cached_property
     def _columns(self) -> dict[str, tuple[str, list[Any]]]:
-        return coordinate_columns(self.grid.interventions)
+        return coordinate_columns(self.grid.interventions, self.grid.edits)
 
     @cached_property
     def _interventions(self) -> list[Coordinate]:

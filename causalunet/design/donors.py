@@ -18,8 +18,8 @@ __all__ = ["Donor", "FillContext", "OfBaseline", "OwnBefore"]
 class OwnBefore:
     """The run's own value at the last step before the window that is called: of a window of steps 50 ... 46, step 51's.
 
-    Of a step of several U-Net calls it is the value of the first, which looks at the state itself; it is put in place in
-    all calls of the window's steps.
+    Of a step of several U-Net calls it is the value of the first, which looks at the state itself; it is put in place
+    in all calls of the window's steps.
     """
 
 
@@ -28,8 +28,8 @@ class OwnBefore:
 class OfBaseline:
     """The value at the same step in a run without intervention.
 
-    Of a step of several U-Net calls it is the value of the first, which looks at the state itself; it is put in place in
-    all calls of that step.
+    Of a step of several U-Net calls it is the value of the first, which looks at the state itself; it is put in place
+    in all calls of that step.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from causalunet.cli.printing import aligned, complain, folded, moment, one_line,
 from causalunet.errors import CausalUNetError, StoreError
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Commit
-from causalunet.results.meaning.completion import Standing
+from causalunet.results.meaning.completion import Completion
 from causalunet.results.meaning.declaration import general_path
 from causalunet.results.meaning.schema import VARIABLES
 from causalunet.results.store import open_results
@@ -71,20 +71,20 @@ def _list_folder(folder: Path, where: Location) -> Exit:
     rows, worst = [("cells", "size", "changed", "model", "study", "store", "tags")], Exit.DONE
     for path in stores_below(folder):
         try:
-            standing = Standing.read(path)
+            completion = Completion.read(path)
         except CausalUNetError as error:
             complain(error)
             worst = Exit.ERROR
             continue
         rows.append(
             (
-                f"{standing.cells.complete}/{standing.cells.total}",
-                size(standing.size),
-                moment(standing.changed),
-                one_line(standing.model, 20),
-                one_line(standing.study, 40),
-                one_line(path.relative_to(folder)) + ("" if standing.last else " (export)"),
-                ", ".join(one_line(tag, 40) for tag in standing.tags),
+                f"{completion.cells.complete}/{completion.cells.total}",
+                size(completion.size),
+                moment(completion.changed),
+                one_line(completion.model, 20),
+                one_line(completion.study, 40),
+                one_line(path.relative_to(folder)) + ("" if completion.last else " (export)"),
+                ", ".join(one_line(tag, 40) for tag in completion.tags),
             )
         )
     if len(rows) > 1:

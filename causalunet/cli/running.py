@@ -16,7 +16,7 @@ from causalunet.provenance import describe
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
 from causalunet.results.guard.checked_store import check_imported
-from causalunet.results.meaning.completion import Standing
+from causalunet.results.meaning.completion import Completion
 from causalunet.results.store import Results, open_results
 from causalunet.study import Study, load_registered
 
@@ -93,23 +93,23 @@ def _fill(
         retry_failed=options.retry_failed,
         source=source,
     )
-    standing = Standing.read(store)
-    tell(f"Results: {store}{_progress_of(standing)}")
-    return Exit.DONE if standing.complete else Exit.INCOMPLETE
+    completion = Completion.read(store)
+    tell(f"Results: {store}{_progress_of(completion)}")
+    return Exit.DONE if completion.complete else Exit.INCOMPLETE
 
 
-def _stored(store: str) -> Standing | None:
+def _stored(store: str) -> Completion | None:
     """How far a store is; None if there is none yet."""
     if not Repository.exists(Location.parse(store)):
         return None
     try:
-        return Standing.read(store)
+        return Completion.read(store)
     except StoreError:
         return None  # its creation was cut off, or it is told when it is opened for writing
 
 
-def _progress_of(standing: Standing | None) -> str:
-    return "" if standing is None else f", {standing.cells.complete:,} of {standing.cells.total:,} cells complete"
+def _progress_of(completion: Completion | None) -> str:
+    return "" if completion is None else f", {completion.cells.complete:,} of {completion.cells.total:,} cells complete"
 
 
 def _load(name: str, options: argparse.Namespace) -> DiffusionModel:

@@ -11,7 +11,7 @@ from causalunet.console import make_console, print_table
 from causalunet.errors import CausalUNetError, StoreError
 from causalunet.paths import given_path
 from causalunet.results.engine.location import Location, check_outside
-from causalunet.results.meaning.completion import Standing, Tally
+from causalunet.results.meaning.completion import Completion, Tally
 from causalunet.results.store import open_results
 
 __all__ = ["export", "report", "status", "verify"]
@@ -22,16 +22,16 @@ def status(options: argparse.Namespace) -> Exit:
     worst = Exit.DONE
     for place, store in enumerate(options.stores):
         try:
-            standing = Standing.read(store)
+            completion = Completion.read(store)
         except CausalUNetError as error:
             complain(error)
             worst = Exit.ERROR
             continue
         if place:
             tell()
-        tell(standing.where)
-        tell("\n".join(aligned(_facts(standing), indent="  ")))
-        if not standing.complete and worst == Exit.DONE:
+        tell(completion.where)
+        tell("\n".join(aligned(_facts(completion), indent="  ")))
+        if not completion.complete and worst == Exit.DONE:
             worst = Exit.INCOMPLETE
     return worst
 
@@ -55,7 +55,7 @@ def export(options: argparse.Namespace) -> Exit:
     if Location.parse(options.path).folder is None:
         raise StoreError(f"An export is written into a folder, and {options.path} is none. Copy it there afterwards.")
     path = open_results(options.store, at=options.at).export(options.path)
-    tell(f"Exported: {path}, {size(Standing.read(path).size)}")
+    tell(f"Exported: {path}, {size(Completion.read(path).size)}")
     return Exit.DONE
 
 
@@ -88,26 +88,30 @@ def _default_page(location: Location) -> Path:
     return folder.with_name(f"{folder.stem}.html")
 
 
-def _facts(standing: Standing) -> list[tuple[str, str]]:
+def _facts(completion: Completion) -> list[tuple[str, str]]:
     facts = [
-        ("study", f"{quoted(standing.study)} on {one_line(standing.model, 40)}, digest {standing.digest}"),
-        ("cells", _tallied(standing.cells)),
-        ("baselines", _tallied(standing.baselines)),
+        ("study", f"{quoted(completion.study)} on {one_line(completion.model, 40)}, digest {completion.digest}"),
+        ("cells", _tallied(completion.cells)),
+        ("baselines", _tallied(completion.baselines)),
     ]
-    if standing.unrecorded:
-        facts.append(("to record", count(standing.unrecorded, "output") + " of components, of runs that are complete"))
-    facts += [("failures", f"{times:,} x {one_line(reason)}") for reason, times in standing.failures]
-    facts.append(("spent", f"{count(standing.unet_calls, 'U-Net call')}, {standing.seconds:,.1f} s"))
-    last = standing.last
+    if completion.unrecorded:
+        facts.append(
+            ("to record", count(completion.unrecorded, "output") + " of components, of runs that are complete")
+        )
+    facts += [("failures", f"{times:,} x {one_line(reason)}") for reason, times in completion.failures]
+    facts.append(("spent", f"{count(completion.unet_calls, 'U-Net call')}, {completion.seconds:,.1f} s"))
+    last = completion.last
     if last is None:
-        facts.append(("exported", f"{moment(standing.changed)} ({ago(standing.changed)}); an export does not change"))
+        facts.append(
+            ("exported", f"{moment(completion.changed)} ({ago(completion.changed)}); an export does not change")
+        )
     else:
         facts.append(("last commit", f"{moment(last.time)} ({ago(last.time)}): {one_line(last.message, 80)}"))
-        facts.append(("at work", _at_work(standing.busy)))
-    if standing.size is not None:
-        facts.append(("size", size(standing.size)))
-    if standing.tags:
-        facts.append(("tags", ", ".join(one_line(tag, 60) for tag in standing.tags)))
+        facts.append(("at work", _at_work(completion.busy)))
+    if completion.size is not None:
+        facts.append(("size", size(completion.size)))
+    if completion.tags:
+        facts.append(("tags", ", ".join(one_line(tag, 60) for tag in completion.tags)))
     return facts
 
 

@@ -24,7 +24,7 @@ from causalunet.models.base import MODELS
 from causalunet.models.text_to_image import TextToImage
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
-from causalunet.results.meaning.completion import Standing
+from causalunet.results.meaning.completion import Completion
 from tests.cli.conftest import Command
 from tests.results.identities import tiny_pair
 
@@ -198,7 +198,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(tmp_path: Path, comman
     assert process.returncode == 130, err
     assert err.splitlines()[-1].endswith(f"causalunet run {script} {store} --memory {ONE_SAMPLE}")
     assert "Traceback" not in out + err
-    after = Standing.read(store)
+    after = Completion.read(store)
     assert after.busy == {}
     assert 0 < after.cells.complete < after.cells.total == 12
     assert f"interrupted. {after.cells.complete} of 12 cells are safe in {store}; to go on: " in err
@@ -234,7 +234,7 @@ def test_resuming_goes_on_after_what_is_stored(
         f"causalunet: interrupted. 8 of 12 cells are safe in {store}; to go on: "
         f"causalunet run {spec} {store} --memory {ONE_SAMPLE}\n"
     )
-    assert Standing.read(store).cells.complete == 8
+    assert Completion.read(store).cells.complete == 8
     monkeypatch.setattr(Recorder, "write", write)
     told = command("resume", store)
     assert (told.code, told.err) == (0, "")

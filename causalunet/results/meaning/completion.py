@@ -22,7 +22,7 @@ from causalunet.results.guard.storage_errors import faults_told
 from causalunet.results.meaning.schema import COMPLETE, FAILED
 from causalunet.results.store import open_source
 
-__all__ = ["Standing", "Tally"]
+__all__ = ["Completion", "Tally"]
 
 _MOST_MARKS = 1 << 28
 _MOST_REASONS = 3
@@ -49,7 +49,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Completion:
     """How far a stored study is.
 
     Attributes
@@ -96,7 +96,7 @@ class Standing:
         return self.cells.complete == self.cells.total and self.baselines.missing == 0 and self.unrecorded == 0
 
     @classmethod
-    def read(cls, path: str | Path) -> Standing:
+    def read(cls, path: str | Path) -> Completion:
         """Look at a store.
 
         Parameters

@@ -14,6 +14,7 @@ import torch
 import causalunet as cu
 from causalunet.design import Given, Sampler
 from causalunet.design.samplers import SAMPLERS
+from causalunet.errors import SpecError
 from causalunet.execute import generate
 from causalunet.models.exact import ExactModel, ImageBank, load_gaussian
 from causalunet.noise import initial_noise, step_noise
@@ -144,3 +145,37 @@ def test_skipped_steps_are_a_spacing_without_them(sampler: Sampler, model: Exact
     np.testing.assert_allclose(
         found, generate([cu.NO_PROMPT], SEEDS, model=model, sampler=thinned, traced=False), rtol=0, atol=1e-5
     )
+
+
+def test_noise_that_was_not_trained_is_told_when_planned(model: ExactModel) -> None:
+    """Churn goes below a level, and below the last there is none."""
+    study = cu.Study(
+        name="s",
+        prompts=[cu.NO_PROMPT],
+        sampler=cu.EDM(steps=STEPS, guidance_scale=1, sigma_min=1e-3),
+        interventions=[NULL],
+    )
+    with pytest.raises(SpecError, match="the model was trained from"):
+        study.plan(model, calibrate=False)
+    assert replace(study, sampler=cu.EDM(steps=STEPS, guidance_scale=1)).plan(model, calibrate=False).samples == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: cu.EulerAncestral(eta=0), "Euler draws no noise"),
+        (lambda: cu.EDM(churn=0), "EDM got churn=0"),
+        (lambda: cu.EDM(sigma_min=3, sigma_max=2), "sigma_min=3 above sigma_max=2"),
+        (lambda: cu.DPMMultistep(order=4), "DPMMultistep got order=4; it is 1, 2 or 3"),
+        (lambda: cu.DPMMultistep(stochastic=1), "stochastic=1; it is True or False"),  # type: ignore[arg-type]
+        (lambda: cu.DPMSinglestep(order=True), "DPMSinglestep got order=True"),
+        (lambda: cu.DEIS(order=0), "DEIS got order=0"),
+        (lambda: cu.UniPC(variant="bh3"), "'bh1' or 'bh2'"),
+        (lambda: cu.PNDM(runge_kutta="yes"), "runge_kutta='yes'"),  # type: ignore[arg-type]
+        (lambda: cu.LCM(timestep_scaling=-1), "timestep_scaling=-1"),
+        (lambda: cu.DDPM(variance="learned"), "DDPM got variance='learned'"),
+    ],
+)
+def test_what_samplers_cannot_be(make: Callable[[], Sampler], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        make()

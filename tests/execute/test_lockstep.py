@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,21 @@ def collect(model: TextToImage, plan: Plan, micro_batch: int) -> Collector:
     unet = TracedUNet(model.unet, model.anatomy)
     run_block(unet, plan, block, micro_batch=micro_batch, observer=collector, advance=collector.advance)
     return collector
+
+
+def test_states_are_held_as_long_as_they_are_needed(tiny_model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, step_of = plan_of(tiny_model, *EVERYTHING), lockstep._step
+    held: dict[int, set[int]] = {}
+
+    def watched(walk: Any, step: int, groups: Any, states: Any) -> None:
+        held[step] = set(states)
+        step_of(walk, step, groups, states)
+
+    monkeypatch.setattr(lockstep, "_step", watched)
+    collect(tiny_model, plan, 4)
+    for step, numbers in held.items():
+        assert numbers <= {call.state for call in plan.calls if call.step <= step}, "what no later call starts from"
+    assert max(map(len, held.values())) > 2
 
 
 def labelled(results: xr.DataTree) -> Images:

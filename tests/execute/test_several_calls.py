@@ -138,6 +138,18 @@ def test_images_are_those_of_diffusers(model: TextToImage, whole: xr.DataTree) -
             assert item is NULL or sample or np.abs(expected - uncut).max() > 1e-3, "the case tests nothing"
 
 
+def test_edits_are_counted_for_the_runs_of_a_fork_alone(model: TextToImage, tmp_path: Path) -> None:
+    """Runs that are cut alike share the first call of a step and part in it: the second is of each by itself."""
+    window = cu.Window(4, 2)
+    cut, jumping = cu.AblateSkip(top=2, window=window), cu.SkipSteps(window=cu.Window(2, 1))
+    results = study(cut, cut + jumping).run(tmp_path / "s.zarr", model=model, progress=False)
+    np.testing.assert_array_equal(results.audit.fired, results.audit.declared.broadcast_like(results.audit.fired))
+    assert results.audit.fired.sel(kind="composition", place="skip.0", step=3).values.tolist() == [[2] * len(PROMPTS)]
+    for row, absent in ((cut, ()), (cut + jumping, (2,))):
+        expected = heun_by_hand(model, PROMPTS[0], 0, {4: SKIPS, 3: SKIPS}, absent)
+        assert_images(results.outcomes.image.sel(intervention=row.label)[0], expected)
+
+
 def test_what_is_stored_of_calls(model: TextToImage, whole: xr.DataTree) -> None:
     """Of a step the first call; beside it how many there were, and how often each edit fired."""
     np.testing.assert_array_equal(whole.baseline.calls, [2, 2, 2, 2, 2, 1])

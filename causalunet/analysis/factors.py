@@ -179,8 +179,8 @@ def _readings(
     """Values read in the intervened images, (by, factor, sample), and in the baseline images, (factor, sample)."""
     if "factor_code" not in outcomes(results).data_vars:
         raise StoreError(
-            "The results hold no factors: the study's model has no factor reader. The embedded model 'shapes' has one; "
-            "for other models compare images by ssim or psnr, as mean_curve does."
+            "The results hold no factors: the study's model has no factor reader. The embedded models 'shapes' and "
+            "'scenes' have one; for other models compare images by ssim or psnr, as mean_curve does."
         )
     if not 0 <= min_probability <= 1:
         raise SpecError(

@@ -200,7 +200,7 @@ def _add_models(commands: Any) -> None:
     evaluate.add_argument("--held-out", action="store_true", help="only combinations that training never saw")
     evaluate.add_argument("--checkpoint", help="weights other than those that ship: a file, or a pipeline's folder")
     evaluate.add_argument("--sheet", type=Path, help="write a sheet of samples to this PNG")
-    evaluate.add_argument("--figure", type=Path, help="write the shares of shapes with their intervals to this PNG")
+    evaluate.add_argument("--figure", type=Path, help="write the shares with their intervals to this PNG")
     evaluate.add_argument(
         "--reader", metavar="FILE", help="weights of the reader of scenes, other than those that ship"
     )
@@ -214,6 +214,7 @@ def _add_models(commands: Any) -> None:
     train.add_argument("--seed", type=int, help="of the run (0)")
     train.add_argument("--workers", type=int, default=0, help="processes that draw batches ahead (0)")
     train.add_argument("--no-graph", action="store_true", help="on a GPU, capture no CUDA graph of a step")
+    train.add_argument("--figure", type=Path, help="write the loss along the run to this PNG")
     train.set_defaults(command=models.train)
     for command in (evaluate, train):
         command.add_argument("--device", default="cpu", help="where the model runs, such as cuda (cpu)")

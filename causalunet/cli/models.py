@@ -16,6 +16,7 @@ from causalunet.console import make_console, print_table
 from causalunet.progress import show_progress
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from xarray import DataTree
 
     from causalunet.design.samplers import Sampler
@@ -67,11 +68,10 @@ def _evaluate_shapes(options: argparse.Namespace) -> Exit:
     print_table(table, make_console())
     _write_sheet(options, evaluation.as_results())
     if options.figure:
-        from causalunet import report
+        from causalunet.report import plot_shares
 
         counts = {"read as asked": evaluation.counts}
-        report.save(report.plot_shares(counts, options.prompts, threshold=bar), options.figure)
-        tell(f"figure written to {options.figure}")
+        _write("figure", plot_shares(counts, options.prompts, threshold=bar), options.figure)
     return Exit.DONE
 
 
@@ -112,7 +112,8 @@ def _evaluate_scenes(options: argparse.Namespace) -> Exit:
 
     chosen = candidate(options.candidate)
     model = load_scenes(options.checkpoint, options.device, reader=options.reader, config=chosen.unet)
-    with _bar("U-Net calls", options.prompts * (options.steps + 4 * (options.steps // 2))) as advance:
+    depth_steps = min(options.steps, 50)
+    with _bar("U-Net calls", options.prompts * (options.steps + 4 * depth_steps)) as advance:
         evaluation = evaluate_scenes(
             model,
             chosen.world,
@@ -123,21 +124,39 @@ def _evaluate_scenes(options: argparse.Namespace) -> Exit:
             advance=advance,
         )
         depth = [
-            evaluate_depth(model, world, n=options.prompts, steps=max(1, options.steps // 2), advance=advance)
+            evaluate_depth(model, world, n=options.prompts, steps=depth_steps, advance=advance)
             for world in (None, chosen.world)
         ]
-    table = _table(options, "of what prompts say", "asked", "read as asked")
-    for kind, (right, asked) in evaluation.counts.items():
-        table.add_row(kind, str(asked), f"{right / max(1, asked):.1%}", end_section=kind in ("shape", "relation"))
+    table = _table(options, "of what prompts say", "asked", "read as asked", "95 % interval", "by chance")
+    table.caption = "bars: 90% of single factors, 75% of relations"
+    counts, chance = {kind: both for kind, both in evaluation.counts.items() if both[1]}, evaluation.chance()
+    for kind, both in counts.items():
+        told = *_share(*both, digits=1), f"{chance[kind]:.1%}"
+        table.add_row(kind, str(both[1]), *told, end_section=kind in ("shape", "relation"))
     print_table(table, make_console())
-    changes = Table(title=f"Bottom 4 decoder blocks cut during a tenth of {max(1, options.steps // 2)} steps")
-    for column in ("another value is read of", "open samples", "samples with full prompts"):
+    changes = Table(title=f"Bottom 4 decoder blocks cut during the first tenth of {depth_steps} steps")
+    changes.caption = "bars: any factor in 70% of open samples and in 30% of those with full prompts"
+    for column in ("another value is read of", "open samples", "95 % interval", "full prompts", "95 % interval"):
         changes.add_column(column, justify="left" if column.startswith("another") else "right")
     for factor in depth[0].counts:
-        changes.add_row(factor, *(f"{one.counts[factor] / options.prompts:.2f}" for one in depth))
+        shares = [_share(one.counts[factor], options.prompts) for one in depth]
+        changes.add_row(factor, *shares[0], *shares[1], end_section=factor == "any")
     print_table(changes, make_console())
     _write_sheet(options, evaluation.as_results())
+    if options.figure:
+        from causalunet.report import plot_shares
+
+        right, asked = ({kind: both[i] for kind, both in counts.items()} for i in range(2))
+        _write("figure", plot_shares({"read as asked": right}, asked, threshold=0.9), options.figure)
     return Exit.DONE
+
+
+def _share(count: int, of: int, *, digits: int = 0) -> tuple[str, str]:
+    """A share and its Wilson interval, in per cent."""
+    from causalunet.analysis.intervals import wilson_share
+
+    low, high = wilson_share(count, of)
+    return f"{count / of:.{digits}%}", f"[{low:.{digits}%}, {high:.{digits}%}]"
 
 
 def _sampler(options: argparse.Namespace) -> Sampler:
@@ -157,10 +176,16 @@ def _table(options: argparse.Namespace, first: str, *more: str) -> Table:
 
 def _write_sheet(options: argparse.Namespace, results: DataTree) -> None:
     if options.sheet:
-        from causalunet import report
+        from causalunet.report import plot_samples
 
-        report.save(report.plot_samples(results, samples=min(40, options.prompts), columns=8), options.sheet)
-        tell(f"sheet written to {options.sheet}")
+        _write("sheet", plot_samples(results, samples=min(40, options.prompts), columns=8), options.sheet)
+
+
+def _write(what: str, figure: Figure, path: Path) -> None:
+    from causalunet.report import save
+
+    save(figure, path)
+    tell(f"{what} written to {path}")
 
 
 def train(options: argparse.Namespace) -> Exit:
@@ -170,6 +195,10 @@ def train(options: argparse.Namespace) -> Exit:
         tell("  ".join(f"{name} {value:.5g}" for name, value in record.items()))
     made = "pipeline" if options.model == "shapes-latent" else f"{options.model}.safetensors"
     tell(f"weights: {directory / made}")
+    if options.figure:
+        from causalunet.report import plot_training
+
+        _write("figure", plot_training({options.model: directory / "log.jsonl"}), options.figure)
     return Exit.DONE
 
 

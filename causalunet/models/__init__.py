@@ -6,6 +6,7 @@ from causalunet.models.base import DiffusionModel, load_model, model_names, regi
 from causalunet.models.glide import load_glide
 from causalunet.models.lpips import LPIPS
 from causalunet.models.openai_unets import from_unet
+from causalunet.models.scenes import load_scenes
 from causalunet.models.shapes import load_shapes
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "from_unet",
     "load_glide",
     "load_model",
+    "load_scenes",
     "load_shapes",
     "model_names",
     "register",

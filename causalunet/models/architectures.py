@@ -11,6 +11,7 @@ from causalunet.design.anatomy import Anatomy
 from causalunet.models.glide import GLIDE_CONFIG
 from causalunet.models.openai_anatomy import read_anatomy
 from causalunet.models.openai_layout import TextUNet, UNetConfig
+from causalunet.models.scenes import SCENES_CONFIG
 from causalunet.models.shapes import SHAPES_CONFIG
 
 __all__ = ["Architecture", "architectures"]
@@ -42,6 +43,7 @@ def architectures() -> tuple[Architecture, ...]:
     """Describe every known architecture; allocates no weights."""
     known: tuple[tuple[str, UNetConfig, str], ...] = (
         ("shapes", SHAPES_CONFIG, "in the package"),
+        ("scenes", SCENES_CONFIG, "in the package"),
         ("glide", GLIDE_CONFIG, "official base.pt, by its path or by the extra glide"),
     )
     return tuple(_describe(*entry) for entry in known)

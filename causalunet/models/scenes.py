@@ -1,12 +1,10 @@
-"""The text-to-image model ``scenes``: the anatomy of ``shapes``, on a world in which a layout is decided.
-
-No weights ship yet; ``causalunet train scenes`` and ``causalunet train scenes-reader`` make them.
-"""
+"""The embedded text-to-image model ``scenes``: the anatomy of ``shapes``, on a world in which a layout is decided."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from causalunet.models.base import register
 from causalunet.models.embedded import embedded_model, small_unet
 from causalunet.models.factor_reader import SCENES_READER, FactorReader, load_reader
 from causalunet.models.openai_layout import UNetConfig
@@ -21,6 +19,7 @@ SCENES_CONFIG = small_unet(SCENES_VOCABULARY)
 """16 encoder blocks, bottleneck, 16 decoder blocks, as GLIDE base."""
 
 
+@register("scenes")
 def load_scenes(
     checkpoint: str | Path | None = None,
     device: str = "cpu",

@@ -18,6 +18,7 @@ from causalunet.report.series import series_along
 from causalunet.report.shares import plot_shares
 from causalunet.report.tables import table_by_start
 from causalunet.report.tradeoff import plot_tradeoff
+from causalunet.report.training import plot_training
 from causalunet.report.trend import plot_trend
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "plot_schedule",
     "plot_shares",
     "plot_tradeoff",
+    "plot_training",
     "plot_trend",
     "report",
     "save",

@@ -15,7 +15,7 @@ __all__ = ["plot_shares"]
 
 def plot_shares(
     counts: Mapping[str, Mapping[str, int]],
-    samples: int,
+    samples: int | Mapping[str, int],
     *,
     threshold: float | None = None,
     probability: float = 0.95,
@@ -27,8 +27,8 @@ def plot_shares(
     ----------
     counts : mapping of str to mapping of str to int
         For every series, by row: how many of the samples.
-    samples : int
-        Number of samples of every series.
+    samples : int or mapping of str to int
+        Number of samples of every series; by row where rows are of different numbers.
     threshold : float, optional
         A share to mark.
     probability : float
@@ -41,6 +41,7 @@ def plot_shares(
     matplotlib.figure.Figure
     """
     rows = list(next(iter(counts.values())))
+    totals = np.array([samples[row] if isinstance(samples, Mapping) else samples for row in rows])
     with style():
         figure = figure or new_figure(4.2, 0.7 + 0.26 * len(rows))
         ax = figure.subplots()
@@ -48,10 +49,10 @@ def plot_shares(
             appearance = look(position)
             heights = np.arange(len(rows)) + 0.18 * (position - (len(counts) - 1) / 2)
             values = np.array([series[row] for row in rows])
-            bounds = wilson_share(values, samples, probability=probability)
-            reach = np.abs(bounds.T - values / samples)
+            bounds = [wilson_share(*one, probability=probability) for one in zip(values, totals.tolist(), strict=True)]
+            reach = np.abs(np.transpose(bounds) - values / totals)
             ax.errorbar(
-                values / samples,
+                values / totals,
                 heights,
                 xerr=reach,
                 fmt=appearance.marker,
@@ -61,10 +62,13 @@ def plot_shares(
             )
         if threshold is not None:
             ax.axvline(threshold, color=GREY, linestyle=":", linewidth=0.8, label=f"{threshold:.0%}")
-        ax.set_yticks(range(len(rows)), rows)
+        several = isinstance(samples, Mapping)
+        told = [f"{row} (n = {n})" for row, n in zip(rows, totals, strict=True)] if several else rows
+        ax.set_yticks(range(len(rows)), told)
         ax.invert_yaxis()
         ax.set_xlim(right=1.005)
         ax.xaxis.set_major_formatter("{x:.0%}")
-        ax.set_xlabel(f"share of {samples} images, with {probability:.0%} Wilson interval")
+        whole = "share of n" if several else f"share of {samples} images"
+        ax.set_xlabel(f"{whole}, with {probability:.0%} Wilson interval")
         figure.legend(loc="outside upper center", ncols=len(counts) + 1)
     return figure

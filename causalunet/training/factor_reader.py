@@ -50,11 +50,11 @@ class ReaderTrainingConfig(LoopConfig):
 class ScenesReaderTrainingConfig(LoopConfig):
     """How the factor reader of `scenes` is trained; the defaults are those of the weights that ship."""
 
-    iterations: int = 6000
+    iterations: int = 4532
     batch_size: int = 128
     learning_rate: float = 2e-3
     warmup: int = 100
-    decay: int = 2500
+    decay: int = 1133
 
 
 def augment(images: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from causalunet.training.loop import Resources, train
 from causalunet.worlds.groups import GroupWorld
 from causalunet.worlds.painting import render
 
-__all__ = ["CANDIDATES", "Candidate", "ScenesTrainingConfig", "candidate", "train_scenes"]
+__all__ = ["CANDIDATES", "Candidate", "ScenesTrainingConfig", "candidate", "draw_batch", "train_scenes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +85,11 @@ class ScenesTrainingConfig(DenoisingConfig):
         There is no such candidate.
     """
 
-    iterations: int = 12_000
+    iterations: int = 1706
     batch_size: int = 128
     learning_rate: float = 1e-3
     warmup: int = 200
-    decay: int = 3000
+    decay: int = 426
     ema: float = 0.999
     focus_from: int = 2500
     candidate: str = "free"
@@ -107,6 +107,11 @@ class _Pictures:
     def __call__(self, n: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], Sequence[str]]:
         codes = self.world.draw(n, rng, only_held_out=False)
         return render(codes, rng), [said.prompt for said in self.world.describe(codes, rng)]
+
+
+def draw_batch(config: ScenesTrainingConfig) -> DrawNoisy:
+    """What draws the batches of a run: scenes of the candidate's world that are not held out."""
+    return DrawNoisy(config, _Pictures(candidate(config.candidate).world), SCENES_VOCABULARY)
 
 
 def train_scenes(
@@ -134,7 +139,6 @@ def train_scenes(
     iterator of dict
         Iteration, loss, squared error of the noise and iterations per second.
     """
-    where, chosen = resources or Resources(), candidate(config.candidate)
-    draw = DrawNoisy(config, _Pictures(chosen.world), SCENES_VOCABULARY)
-    task = Denoising("scenes", chosen.unet, draw, where.device)
+    where = resources or Resources()
+    task = Denoising("scenes", candidate(config.candidate).unet, draw_batch(config), where.device)
     return train(task, config, directory, resources=where, checkpoint_every=checkpoint_every, report_every=report_every)

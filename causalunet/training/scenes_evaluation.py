@@ -80,6 +80,23 @@ class ScenesEvaluation:
         fits, otherwise = ((read == said).sum(axis=1) for said in (asked, exchanged))
         return np.asarray(fits >= otherwise)
 
+    def chance(self, shifts: int = 20) -> dict[str, float]:
+        """Share right if every prompt is compared with images of other prompts, by kind as in `counts`.
+
+        Parameters
+        ----------
+        shifts : int
+            With how many others, those that follow it, at most.
+        """
+        right, asked = dict.fromkeys(self.counts, 0), dict.fromkeys(self.counts, 0)
+        for shift in range(1, min(shifts + 1, len(self.read))):
+            others = np.roll(self.read, -shift, axis=0)
+            counts = _evaluated(self.descriptions, np.roll(self.images, -shift, axis=0), others).counts
+            for kind, (one, of) in counts.items():
+                right[kind] += one
+                asked[kind] += of
+        return {kind: right[kind] / asked[kind] if asked[kind] else np.nan for kind in right}
+
     def as_results(self) -> xr.DataTree:
         """The images as a baseline group, for the report; prompts of images read otherwise are marked."""
         right: NDArray[np.bool_] = np.asarray(self.right.all(axis=1))
@@ -119,9 +136,12 @@ def evaluate_scenes(
     prompts = [one.prompt for one in said]
     images = generate(prompts, model=model, sampler=sampler, traced=False, memory=_MEMORY, advance=advance)
     read, _ = model.read_factors(images)
-    return ScenesEvaluation(
-        said, images, np.stack([one.right(codes)[0] for one, codes in zip(said, read, strict=True)]), read
-    )
+    return _evaluated(said, images, read)
+
+
+def _evaluated(said: list[Description], images: NDArray[np.float32], read: Codes) -> ScenesEvaluation:
+    asked = np.stack([one.right(codes)[0] for one, codes in zip(said, read, strict=True)])
+    return ScenesEvaluation(said, images, asked, read)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from causalunet.training.scenes import ScenesTrainingConfig
 from tests.cli.conftest import Command
 
 
 def test_models_lists_parameters_and_anatomy(command: Command) -> None:
     told = command("models")
     assert told.code == 0
-    for part in ("shapes", "glide", "385,030,726", "16 + 1 + 16"):
+    for part in ("shapes", "scenes", "glide", "385,030,726", "16 + 1 + 16"):
         assert part in told.out.replace("\n", " "), part
 
 
@@ -26,6 +27,16 @@ def test_evaluate_prints_every_factor_and_writes_the_sheet(tmp_path: Path, comma
     assert sheet.read_bytes().startswith(b"\x89PNG")
 
 
+def test_evaluate_scenes_prints_what_was_asked_and_what_depth_does(tmp_path: Path, command: Command) -> None:
+    figure = tmp_path / "figure.png"
+    told = command("evaluate", "scenes", "--prompts", "2", "--steps", "2", "--figure", figure)
+    assert told.code == 0
+    for part in ("single factors", "relation", "all", "any", "second place", "first tenth of 2 steps"):
+        assert part in told.out
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert ScenesTrainingConfig().candidate == "free"  # the default of --candidate
+
+
 def test_a_wrong_checkpoint_is_told_in_one_line(tmp_path: Path, command: Command) -> None:
     told = command("evaluate", "shapes", "--checkpoint", tmp_path / "none.safetensors")
     assert told.code == 2
@@ -33,11 +44,14 @@ def test_a_wrong_checkpoint_is_told_in_one_line(tmp_path: Path, command: Command
 
 
 def test_training_can_be_tried_and_goes_on(tmp_path: Path, command: Command) -> None:
-    first, second = (command("train", "reader", "--directory", tmp_path, "--iterations", 1) for _ in range(2))
+    asked = ("train", "reader", "--directory", tmp_path, "--iterations", 1, "--figure", tmp_path / "curve.png")
+    first, second = (command(*asked) for _ in range(2))
     assert (first.code, second.code) == (0, 0)
     assert "iteration 1" in first.out
     assert "iteration" not in second.out
     assert (tmp_path / "reader.safetensors").exists()
+    assert f"figure written to {tmp_path / 'curve.png'}" in second.out
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", ["shapes-flow", "shapes-latent"])

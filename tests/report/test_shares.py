@@ -26,3 +26,16 @@ def test_points_and_intervals_are_those_of_the_counts() -> None:
 def test_the_axis_says_the_probability(probability: float) -> None:
     (ax,) = plot_shares(COUNTS, 50, probability=probability).axes
     assert f"{probability:.0%}" in ax.get_xlabel()
+
+
+def test_rows_may_be_of_different_numbers() -> None:
+    totals = {"all": 40, "colour": 90, "shape": 50, "texture": 7}
+    (ax,) = plot_shares(COUNTS, totals).axes
+    points, _, (bars,) = ax.containers[0]
+    np.testing.assert_allclose(points.get_xdata(), [0.5, 1.0, 1.0])
+    drawn = np.array([segment[:, 0] for segment in bars.get_segments()])
+    expected = [binomtest(k, n).proportion_ci(0.95, "wilson") for k, n in ((45, 90), (50, 50), (40, 40))]
+    np.testing.assert_allclose(drawn, [[interval.low, interval.high] for interval in expected], atol=1e-9)
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["colour (n = 90)", "shape (n = 50)", "all (n = 40)"]
+    assert ax.get_xlabel() == "share of n, with 95% Wilson interval"

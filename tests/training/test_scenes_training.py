@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from safetensors.torch import load_file, save_file
 
 import causalunet as cu
 from causalunet.errors import PromptError, SpecError
-from causalunet.models.factor_reader import SCENES_READER, FactorReader
+from causalunet.models.factor_reader import SCENES_READER, FactorReader, load_reader
+from causalunet.models.openai_layout import TextUNet
 from causalunet.models.scenes import load_scenes
 from causalunet.models.text_to_image import TextToImage
-from causalunet.training.scenes import CANDIDATES, ScenesTrainingConfig, candidate, train_scenes
+from causalunet.models.vocabulary import SCENES_VOCABULARY
+from causalunet.training.scenes import CANDIDATES, ScenesTrainingConfig, candidate, draw_batch, train_scenes
 from causalunet.training.scenes_evaluation import DepthEffect, ScenesEvaluation, evaluate_depth, evaluate_scenes
 from causalunet.worlds.groups import FACTORS, Description, GroupWorld, held_out
 
@@ -65,11 +68,31 @@ def test_the_anatomy_is_that_of_shapes_and_factors_are_those_of_the_world(model:
 
 
 def test_batches_are_scenes_of_the_candidate_that_are_not_held_out() -> None:
-    config = ScenesTrainingConfig(batch_size=64, candidate="mirrored")
-    pictures = candidate("mirrored").world
-    codes = pictures.draw(500, np.random.default_rng(0), only_held_out=False)
+    """Read off the images by the reader, and off the tokens by the vocabulary."""
+    batch = draw_batch(ScenesTrainingConfig(batch_size=200, candidate="mirrored"))(0, np.random.default_rng(0))
+    codes = load_reader(SCENES_READER).read(batch["images"])
     assert not held_out(codes).any()
-    assert config.candidate in CANDIDATES
+    opposite = {"left": "right", "right": "left", "top": "bottom", "bottom": "top", "centre": "centre"}
+    places = [
+        [FACTORS["first place"][code] for code in codes[:, NAMES.index(f"{g} place")]] for g in ("first", "second")
+    ]
+    assert np.mean([opposite[here] == there for here, there in zip(*places, strict=True)]) >= 0.99
+    tokens = [row[kept].tolist() for row, kept in zip(batch["tokens"], batch["mask"], strict=True)]
+    words = np.array(["?", *SCENES_VOCABULARY.words])
+    prompts = [" ".join(words[row]) for row in tokens]
+    said = [(Description.parse(text), row) for text, row in zip(prompts, codes, strict=True) if text]
+    assert 0.8 <= len(said) / len(codes) <= 0.97  # one in ten has no prompt
+    assert np.mean([one.right(row)[1].all() for one, row in said]) >= 0.99
+
+
+def test_candidates_have_worlds_and_networks(tmp_path: Path) -> None:
+    config = replace(TINY, candidate="bottom", iterations=1, batch_size=1)
+    for _ in train_scenes(config, tmp_path):
+        pass
+    trained = load_file(tmp_path / "scenes.safetensors")
+    assert trained.keys() == TextUNet(candidate("bottom").unet).state_dict().keys()
+    assert trained.keys() != TextUNet(candidate("free").unet).state_dict().keys()
+    assert ScenesTrainingConfig().candidate in CANDIDATES
     assert candidate("bottom").unet.attention_resolutions == (4,)
     with pytest.raises(SpecError, match="No candidate is called 'best'; there are free, aligned, mirrored"):
         ScenesTrainingConfig(candidate="best")
@@ -100,6 +123,23 @@ def test_what_is_asked_and_read_is_counted() -> None:
     assert counts["texture"] == (2, 2)
     assert counts["single factors"] == (8 + 2 + 3 + 0 + 5, 8 + 2 + 3 + 3 + 6)
     assert counts["all"] == (4, 6)
+
+
+def test_chance_is_that_of_images_of_other_prompts() -> None:
+    shown = "two striped red squares above a solid blue circle", "a red square left of a solid cyan cross"
+    found = evaluation((shown[0], shown[0]), (shown[1], shown[1]))
+    assert found.counts["single factors"] == (15, 15)  # of the second, one texture is not said
+    exchanged = evaluation((shown[0], shown[1]), (shown[1], shown[0])).counts
+    assert 0 < exchanged["single factors"][0] < 15
+    assert found.chance() == {kind: right / asked for kind, (right, asked) in exchanged.items()}
+    three = evaluation(*zip(shown, shown, strict=True), (shown[0], shown[1]))
+    by_hand = [
+        evaluation((shown[0], shown[1]), (shown[1], shown[1]), (shown[0], shown[0])).counts["colour"],
+        evaluation((shown[0], shown[1]), (shown[1], shown[0]), (shown[0], shown[1])).counts["colour"],
+    ]
+    right, asked = (sum(both[i] for both in by_hand) for i in range(2))
+    assert three.chance()["colour"] == right / asked
+    assert three.chance(1)["colour"] == by_hand[0][0] / by_hand[0][1]
 
 
 def test_changes_are_counted_where_both_images_are_readable() -> None:

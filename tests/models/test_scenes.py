@@ -129,7 +129,11 @@ def test_factors_of_a_study_have_the_names_of_the_world(results: xr.DataTree, tm
 
 
 def test_results_verify(results: xr.DataTree) -> None:
-    assert results.verify(quiet=True).exit_code == 0
+    """All but the noise floor: `scenes` may raise rounding above the bound on it, as docs/models.md says."""
+    found = results.verify(quiet=True, deep=True)
+    wrong = {finding.check for finding in found.findings if finding.lines}
+    assert wrong <= {"noise floor"}, found.findings
+    assert results.audit.null_difference.values.max() < 1e-3
 
 
 def test_images_show_more_of_their_prompts_than_those_of_others_do(model: TextToImage) -> None:

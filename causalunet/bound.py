@@ -9,6 +9,7 @@ from typing import Any
 from causalunet.design.anatomy import Anatomy
 from causalunet.design.study import StudySpec
 from causalunet.identity import identity_of, telling_prompts
+from causalunet.prediction import training_of
 from causalunet.schedule import Schedule
 
 __all__ = ["BoundStudy", "bind"]
@@ -58,5 +59,5 @@ def bind(spec: StudySpec, model: Any) -> BoundStudy:
     SpecError, ModelError
         There are more steps than timesteps, two at one, or the noise schedule does not fall.
     """
-    schedule = spec.sampler.schedule(model.alpha_bar)
+    schedule = spec.sampler.schedule(training_of(model))
     return BoundStudy(spec, model.anatomy, schedule, model.image_shape, model)

@@ -15,8 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.errors import ModelError, SpecError
+from causalunet.process import VARIANCE_PRESERVING, Process
 
-__all__ = ["Level", "Schedule", "TrainingSchedule", "cosine_alpha_bar", "linear_alpha_bar", "spaced_timesteps"]
+__all__ = [
+    "Level",
+    "Schedule",
+    "TrainingSchedule",
+    "cosine_alpha_bar",
+    "exploding_alpha_bar",
+    "linear_alpha_bar",
+    "spaced_timesteps",
+    "straight_alpha_bar",
+    "training_schedule",
+    "trigonometric_alpha_bar",
+]
 
 _ROUNDING = 1e-9
 """Of log SNR: what is computed of the ends of a schedule does not come back to the last bit."""
@@ -46,6 +58,54 @@ def linear_alpha_bar(timesteps: int = 1000) -> NDArray[np.float64]:
     return np.asarray(np.cumprod(1 - np.linspace(scale * 0.0001, scale * 0.02, timesteps)), dtype=np.float64)
 
 
+def straight_alpha_bar(timesteps: int = 1000) -> NDArray[np.float64]:
+    """Straight line from image to noise, of the process ``"straight"``: timestep i lies at t = (i + 1) / timesteps.
+
+    The last one is noise alone.
+
+    Returns
+    -------
+    ndarray of float64, (timestep,)
+        (1 - t)^2 / ((1 - t)^2 + t^2) (Lipman et al. 2023; Liu et al. 2023).
+    """
+    t = np.arange(1, timesteps + 1) / timesteps
+    return np.asarray((1 - t) ** 2 / ((1 - t) ** 2 + t**2), dtype=np.float64)
+
+
+def trigonometric_alpha_bar(timesteps: int = 1000) -> NDArray[np.float64]:
+    """Trigonometric interpolant, cos(pi t / 2) x_0 + sin(pi t / 2) eps, at t = (i + 1) / timesteps.
+
+    It preserves the variance; the last timestep is noise alone.
+
+    Returns
+    -------
+    ndarray of float64, (timestep,)
+        cos(pi t / 2)^2 (Albergo & Vanden-Eijnden 2023).
+    """
+    t = np.arange(1, timesteps + 1) / timesteps
+    # of sines: what is left at t = 1 is 0 then, and not a rounding of it
+    return np.asarray(np.sin(math.pi / 2 * (1 - t)) ** 2, dtype=np.float64)
+
+
+def exploding_alpha_bar(
+    timesteps: int = 1000, sigma_min: float = 0.002, sigma_max: float = 80.0
+) -> NDArray[np.float64]:
+    """Geometric sigmas, of the process ``"variance-exploding"``: x = x_0 + sigma eps.
+
+    Parameters
+    ----------
+    timesteps : int
+    sigma_min, sigma_max : float
+        Of the first timestep and the last; by default those of Karras et al. 2022, table 1.
+
+    Returns
+    -------
+    ndarray of float64, (timestep,)
+        1 / (1 + sigma^2) (Song et al. 2021, equation 30).
+    """
+    return np.asarray(1 / (1 + np.geomspace(sigma_min, sigma_max, timesteps) ** 2), dtype=np.float64)
+
+
 def spaced_timesteps(timesteps: int, steps: int) -> NDArray[np.int64]:
     """Spread ``steps`` over the training timesteps, both ends included (Nichol & Dhariwal 2021, section 4).
 
@@ -73,21 +133,37 @@ class Level(NamedTuple):
     timestep : float
         Training timestep that the U-Net is told; nothing is asked of it at the image, whose is -1.
     alpha_bar : float
-        Share of signal variance; 1 at the image.
+        Share of signal variance; 1 at the image, and 0 where there is noise alone.
+    scale : float
+        What x is multiplied by before the U-Net is given it, see `causalunet.process.Process`. Samplers see x before
+        that, whose variance is preserved, and need not ask.
     """
 
     timestep: float
     alpha_bar: float
+    scale: float = 1.0
+
+    @property
+    def signal(self) -> float:
+        """What x_0 is multiplied by in what the U-Net is given."""
+        return self.scale * math.sqrt(self.alpha_bar)
+
+    @property
+    def noise(self) -> float:
+        """What the noise is multiplied by in what the U-Net is given."""
+        return self.scale * math.sqrt(1 - self.alpha_bar)
 
     @property
     def log_snr(self) -> float:
-        """Logarithm of signal variance over noise variance; infinite at the image."""
-        return math.inf if self.alpha_bar == 1 else math.log(self.alpha_bar / (1 - self.alpha_bar))
+        """Logarithm of signal variance over noise variance; infinite at the image and at noise alone."""
+        if self.alpha_bar in (0, 1):
+            return math.inf if self.alpha_bar else -math.inf
+        return math.log(self.alpha_bar / (1 - self.alpha_bar))
 
     @property
     def sigma(self) -> float:
-        """Noise over signal, sigma of Karras et al. 2022; 0 at the image."""
-        return math.sqrt((1 - self.alpha_bar) / self.alpha_bar)
+        """Noise over signal, sigma of Karras et al. 2022; 0 at the image, infinite at noise alone."""
+        return math.sqrt((1 - self.alpha_bar) / self.alpha_bar) if self.alpha_bar else math.inf
 
 
 class TrainingSchedule:
@@ -97,23 +173,47 @@ class TrainingSchedule:
     ----------
     alpha_bar : ndarray of float64, (timestep,)
         Share of signal variance left at every training timestep.
+    process : Process
+        Says how large x is.
+    from_noise : bool
+        Whether the model can be asked where no signal is left: one that predicts the noise says nothing of the image
+        there.
 
     Notes
     -----
     Between two timesteps the logarithm of the ratio of signal to noise is a straight line in time, which is that of
     sigma = sqrt((1 - alpha_bar) / alpha_bar): so it is in k-diffusion's ``DiscreteSchedule`` and in ``_sigma_to_t`` of
-    the schedulers of diffusers (after Karras et al. 2022).
+    the schedulers of diffusers (after Karras et al. 2022). Of a straight process that line is t = sigma / (1 + sigma).
     """
 
-    def __init__(self, alpha_bar: NDArray[np.float64]) -> None:
+    def __init__(
+        self,
+        alpha_bar: NDArray[np.float64],
+        process: Process = VARIANCE_PRESERVING,
+        *,
+        from_noise: bool = False,
+    ) -> None:
         self._alpha_bar = np.asarray(alpha_bar, dtype=np.float64)
+        self._process, self._from_noise = process, from_noise
         with np.errstate(divide="ignore"):
             self._log_snr = np.log(self._alpha_bar) - np.log1p(-self._alpha_bar)
+        # what is a straight line in time between two timesteps, and falls
+        self._line = 1 / (1 + np.exp(-self._log_snr / 2)) if self._is_straight else self._log_snr
 
     @property
     def alpha_bar(self) -> NDArray[np.float64]:
         """Share of signal variance left at every training timestep, (timestep,)."""
         return self._alpha_bar
+
+    @property
+    def process(self) -> Process:
+        """Of the training."""
+        return self._process
+
+    @property
+    def from_noise(self) -> bool:
+        """Whether the model can be asked where no signal is left."""
+        return self._from_noise
 
     @property
     def timesteps(self) -> int:
@@ -133,10 +233,10 @@ class TrainingSchedule:
             raise SpecError(f"The noise at timestep {timestep:g} was asked for; the model was trained at 0 to {last}.")
         below = int(timestep)
         if timestep == below:
-            return Level(float(timestep), float(self._alpha_bar[below]))
+            return self._made(float(timestep), float(self._alpha_bar[below]))
         share = timestep - below
-        log_snr = (1 - share) * float(self._log_snr[below]) + share * float(self._log_snr[below + 1])
-        return Level(float(timestep), _sigmoid(log_snr))
+        on_line = (1 - share) * float(self._line[below]) + share * float(self._line[below + 1])
+        return self._made(float(timestep), _share_of_signal(on_line) if self._is_straight else _sigmoid(on_line))
 
     def level_of(self, log_snr: float) -> Level:
         """Noise level of a ratio of signal to noise, with the timestep at which it was trained.
@@ -158,12 +258,30 @@ class TrainingSchedule:
                 f"{most:.4g}."
             )
         log_snr = min(max(log_snr, least), most)
-        timestep = float(np.interp(log_snr, self._log_snr[::-1], np.arange(self.timesteps)[::-1]))
-        return Level(timestep, _sigmoid(log_snr))
+        on_line = _sigmoid(log_snr / 2) if self._is_straight else log_snr
+        timestep = float(np.interp(on_line, self._line[::-1], np.arange(self.timesteps)[::-1]))
+        return self._made(timestep, _sigmoid(log_snr))
+
+    @property
+    def _is_straight(self) -> bool:
+        return self._process.of == "straight"
+
+    def _made(self, timestep: float, alpha_bar: float) -> Level:
+        return Level(timestep, alpha_bar, self._process.scale(alpha_bar))
+
+
+def training_schedule(given: NDArray[np.float64] | TrainingSchedule) -> TrainingSchedule:
+    """Of a schedule that preserves the variance its alpha_bar, (timestep,), says all."""
+    return given if isinstance(given, TrainingSchedule) else TrainingSchedule(given)
 
 
 def _sigmoid(value: float) -> float:
-    return 1 / (1 + math.exp(-value))
+    return 0.0 if value == -math.inf else 1 / (1 + math.exp(-value))
+
+
+def _share_of_signal(signal: float) -> float:
+    """Share of variance, of a straight process: its signal and noise add up to 1."""
+    return signal**2 / (signal**2 + (1 - signal) ** 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +294,13 @@ class Schedule:
         Training timestep of step 1, 2, ..., T: integers where all are whole.
     alpha_bars : tuple of float
         alpha_bar of step 0 (the image, 1.0), 1, ..., T.
+    process : Process
+        Says how large x is.
     """
 
     timesteps: tuple[float, ...]
     alpha_bars: tuple[float, ...]
+    process: Process = VARIANCE_PRESERVING
 
     @classmethod
     def spaced(cls, alpha_bar: NDArray[np.float64], steps: int) -> Schedule:
@@ -195,12 +316,12 @@ class Schedule:
         return cls.at(alpha_bar, spaced_timesteps(len(alpha_bar), steps)[::-1].tolist())
 
     @classmethod
-    def at(cls, alpha_bar: NDArray[np.float64], timesteps: Sequence[float]) -> Schedule:
+    def at(cls, alpha_bar: NDArray[np.float64] | TrainingSchedule, timesteps: Sequence[float]) -> Schedule:
         """Take timesteps of a training schedule, whole ones or between.
 
         Parameters
         ----------
-        alpha_bar : ndarray of float64, (timestep,)
+        alpha_bar : ndarray of float64, (timestep,), or TrainingSchedule
         timesteps : sequence of float
             From the first step of the run, the noisiest, to the last.
 
@@ -211,7 +332,7 @@ class Schedule:
         ModelError
             The shares of signal do not fall from below 1 to above 0.
         """
-        training, steps = TrainingSchedule(alpha_bar), len(timesteps)
+        training, steps = training_schedule(alpha_bar), len(timesteps)
         for passed, (one, other) in enumerate(itertools.pairwise(timesteps)):
             if not one > other:
                 raise SpecError(
@@ -221,7 +342,7 @@ class Schedule:
                 )
         levels = [training.level(time) for time in reversed(timesteps)]
         shares = [level.alpha_bar for level in levels]
-        if not (np.diff(shares, prepend=1.0, append=0.0) < 0).all():
+        if not (np.diff(shares, prepend=1.0, append=-1.0 if training.from_noise else 0.0) < 0).all():
             raise ModelError(
                 f"The model's alpha_bar, the share of signal variance left at every training timestep, goes from "
                 f"{shares[0]:.3g} to {shares[-1]:.3g} over the steps. It has to fall from below 1 and end above 0: at "
@@ -229,7 +350,7 @@ class Schedule:
             )
         whole = all(level.timestep.is_integer() for level in levels)
         times = tuple(int(level.timestep) if whole else level.timestep for level in levels)
-        return cls(times, (1.0, *shares))
+        return cls(times, (1.0, *shares), training.process)
 
     @property
     def steps(self) -> int:
@@ -246,9 +367,9 @@ class Schedule:
 
     def level(self, step: int) -> Level:
         """Noise level of a step in 0 ... T."""
-        return Level(float(self.timesteps[step - 1]) if step else -1.0, self.alpha_bars[step])
+        share = self.alpha_bars[step]
+        return Level(float(self.timesteps[step - 1]) if step else -1.0, share, self.process.scale(share))
 
     def log_snr(self, step: int) -> float:
         """Logarithm of signal variance over noise variance at a step in 1 ... T."""
-        alpha_bar = self.alpha_bars[step]
-        return math.log(alpha_bar / (1 - alpha_bar))
+        return self.level(step).log_snr

@@ -21,6 +21,7 @@ from causalunet.errors import ModelError, SpecError
 from causalunet.identity import FINGERPRINT, differences
 from causalunet.paths import given_path
 from causalunet.plan import cost_of_run
+from causalunet.prediction import training_of
 from causalunet.study import chosen_model, load_registered
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class Shortcut:
             ``unet_calls`` and ``flops`` per sample, ``calls_share`` and ``flops_share`` of the uncut run's.
         """
         loaded = self.load(model)
-        schedule = self.sampler.schedule(loaded.alpha_bar)
+        schedule = self.sampler.schedule(training_of(loaded))
         own, uncut = (cost_of_run(run, self.sampler, loaded.anatomy, schedule) for run in (self.intervention, None))
         return {
             "unet_calls": own.unet_calls,

@@ -12,7 +12,8 @@ from causalunet.design.samplers import Estimate, State
 from causalunet.models.checking import check_samples, rehearse
 from causalunet.models.timesteps import check_timesteps
 from causalunet.plan import BASELINE, Plan, make_plan
-from causalunet.schedule import Level, TrainingSchedule
+from causalunet.prediction import training_of
+from causalunet.schedule import Level
 
 __all__ = ["plan_run", "plan_study"]
 
@@ -46,7 +47,7 @@ def _asked_at(plan: Plan) -> list[float]:
     sampler, schedule = plan.spec.sampler, plan.schedule
     asked = [float(time) for time in schedule.timesteps]
     ways = {(call.step, fork.target, fork.calls) for call in plan.calls for fork in call.forks if fork.calls > 1}
-    training = TrainingSchedule(plan.bound.model.alpha_bar)
+    training = training_of(plan.bound.model)
 
     def nothing(level: Level) -> Estimate:
         # Where a call asks does not hang on what the earlier ones said, or it could not be planned.

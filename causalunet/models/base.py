@@ -26,6 +26,8 @@ class DiffusionModel(Protocol):
 
     - an attribute ``prediction``, a `causalunet.prediction.Prediction`: what its U-Net puts out, if not noise and
       variance;
+    - an attribute ``process``, a `causalunet.process.Process`: how large the states are that its U-Net is given, if
+      their variance is not preserved;
     - a method ``tokens(prompts)`` and an attribute ``identity``, which say more of what changes its images, see
       ``causalunet.identity.identity_of``;
     - an attribute ``whole_timesteps`` that is True where ``unet`` takes whole timesteps only, such as rows of a table:

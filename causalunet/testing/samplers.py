@@ -24,6 +24,7 @@ _STEPS = 8
 _TRAINING = TrainingSchedule(cosine_alpha_bar())
 _LEVELS = [Schedule.spaced(cosine_alpha_bar(), _STEPS).level(step) for step in (8, 7, 6, 3, 2, 1, 0)]
 """Of a run that skips two steps, the image last."""
+_NOISE_ALONE = Level(999.0, 0.0)
 _SHAPE = (3, 3, 4, 4)
 _ROUNDING = 1e-5
 """Of numbers of order 1, in single precision."""
@@ -206,8 +207,26 @@ class _Walk:
                     )
                     return
 
+    def _from_noise(self) -> Iterator[_Leg]:
+        """A step that begins where there is noise alone, if the sampler says that it can."""
+        if type(self._sampler).from_noise:
+            start, to = _drawn(5, _NOISE_ALONE), _LEVELS[1]
+            estimates = [start._replace(x=start.eps)]
+            while len(estimates) < self._sampler.calls(_NOISE_ALONE, to, 0):
+                said = tuple(estimates)
+                query = self._sampler.further(State(start.eps), said, _NOISE_ALONE, to, _TRAINING)
+                estimates.append(_drawn(5 + len(said), query.level)._replace(x=query.x))
+            yield _Leg(State(start.eps), tuple(estimates), _NOISE_ALONE, to)
+
     def finite(self) -> Iterator[str]:
         """At every level, the first and the last too."""
+        for leg in self._from_noise():
+            if not bool(torch.as_tensor(self._sampler.mean(*leg)).isfinite().all()):
+                yield (
+                    "a step from noise alone, where at.alpha_bar is 0, gives numbers that are not finite. Do not divide "
+                    "by the signal, nor take its logarithm; or do not say from_noise, and such runs are refused."
+                )
+                return
         for values, (_, _, at, to) in zip(self._steps(), self.legs, strict=True):
             if not all(bool(torch.as_tensor(value).isfinite().all()) for value in values):
                 yield (

@@ -54,6 +54,10 @@ def not_there(self: Any, state: Any, estimates: Any, at: Any, to: Any) -> Any:
     return MEAN(self, state, estimates, at, to) + (float("inf") if to.alpha_bar == 1 else 0)
 
 
+def by_signal(self: Any, state: Any, estimates: Any, at: Any, to: Any) -> Any:
+    return MEAN(self, state, estimates, at, to) + 0 * state.x / at.alpha_bar
+
+
 def further_back(self: Any, state: Any, estimates: Any, at: Any, to: Any) -> Any:
     older = sum(moment.x0 for moment in state.past[1:])
     return MEAN(self, state, estimates, at, to) + (0 if to.alpha_bar == 1 else older)
@@ -89,6 +93,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str, str]] = {
         r"row 0 of a step from alpha_bar .* beside other samples",
     ),
     "not finite": (lambda: own(not_there), "finite", r"to 1 gives numbers that are not finite\. At the image"),
+    "a division by the signal": (lambda: own(by_signal), "finite", "a step from noise alone, where at.alpha_bar is 0"),
     "further back than is kept": (lambda: own(further_back, history=1), "history", "looks further back than 1 steps"),
     "another image": (
         lambda: own(lambda *given: MEAN(*given) * 1.01),

@@ -7,6 +7,7 @@ from causalunet.design.samplers.deis import DEIS
 from causalunet.design.samplers.dpm_multistep import DPMMultistep
 from causalunet.design.samplers.dpm_singlestep import DPMSinglestep
 from causalunet.design.samplers.euler import Euler, EulerAncestral
+from causalunet.design.samplers.flow import FlowHeun
 from causalunet.design.samplers.heun import EDM, Heun
 from causalunet.design.samplers.lcm import LCM
 from causalunet.design.samplers.pndm import PNDM
@@ -25,6 +26,7 @@ __all__ = [
     "Estimate",
     "Euler",
     "EulerAncestral",
+    "FlowHeun",
     "Heun",
     "Query",
     "Sampler",

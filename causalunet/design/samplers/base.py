@@ -17,7 +17,7 @@ from causalunet.design.named import class_named
 from causalunet.design.spacings import Linspace, Spacing
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
-from causalunet.schedule import Level, Schedule, TrainingSchedule
+from causalunet.schedule import Level, Schedule, TrainingSchedule, training_schedule
 
 __all__ = ["SAMPLERS", "Estimate", "Query", "Sampler", "State"]
 
@@ -112,11 +112,14 @@ class Sampler:
         How many earlier steps of a run it looks back on.
     usual_spacing : Spacing
         Where its steps lie unless another spacing is given.
+    from_noise : bool
+        Whether a step may begin where no signal is left, ``at.alpha_bar`` 0.
     """
 
     name: ClassVar[str] = ""
     history: ClassVar[int] = 0
     usual_spacing: ClassVar[Spacing] = Linspace()
+    from_noise: ClassVar[bool] = False
 
     steps: int = _STEPS
     guidance_scale: float = _SCALE
@@ -169,24 +172,32 @@ class Sampler:
         if spacing == self.usual_spacing:
             object.__setattr__(self, "spacing", None)
 
-    def schedule(self, alpha_bar: NDArray[np.float64]) -> Schedule:
+    def schedule(self, alpha_bar: NDArray[np.float64] | TrainingSchedule) -> Schedule:
         """Where its steps lie on the training schedule of a model.
 
         Parameters
         ----------
-        alpha_bar : ndarray of float64, (timestep,)
+        alpha_bar : ndarray of float64, (timestep,), or TrainingSchedule
             Share of signal variance left at every training timestep.
 
         Raises
         ------
         SpecError
-            There are more steps than timesteps, two at one, or one outside the training.
+            There are more steps than timesteps, two at one, or one outside the training; or the sampler cannot begin
+            where the first one lies.
         ModelError
             The shares of signal do not fall from below 1 to above 0.
         """
-        training = TrainingSchedule(alpha_bar)
+        training = training_schedule(alpha_bar)
         spacing = self.usual_spacing if self.spacing is None else self.spacing
-        return Schedule.at(training.alpha_bar, spacing.times(training, self.steps))
+        found = Schedule.at(training, spacing.times(training, self.steps))
+        if found.alpha_bars[-1] == 0 and not self.from_noise:
+            raise SpecError(
+                f"The first of {self.steps} steps lies at timestep {found.timesteps[-1]:g}, where the model has noise "
+                f"alone and no signal, and the sampler {self.name!r} divides by the signal. Begin at a lower timestep, "
+                "as with spacing=Leading(), or take one that does not, such as DDIM(), Euler() or FlowHeun()."
+            )
+        return found
 
     @property
     def guided_by(self) -> Guidance:

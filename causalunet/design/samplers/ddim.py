@@ -41,6 +41,7 @@ class DDIM(Sampler):
     """
 
     name: ClassVar[str] = "ddim"
+    from_noise: ClassVar[bool] = True
 
     eta: float = 0.0
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
 from causalunet.design.limits import is_number, shown
-from causalunet.design.samplers.arithmetic import along_slope, slope
+from causalunet.design.samplers.arithmetic import noise_left, slope
 from causalunet.design.samplers.base import Estimate, Sampler, State
 from causalunet.errors import SpecError
 from causalunet.schedule import Level
@@ -34,14 +34,20 @@ class Euler(Sampler):
 
     Notes
     -----
-    In z = x / sqrt(alpha_bar), over sigma, the ratio of noise to signal. It is DDIM with eta 0 in other words.
+    In z = x / sqrt(alpha_bar), over sigma, the ratio of noise to signal. It is DDIM with eta 0 in other words, and
+    Euler's method in t of the velocity, where noise turns into images along straight paths (flow matching).
     """
 
     name: ClassVar[str] = "euler"
+    from_noise: ClassVar[bool] = True
 
     def mean(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
         """Along the slope where the step begins."""
-        return estimates[0].x0 if to.alpha_bar == 1 else along_slope(state.x, slope(estimates[0]), at, to)
+        x0 = estimates[0].x0
+        if to.alpha_bar == 1:
+            return x0
+        # z + (to.sigma - at.sigma) slope, written so that it holds where sigma is infinite.
+        return math.sqrt(to.alpha_bar) * x0 + math.sqrt(1 - to.alpha_bar) * noise_left(estimates[0])
 
 
 @clear_calls

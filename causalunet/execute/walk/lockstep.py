@@ -22,7 +22,7 @@ from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
 from causalunet.noise import step_noise
 from causalunet.plan import Action, Call, Fork, Plan
-from causalunet.prediction import prediction_of
+from causalunet.prediction import prediction_of, training_of
 from causalunet.schedule import Level, TrainingSchedule
 from causalunet.sources import begins_from
 from causalunet.tree import Origin, StateId
@@ -156,8 +156,11 @@ class _Walk:
         samples = torch.cat(
             [torch.arange(at.start, at.stop, device=device) + n * one.call.source for one, at, _ in pieces]
         )
-        times = [one.query.level.timestep for one, of_call, _ in pieces for _ in range(of_call.start, of_call.stop)]
-        timesteps = torch.tensor(times * branches, dtype=torch.float32, device=device)
+        levels = [one.query.level for one, of_call, _ in pieces for _ in range(of_call.start, of_call.stop)]
+        timesteps = torch.tensor([one.timestep for one in levels] * branches, dtype=torch.float32, device=device)
+        if any(one.scale != 1 for one in levels):
+            scales = torch.tensor([one.scale for one in levels] * branches, dtype=torch.float32, device=device)
+            repeated = repeated * scales[:, None, None, None]
         told = (torch.cat([part[samples] for part in parts]) for parts in zip(*self.contexts, strict=True))
         # What is stored and kept of a step is what its first call gave: every sampler makes that one, and it looks at
         # the state itself.
@@ -231,7 +234,7 @@ def run_block(
         told = zip(*map(plan.spec.sampler.guided_by.prompts, prompts), strict=True)
         contexts = tuple(_encode_once(model, of_branch) for of_branch in told)
         size = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch(micro_batch)
-        training = TrainingSchedule(model.alpha_bar)
+        training = training_of(model)
         kept = KeptValues(plan, len(block.seeds), len(model.alpha_bar))
         walk = _Walk(unet, plan, (block, *others), size, observer, advance, contexts, device, training, kept)
         if states is None:

@@ -89,9 +89,9 @@ def trajectories(reader: Reader, chosen: NDArray[np.bool_], sampler: Sampler | N
     ways, places = _known_ways(reader), np.flatnonzero(chosen).tolist()
     found = {sample: Trajectory(sample, seeds[sample], starts[sample], estimated=set(ways)) for sample in places}
     shares = [*reader.read("baseline/alpha_bar").tolist(), 1.0]
-    if not all(0 < one < other for one, other in itertools.pairwise(shares)):
+    if not all(0 <= one < other for one, other in itertools.pairwise(shares)):
         for one in found.values():
-            one.tell("its alpha_bar does not rise from above 0 to below 1")
+            one.tell("its alpha_bar does not rise from 0 or above to below 1")
         return found
     x_t = reader.stored.arrays["baseline/x_t"]
     chunks = (x_t.shards or x_t.chunks)[:2]
@@ -168,6 +168,11 @@ def _check_state(
 
 
 def _check_estimate(some: list[Trajectory], step: int, x: Any, x0: Any, eps: Any, share: float) -> None:
+    if share == 0:  # all of x is noise, and nothing in it says anything of the estimate
+        for one, off in zip(some, _largest(x - eps), strict=True):
+            if off > _ROUNDING * (1 + _largest(x).max()):
+                one.tell(f"eps at step {step} is not x_t, where there is noise alone")
+        return
     of_x, of_eps = math.sqrt(1 / share), math.sqrt(1 / share - 1)
     estimate = of_x * x - of_eps * eps
     for place, one in enumerate(some):

@@ -31,9 +31,11 @@ def list_models(options: argparse.Namespace) -> Exit:
     """Print every model with its parameters and anatomy."""
     from causalunet.models import architectures
 
-    table = Table(title="Models", caption="FLOPs: one row of one U-Net call, a multiply-add counted as two")
-    for column in ("model", "image", "parameters", "encoder + bottleneck + decoder", "skips", "GFLOP", "weights"):
-        table.add_column(column, justify="left" if column in ("model", "weights") else "right")
+    table = Table(title="Models", caption="FLOPs: one row of one call, a multiply-add counted as two")
+    for column in ("model", "image", "parameters", "encoder +\nbottleneck\n+ decoder", "skips", "GFLOP", "weights"):
+        # on 80 columns only where weights are goes on in another line
+        left, whole = column in ("model", "weights"), column != "weights"
+        table.add_column(column, justify="left" if left else "right", no_wrap=whole)
     for entry in architectures():
         anatomy = entry.anatomy
         blocks = [sum(c.role == role for c in anatomy.components) for role in ("encoder", "bottleneck", "decoder")]
@@ -41,7 +43,7 @@ def list_models(options: argparse.Namespace) -> Exit:
             entry.name,
             f"{entry.image_size} x {entry.image_size}",
             f"{anatomy.parameters:,}",
-            " + ".join(map(str, blocks)),
+            " + ".join(map(str, blocks)) if any(blocks) else f"{len(anatomy.components)} in a row",
             str(len(anatomy.skips)),
             f"{anatomy.flops / 1e9:.1f}",
             entry.weights,

@@ -8,6 +8,7 @@ from causalunet.models.lpips import LPIPS
 from causalunet.models.openai_unets import from_unet
 from causalunet.models.scenes import load_scenes
 from causalunet.models.shapes import load_shapes
+from causalunet.models.shapes_flow import load_shapes_flow
 
 __all__ = [
     "LPIPS",
@@ -20,6 +21,7 @@ __all__ = [
     "load_model",
     "load_scenes",
     "load_shapes",
+    "load_shapes_flow",
     "model_names",
     "register",
 ]

@@ -8,11 +8,13 @@ import torch
 
 from causalunet.calls import clear_calls
 from causalunet.design.anatomy import Anatomy
+from causalunet.models.flow_transformer import FLOW_CONFIG
 from causalunet.models.glide import GLIDE_CONFIG
 from causalunet.models.openai_anatomy import read_anatomy
 from causalunet.models.openai_layout import TextUNet, UNetConfig
 from causalunet.models.scenes import SCENES_CONFIG
 from causalunet.models.shapes import SHAPES_CONFIG
+from causalunet.models.shapes_flow import read_flow_anatomy
 
 __all__ = ["Architecture", "architectures"]
 
@@ -20,7 +22,7 @@ __all__ = ["Architecture", "architectures"]
 @clear_calls
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A known U-Net.
+    """A known U-Net, or another network.
 
     Parameters
     ----------
@@ -41,12 +43,13 @@ class Architecture:
 
 def architectures() -> tuple[Architecture, ...]:
     """Describe every known architecture; allocates no weights."""
-    known: tuple[tuple[str, UNetConfig, str], ...] = (
-        ("shapes", SHAPES_CONFIG, "in the package"),
-        ("scenes", SCENES_CONFIG, "in the package"),
-        ("glide", GLIDE_CONFIG, "official base.pt, by its path or by the extra glide"),
+    own, flow = "in the package", FLOW_CONFIG
+    return (
+        _describe("shapes", SHAPES_CONFIG, own),
+        Architecture("shapes-flow", flow.image_size, read_flow_anatomy(flow), own),
+        _describe("scenes", SCENES_CONFIG, own),
+        _describe("glide", GLIDE_CONFIG, "official base.pt, by its path or by the extra glide"),
     )
-    return tuple(_describe(*entry) for entry in known)
 
 
 def _describe(name: str, config: UNetConfig, weights: str) -> Architecture:

@@ -180,6 +180,24 @@ class FactorReader(nn.Module):
         codes = [logits.argmax(dim=1) for logits in self(images).values()]
         return torch.stack(codes, dim=1).cpu().numpy()
 
+    @torch.inference_mode()
+    def likeliest(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Index and probability of the likeliest value of every factor.
+
+        Parameters
+        ----------
+        images : ndarray of float32, (image, 3, 32, 32)
+            Values in [0, 1].
+
+        Returns
+        -------
+        code : ndarray of int64, (image, factor)
+        probability : ndarray of float32, (image, factor)
+        """
+        likely = [values.max(dim=1) for values in self.probabilities(torch.from_numpy(2 * images - 1)).values()]
+        code = np.stack([part.indices.numpy() for part in likely], axis=1)
+        return code, np.stack([part.values.numpy() for part in likely], axis=1)
+
 
 def load_reader(config: ReaderConfig = SHAPES_READER) -> FactorReader:
     """Load a reader that ships with the package; every call returns the same one.

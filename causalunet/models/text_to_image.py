@@ -108,9 +108,4 @@ class TextToImage:
             raise ModelError(
                 f"The model {self.name!r} has no factor reader; its images can only be compared as pixels."
             )
-        with torch.inference_mode():
-            likely = [
-                values.max(dim=1) for values in self.reader.probabilities(torch.from_numpy(2 * images - 1)).values()
-            ]
-        code = np.stack([part.indices.numpy() for part in likely], axis=1)
-        return code, np.stack([part.values.numpy() for part in likely], axis=1)
+        return self.reader.likeliest(images)

@@ -223,8 +223,8 @@ class _Walk:
         for leg in self._from_noise():
             if not bool(torch.as_tensor(self._sampler.mean(*leg)).isfinite().all()):
                 yield (
-                    "a step from noise alone, where at.alpha_bar is 0, gives numbers that are not finite. Do not divide "
-                    "by the signal, nor take its logarithm; or do not say from_noise, and such runs are refused."
+                    "a step from noise alone, where at.alpha_bar is 0, gives numbers that are not finite. Do not "
+                    "divide by the signal, nor take its logarithm; or do not say from_noise, and such runs are refused."
                 )
                 return
         for values, (_, _, at, to) in zip(self._steps(), self.legs, strict=True):

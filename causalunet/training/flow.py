@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, ndtri
 from torch import Tensor
 
-from causalunet.models.checkpoints import load_weights, read_weights
-from causalunet.models.devices import device_of, usable_device
+from causalunet.models.devices import device_of
 from causalunet.models.flow_transformer import FLOW_CONFIG, FlowTransformer
 from causalunet.models.vocabulary import tokenize
 from causalunet.noise import initial_noise
@@ -25,7 +24,7 @@ from causalunet.training.batches import Batch
 from causalunet.training.loop import LoopConfig, Resources, train
 from causalunet.training.told_images import draw_told
 
-__all__ = ["FlowTrainingConfig", "draw_flow", "flow_pair", "load_flow", "train_flow"]
+__all__ = ["FlowTrainingConfig", "draw_flow", "flow_pair", "train_flow"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +40,11 @@ class FlowTrainingConfig(LoopConfig):
         the text decide the position; later the noisy image itself shows it.
     """
 
-    iterations: int = 12_000
+    iterations: int = 2692
     batch_size: int = 256
     learning_rate: float = 1e-3
     warmup: int = 200
-    decay: int = 3000
+    decay: int = 673
     ema: float = 0.999
     prompt_drop: float = 0.1
     time_mean: float = 0.5
@@ -138,22 +137,6 @@ def train_flow(
         checkpoint_every=checkpoint_every,
         report_every=report_every,
     )
-
-
-def load_flow(path: Path, device: str = "cpu") -> FlowTransformer:
-    """Load the transformer, ready to predict.
-
-    Raises
-    ------
-    CheckpointError
-        The file is not a checkpoint of this architecture.
-    ModelError
-        The device is not there.
-    """
-    place = usable_device(device)
-    network = FlowTransformer(FLOW_CONFIG)
-    load_weights(network, read_weights(path), str(path))
-    return network.to(place).eval().requires_grad_(False)
 
 
 @torch.inference_mode()

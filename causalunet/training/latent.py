@@ -50,7 +50,7 @@ _MEASURED = 2048
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoencoderTrainingConfig(LoopConfig):
-    """How the autoencoder is trained; the defaults are those of the weights that ship.
+    """How the autoencoder is trained; no weights of such a run ship yet.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class AutoencoderTrainingConfig(LoopConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentTrainingConfig(LoopConfig):
-    """How U-Net and text encoder are trained; the defaults are those of the weights that ship.
+    """How U-Net and text encoder are trained; no weights of such a run ship yet.
 
     Parameters
     ----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,14 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import causalunet
 from causalunet.errors import CheckpointError
 from causalunet.models.flow_transformer import FLOW_CONFIG, FlowTransformer
+from causalunet.models.shapes_flow import load_flow
 from causalunet.models.text_transformer import TextEmbedding
 from causalunet.noise import initial_noise
-from causalunet.training.flow import FlowTrainingConfig, _Draw, draw_flow, flow_pair, load_flow, train_flow
+from causalunet.training.flow import FlowTrainingConfig, _Draw, draw_flow, flow_pair, train_flow
 
 TINY = FlowTrainingConfig(iterations=4, batch_size=2, warmup=2, decay=2)
 MEAN, SPREAD = 0.3, 0.5
@@ -157,6 +161,13 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     run(tmp_path, FlowTrainingConfig(iterations=24, batch_size=8, warmup=4, decay=4, learning_rate=1e-3))
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert np.mean(losses[-6:]) < 0.9 * np.mean(losses[:6])
+
+
+def test_the_defaults_are_those_of_the_weights_that_ship() -> None:
+    with safe_open(Path(causalunet.__file__).parent / "weights" / "shapes-flow.safetensors", "pt") as file:
+        told = json.loads(file.metadata()["training"])
+    config = FlowTrainingConfig()
+    assert told == {**asdict(config), "iteration": config.iterations}
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class Estimate(NamedTuple):
     fraction : Tensor, (sample, channel, y, x), or None
         Place of the log variance between its bounds, -1 ... 1, from models that predict one.
     x : Tensor, (sample, channel, y, x)
-        What the U-Net was given.
+        What the U-Net was given, at scale 1, see `causalunet.schedule.Level`.
     level : Level
         Noise in it.
     """

@@ -340,7 +340,7 @@ def changed(**values: Any) -> dict[str, Any]:
         (None, "A study has the fields interventions, model, name, outcomes, prompts, record, sampler, seeds, starts"),
         (changed(prompt=3), "A study has the fields"),
         ({"name": "study"}, "cannot be read"),
-        (changed(sampler={"name": "heun", "configuration": {}}), "Sampler 'heun' is not known; known: ddim, ddpm"),
+        (changed(sampler={"name": "none", "configuration": {}}), "Sampler 'none' is not known; known: ddim, ddpm"),
         (changed(sampler={"name": "ddpm", "configuration": {"eta": 1}}), "cannot be read.*eta"),
         (changed(record={"step": 1}), "cannot be read.*step"),
         (changed(interventions=[{"name": "none"}]), "known kinds"),

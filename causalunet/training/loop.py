@@ -268,4 +268,5 @@ def _fitted(run: _Run, seconds: float, per_second: float) -> LoopConfig:
     if run.iteration >= config.iterations - config.decay:
         return config
     length = run.iteration + max(1, int(0.97 * seconds * per_second))
-    return replace(config, iterations=length, decay=max(1, length // 4))
+    # Where the machine has become slower, the last quarter may have begun: what was run was run at the full rate.
+    return replace(config, iterations=length, decay=min(max(1, length // 4), length - run.iteration))

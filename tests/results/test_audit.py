@@ -21,6 +21,7 @@ from causalunet.errors import CausalUNetWarning
 from causalunet.execute.measure import audit
 from causalunet.models.text_to_image import TextToImage
 from causalunet.provenance import describe
+from causalunet.results.meaning.noise_floor import beyond_rounding, first_distance
 from tests.analysis.synthetic import edited
 
 SCRIPT = """
@@ -193,3 +194,46 @@ def test_what_cannot_be_kept_is_left_out(tmp_path: Path) -> None:
     bytes_ = tmp_path / "bytes.py"
     bytes_.write_bytes(b"\xff\xfe")
     assert describe(bytes_, keep_text=True)["text"] == "\ufffd\ufffd"  # type: ignore[index]
+
+
+def noisy_null(difference: float, call: float) -> Callable[[zarr.Group], None]:
+    """A null run whose image differs by so much, and whose first call by itself."""
+
+    def change(root: zarr.Group) -> None:
+        kinds = [item["name"] for item in root.attrs["study"]["interventions"]]  # type: ignore[index,call-overload,union-attr]
+        row = kinds.index("null")
+        distances = root["trajectory/eps_distance"]
+        first = int(np.argmax(np.asarray(root["audit/declared"])[row].any(axis=1)))
+        distances[row, 1, first] = call  # type: ignore[index]
+        spoil("audit/null_difference", difference, (1,))(root)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("difference", "call", "sound"),
+    [(9e-6, 0.5, True), (3e-5, 2e-7, True), (9e-3, 9e-6, True), (3e-5, 2e-5, False), (2e-2, 2e-7, False)],
+)
+def test_what_the_noise_floor_owes_to_rounding(
+    copied: Callable[[], Path], difference: float, call: float, sound: bool
+) -> None:
+    """What the first call differs by is told from what the run makes of it."""
+    path = copied()
+    with edited(path) as root:
+        noisy_null(difference, call)(root)
+    (finding,) = [one for one in cu.open_results(path).verify(quiet=True).findings if one.check == "noise floor"]
+    assert (not finding.problems) == sound
+    assert (f"from {call:.1g} in a call" in finding.looked_at) == (sound and difference > 1e-5)
+
+
+def test_the_first_call_that_differs() -> None:
+    distances = np.array(
+        [[[0, 0, 2e-7, 5e-3], [0, 0, 0, 0], [np.nan, 3e-6, 1, 1], [np.nan] * 4], [[0, 3e-7, 1, 1]] * 4]
+    )
+    np.testing.assert_allclose(first_distance(distances), [3e-7, 3e-7, 3e-6, 3e-7])
+    np.testing.assert_array_equal(first_distance(distances[:1]), [2e-7, 0, 3e-6, np.nan])
+    first = first_distance(distances[:1])
+    np.testing.assert_array_equal(
+        beyond_rounding(np.array([3e-5, 3e-5, 2e-2, 3e-5]), first), [False, False, True, True]
+    )
+    assert not beyond_rounding(np.array([np.nan, 1e-6]), np.array([np.nan, np.nan])).any()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from causalunet.errors import CausalUNetWarning, PluginError, StoreError, WriteConflictError
 from causalunet.execute.call.trace import TracedUNet
@@ -28,7 +29,8 @@ from causalunet.models.tf32 import exact_float32
 from causalunet.plan import Plan
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.writer import StudyWriter
-from causalunet.results.meaning.schema import DRIFT, FAILED, MISSING, NULL_DIFFERENCE
+from causalunet.results.meaning.noise_floor import beyond_rounding, first_distance
+from causalunet.results.meaning.schema import DRIFT, FAILED, MISSING
 from causalunet.results.meaning.scored import KnownOutcome, known_outcome
 
 __all__ = ["StoreFiller"]
@@ -192,17 +194,12 @@ class StoreFiller:
     def warn_of_noise(self) -> None:
         """Say so where runs in which nothing is changed differ by more than rounding."""
         self.writer.refresh()
-        found = {
-            name: float(np.nanmax(values)) if not np.isnan(values := self.writer.read(f"audit/{name}")).all() else 0.0
-            for name in ("null_difference", "drift")
-        }
+        null, drift = (np.nan_to_num(self.writer.read(f"audit/{name}")) for name in ("null_difference", "drift"))
         told = []
-        if found["null_difference"] > NULL_DIFFERENCE:
-            told.append(f"the null intervention changed an image by {found['null_difference']:.2g}")
-        if found["drift"] > DRIFT:
-            told.append(
-                f"a plain call of the U-Net gives another prediction than the traced (drift {found['drift']:.2g})"
-            )
+        if beyond_rounding(null, self._first_distance()).any():
+            told.append(f"the null intervention changed an image by {null.max():.2g}")
+        if drift.max(initial=0.0) > DRIFT:
+            told.append(f"a plain call of the U-Net gives another prediction than the traced (drift {drift.max():.2g})")
         if told:
             warnings.warn(
                 f"By more than rounding, {' and '.join(told)}. Effects of that size are none, and verify will call the "
@@ -210,6 +207,12 @@ class StoreFiller:
                 CausalUNetWarning,
                 stacklevel=2,
             )
+
+    def _first_distance(self) -> NDArray[np.float64]:
+        """What the first calls of null runs differ by, (sample,)."""
+        nulls = [run for run, item in enumerate(self.layout.grid.interventions) if item.kind == "null"]
+        distances = [self.writer.read("trajectory/eps_distance", (run,)) for run in nulls]
+        return first_distance(np.stack(distances)) if nulls else np.full(len(self.layout.grid.samples), np.nan)
 
     def _progress(self, samples: slice | None = None) -> Progress:
         return Progress(self.writer, self.layout, retry_failed=self._retry, tried=self._tried, samples=samples)

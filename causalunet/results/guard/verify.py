@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,8 @@ from causalunet.results.guard.readback import ReadBack
 from causalunet.results.guard.recomputed import recomputed
 from causalunet.results.guard.storage_errors import faults_told
 from causalunet.results.meaning.identity import shown_identity
-from causalunet.results.meaning.schema import COMPLETE, DRIFT, FAILED, NULL_DIFFERENCE
+from causalunet.results.meaning.noise_floor import NULL_DIFFERENCE, beyond_rounding, first_distance
+from causalunet.results.meaning.schema import COMPLETE, DRIFT, FAILED
 
 __all__ = ["verify_store"]
 
@@ -74,14 +75,15 @@ def verify_store(store: Store, where: object, *, export: bool = False, deep: boo
     ]
     if coverage is not None and not problems.chunks:
         read, reader = ReadBack.of(stored, where), Reader(stored, where)
+        kinds = [item["name"] for item in read.documents]
         findings += [
             _finding("edits fired", f"{problems.edits:,} of complete cells", problems.fired),
-            *_small(stored, "null_difference", "noise floor", NULL_DIFFERENCE),
-            *_small(stored, "drift", "drift", DRIFT),
+            *_noise_floor(stored, kinds),
+            *_drift(stored),
             _study(stored, read, where),
             _identity(reader),
             *agreement(reader, read, coverage),
-            *recomputed(reader, coverage, [item["name"] for item in read.documents], deep=deep),
+            *recomputed(reader, coverage, kinds, deep=deep),
             *measured_again(reader, coverage, deep=deep),
             *_completeness(stored),
         ]
@@ -176,15 +178,38 @@ def _absent(stored: Stored) -> Iterator[str]:
             yield f"{variable.path}: the array is missing"
 
 
-def _small(stored: Stored, name: str, check: str, most: float) -> Iterator[Finding]:
-    if f"audit/{name}" not in stored.arrays:
+def _audited(stored: Stored, name: str) -> NDArray[Any]:
+    """Values of the audit along samples, none where there is no such array."""
+    path = f"audit/{name}"
+    return np.asarray(stored.arrays[path][...]) if path in stored.arrays else np.empty(0)
+
+
+def _noise_floor(stored: Stored, kinds: Sequence[str]) -> Iterator[Finding]:
+    """What null interventions changed, and whether rounding explains it."""
+    values, distances = _audited(stored, "null_difference"), stored.arrays.get("trajectory/eps_distance")
+    known = ~np.isnan(values)
+    if not known.any():
         return
-    values = np.asarray(stored.arrays[f"audit/{name}"][...])
+    nulls = [row for row, kind in enumerate(kinds) if kind == "null"]
+    first = np.full(len(values), np.nan)
+    if distances is not None and nulls and max(nulls) < distances.shape[0]:
+        first = first_distance(np.stack([np.asarray(distances[row]) for row in nulls]))
+    largest = float(values[known].max())
+    looked_at, told = f"{int(known.sum())} samples, at most {largest:.2g}", list[str]()
+    if largest > NULL_DIFFERENCE and (len(first) != len(values) or beyond_rounding(values, first).any()):
+        told.append(f"largest difference {largest:.2g}, more than {NULL_DIFFERENCE:g}")
+    elif largest > NULL_DIFFERENCE:
+        looked_at += f", from {float(np.nanmax(first)):.1g} in a call"
+    yield _finding("noise floor", looked_at, told)
+
+
+def _drift(stored: Stored) -> Iterator[Finding]:
+    values = _audited(stored, "drift")
     known = values[~np.isnan(values)]
     if len(known):
         largest = float(known.max())
-        wrong = [f"largest difference {largest:.2g}, more than {most:g}"] if largest > most else []
-        yield _finding(check, f"{len(known)} samples, at most {largest:.2g}", wrong)
+        wrong = [f"largest difference {largest:.2g}, more than {DRIFT:g}"] if largest > DRIFT else []
+        yield _finding("drift", f"{len(known)} samples, at most {largest:.2g}", wrong)
 
 
 def _study(stored: Stored, read: ReadBack, where: object) -> Finding:

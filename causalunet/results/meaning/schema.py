@@ -20,7 +20,6 @@ __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "MISSING",
-    "NULL_DIFFERENCE",
     "OPTIONAL",
     "SAMPLE_START",
     "SELECTED",
@@ -43,8 +42,6 @@ CALLS = "calls"
 MISSING, COMPLETE, FAILED = 0, 1, 2
 """Values of every ``status``. A cell that failed has its reason in ``outcomes/failure`` and no numbers."""
 
-NULL_DIFFERENCE = 1e-5
-"""Largest difference of a null run's image that rounding explains."""
 DRIFT = 1e-3
 """Largest difference of a guided prediction that rounding explains, on a GPU with its reduced precision."""
 

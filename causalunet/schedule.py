@@ -195,7 +195,7 @@ class TrainingSchedule:
     ) -> None:
         self._alpha_bar = np.asarray(alpha_bar, dtype=np.float64)
         self._process, self._from_noise = process, from_noise
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # what is no share is told by what checks the model
             self._log_snr = np.log(self._alpha_bar) - np.log1p(-self._alpha_bar)
         # what is a straight line in time between two timesteps, and falls
         self._line = 1 / (1 + np.exp(-self._log_snr / 2)) if self._is_straight else self._log_snr
@@ -267,6 +267,11 @@ class TrainingSchedule:
         return self._process.of == "straight"
 
     def _made(self, timestep: float, alpha_bar: float) -> Level:
+        if alpha_bar < 0 or alpha_bar > 1:
+            raise ModelError(
+                "The model's alpha_bar, the share of signal variance left at every training timestep, is "
+                f"{alpha_bar:.3g} at timestep {timestep:g}. It has to fall from below 1 and end above 0."
+            )
         return Level(timestep, alpha_bar, self._process.scale(alpha_bar))
 
 

@@ -156,6 +156,7 @@ def test_the_version_is_told(command: Command) -> None:
 MIXED = {
     "run": (["first.py", "x.zarr"], [["--dry-run"], ["--study", "a"], ["--memory", "1GB"]]),
     "resume": (["x.zarr"], [["--retry-failed"], ["--device", "cpu"]]),
+    "measure": (["x.zarr", "ms_ssim", "scales=2"], [["--retry-failed"]]),
     "status": (["x.zarr", "y.zarr"], []),
     "verify": (["x.zarr"], [["--quiet"], ["--deep"], ["--at", "v1"]]),
     "ls": (["x.zarr"], [["--history"], ["--at", "v1"]]),

@@ -17,7 +17,7 @@ from causalunet.training.batches import Batch
 from causalunet.training.diffusion import HybridLoss, noise_weight
 from causalunet.training.loop import LoopConfig
 
-__all__ = ["Denoising", "DenoisingConfig", "DrawNoisy", "Pictures", "draw_timesteps"]
+__all__ = ["Denoising", "DenoisingConfig", "DrawNoisy", "Pictures", "draw_timesteps", "dropped"]
 
 Pictures = Callable[[int, np.random.Generator], tuple[NDArray[np.float32], Sequence[str]]]
 """Draws images in [-1, 1], (image, channel, y, x), and their prompts; can be pickled."""
@@ -60,8 +60,7 @@ class DrawNoisy:
         """Draw images, prompts, timesteps and noise."""
         size, focused = self.config.batch_size, iteration >= self.config.focus_from
         images, prompts = self.pictures(size, rng)
-        kept = rng.random(size) >= self.config.prompt_drop
-        tokens, mask = self.vocabulary([prompt if keep else "" for prompt, keep in zip(prompts, kept, strict=True)])
+        tokens, mask = self.vocabulary(dropped(prompts, self.config.prompt_drop, rng))
         timesteps = draw_timesteps(size, rng, focused=focused)
         noise = rng.standard_normal(images.shape, dtype=np.float32)
         weight = noise_weight(cosine_alpha_bar(), 20.0 if focused else 5.0)[timesteps].astype(np.float32)
@@ -74,6 +73,12 @@ class DrawNoisy:
             "weight": weight,
         }
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def dropped(prompts: Sequence[str], share: float, rng: np.random.Generator) -> list[str]:
+    """Prompts, a share of them replaced by the empty one, for classifier-free guidance."""
+    kept = rng.random(len(prompts)) >= share
+    return [prompt if keep else "" for prompt, keep in zip(prompts, kept, strict=True)]
 
 
 class Denoising:

@@ -16,7 +16,7 @@ from causalunet.scenes import Scene, all_scenes, held_out, render
 from causalunet.training.denoising import Denoising, DenoisingConfig, DrawNoisy
 from causalunet.training.loop import Resources, train
 
-__all__ = ["ShapesTrainingConfig", "train_shapes", "training_scenes"]
+__all__ = ["ShapesTrainingConfig", "pictures", "train_shapes", "training_scenes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,8 @@ def training_scenes() -> tuple[Scene, ...]:
     return tuple(scene for scene in all_scenes() if not held_out(scene))
 
 
-def _pictures(n: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], Sequence[str]]:
+def pictures(n: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], Sequence[str]]:
+    """Draw scenes that are not held out: images in [-1, 1], (image, channel, y, x), and their prompts."""
     scenes = training_scenes()
     chosen = [scenes[index] for index in rng.integers(len(scenes), size=n)]
     return render(chosen, rng), [scene.prompt for scene in chosen]
@@ -70,5 +71,5 @@ def train_shapes(
         Iteration, loss, squared error of the noise and iterations per second.
     """
     where = resources or Resources()
-    task = Denoising("shapes", SHAPES_CONFIG, DrawNoisy(config, _pictures, tokenize), where.device)
+    task = Denoising("shapes", SHAPES_CONFIG, DrawNoisy(config, pictures, tokenize), where.device)
     return train(task, config, directory, resources=where, checkpoint_every=checkpoint_every, report_every=report_every)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from causalunet.models.vocabulary import tokenize
-from causalunet.scenes import render
-from causalunet.training.shapes import training_scenes
+from causalunet.training.denoising import dropped
+from causalunet.training.shapes import pictures
 
 __all__ = ["draw_told"]
 
@@ -29,9 +29,6 @@ def draw_told(size: int, rng: np.random.Generator, *, prompt_drop: float = 0.0) 
     dict of str to Tensor
         ``images`` in [-1, 1], (image, channel, y, x); ``tokens`` and ``mask``, (image, token).
     """
-    scenes = training_scenes()
-    chosen = [scenes[index] for index in rng.integers(len(scenes), size=size)]
-    images = render(chosen, rng)
-    kept = rng.random(size) >= prompt_drop
-    tokens, mask = tokenize([scene.prompt if keep else "" for scene, keep in zip(chosen, kept, strict=True)])
+    images, prompts = pictures(size, rng)
+    tokens, mask = tokenize(dropped(prompts, prompt_drop, rng))
     return {"images": torch.from_numpy(images), "tokens": torch.from_numpy(tokens), "mask": torch.from_numpy(mask)}

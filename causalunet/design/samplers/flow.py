@@ -8,15 +8,31 @@ from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
 from causalunet.design.samplers.arithmetic import noise_left
-from causalunet.design.samplers.base import Estimate, Query, Sampler, State
-from causalunet.schedule import Level, TrainingSchedule
+from causalunet.design.samplers.base import Estimate
+from causalunet.design.samplers.heun import Heun
+from causalunet.schedule import Level
 
 __all__ = ["FlowHeun"]
 
 
+def _velocity(estimate: Estimate) -> Any:
+    return noise_left(estimate) - estimate.x0
+
+
+def _size(level: Level) -> float:
+    """Of x, where its signal and its noise would add up to 1."""
+    return math.sqrt(level.alpha_bar) + math.sqrt(1 - level.alpha_bar)
+
+
+def _along(x: Any, slope: Any, at: Level, to: Level) -> Any:
+    """Go along a straight line in t = noise / (signal + noise)."""
+    before, after = (math.sqrt(1 - level.alpha_bar) / _size(level) for level in (at, to))
+    return _size(to) * (x / _size(at) + (after - before) * slope)
+
+
 @clear_calls
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlowHeun(Sampler):
+class FlowHeun(Heun):
     """Heun's method in t of the velocity eps - x_0, of second order.
 
     A step takes two U-Net calls, the second where Euler's step ends; the step to the image takes one.
@@ -43,34 +59,5 @@ class FlowHeun(Sampler):
     name: ClassVar[str] = "flow_heun"
     from_noise: ClassVar[bool] = True
 
-    def calls(self, at: Level, to: Level, passed: int) -> int:
-        """Two, but for the step to the image."""
-        return 1 if to.alpha_bar == 1 else 2
-
-    def further(
-        self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level, training: TrainingSchedule
-    ) -> Query:
-        """Where Euler's step ends."""
-        return Query(_along(state.x, _velocity(estimates[0]), at, to), to)
-
-    def mean(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
-        """Along the mean of both velocities."""
-        if to.alpha_bar == 1:
-            return estimates[0].x0
-        first, second = map(_velocity, estimates)
-        return _along(state.x, (first + second) / 2, at, to)
-
-
-def _velocity(estimate: Estimate) -> Any:
-    return noise_left(estimate) - estimate.x0
-
-
-def _size(level: Level) -> float:
-    """Of x, where its signal and its noise would add up to 1."""
-    return math.sqrt(level.alpha_bar) + math.sqrt(1 - level.alpha_bar)
-
-
-def _along(x: Any, velocity: Any, at: Level, to: Level) -> Any:
-    """Go along a straight line in t = noise / (signal + noise)."""
-    before, after = (math.sqrt(1 - level.alpha_bar) / _size(level) for level in (at, to))
-    return _size(to) * (x / _size(at) + (after - before) * velocity)
+    _slope = staticmethod(_velocity)
+    _along = staticmethod(_along)

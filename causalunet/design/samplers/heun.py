@@ -47,14 +47,18 @@ class Heun(Sampler):
         self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level, training: TrainingSchedule
     ) -> Query:
         """Where Euler's step ends."""
-        return Query(along_slope(state.x, slope(estimates[0]), at, to), to)
+        return Query(self._along(state.x, self._slope(estimates[0]), at, to), to)
 
     def mean(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
         """Along the mean of both slopes."""
         if to.alpha_bar == 1:
             return estimates[0].x0
-        first, second = map(slope, estimates)
-        return along_slope(state.x, (first + second) / 2, at, to)
+        first, second = map(self._slope, estimates)
+        return self._along(state.x, (first + second) / 2, at, to)
+
+    # In which kind of time the lines are straight.
+    _slope = staticmethod(slope)
+    _along = staticmethod(along_slope)
 
 
 @clear_calls

@@ -29,7 +29,7 @@ from causalunet.models.tf32 import exact_float32
 from causalunet.plan import Plan
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.writer import StudyWriter
-from causalunet.results.meaning.noise_floor import beyond_rounding, first_distance
+from causalunet.results.meaning.noise_floor import NULL_DIFFERENCE, beyond_rounding, first_distance
 from causalunet.results.meaning.schema import DRIFT, FAILED, MISSING
 from causalunet.results.meaning.scored import KnownOutcome, known_outcome
 
@@ -196,7 +196,7 @@ class StoreFiller:
         self.writer.refresh()
         null, drift = (np.nan_to_num(self.writer.read(f"audit/{name}")) for name in ("null_difference", "drift"))
         told = []
-        if beyond_rounding(null, self._first_distance()).any():
+        if null.max(initial=0.0) > NULL_DIFFERENCE and beyond_rounding(null, self._first_distance()).any():
             told.append(f"the null intervention changed an image by {null.max():.2g}")
         if drift.max(initial=0.0) > DRIFT:
             told.append(f"a plain call of the U-Net gives another prediction than the traced (drift {drift.max():.2g})")

@@ -186,21 +186,28 @@ def _audited(stored: Stored, name: str) -> NDArray[Any]:
 
 def _noise_floor(stored: Stored, kinds: Sequence[str]) -> Iterator[Finding]:
     """What null interventions changed, and whether rounding explains it."""
-    values, distances = _audited(stored, "null_difference"), stored.arrays.get("trajectory/eps_distance")
-    known = ~np.isnan(values)
-    if not known.any():
+    values = _audited(stored, "null_difference")
+    known = values[~np.isnan(values)]
+    if not len(known):
         return
-    nulls = [row for row, kind in enumerate(kinds) if kind == "null"]
-    first = np.full(len(values), np.nan)
-    if distances is not None and nulls and max(nulls) < distances.shape[0]:
-        first = first_distance(np.stack([np.asarray(distances[row]) for row in nulls]))
-    largest = float(values[known].max())
-    looked_at, told = f"{int(known.sum())} samples, at most {largest:.2g}", list[str]()
-    if largest > NULL_DIFFERENCE and (len(first) != len(values) or beyond_rounding(values, first).any()):
-        told.append(f"largest difference {largest:.2g}, more than {NULL_DIFFERENCE:g}")
-    elif largest > NULL_DIFFERENCE:
-        looked_at += f", from {float(np.nanmax(first)):.1g} in a call"
+    largest = float(known.max())
+    looked_at, told = f"{len(known)} samples, at most {largest:.2g}", list[str]()
+    if largest > NULL_DIFFERENCE:
+        first = _first_calls(stored, kinds, len(values))
+        if beyond_rounding(values, first).any():
+            told.append(f"largest difference {largest:.2g}, more than {NULL_DIFFERENCE:g}")
+        else:
+            looked_at += f", from {float(np.nanmax(first)):.1g} in a call"
     yield _finding("noise floor", looked_at, told)
+
+
+def _first_calls(stored: Stored, kinds: Sequence[str], samples: int) -> NDArray[np.float64]:
+    """What the first calls of null runs differ by, (sample,); NaN, which explains nothing, where it is not there."""
+    distances = stored.arrays.get("trajectory/eps_distance")
+    nulls = [row for row, kind in enumerate(kinds) if kind == "null"]
+    if distances is None or not nulls or max(nulls) >= distances.shape[0] or distances.shape[1:2] != (samples,):
+        return np.full(samples, np.nan)
+    return first_distance(np.stack([np.asarray(distances[row]) for row in nulls]))
 
 
 def _drift(stored: Stored) -> Iterator[Finding]:

@@ -42,7 +42,7 @@ class Prediction:
     Parameters
     ----------
     of : str
-        ``"eps"``, ``"x0"``, ``"v"``, ``"velocity"`` or ``"score"``, see `PREDICTIONS`.
+        ``"eps"``, ``"x0"``, ``"v"``, ``"velocity"`` or ``"score"``, see ``PREDICTIONS``.
     variance : bool
         Whether it puts out as many channels again: the place of the log variance between its bounds, -1 ... 1 (Nichol
         & Dhariwal 2021, equation 15).

@@ -44,6 +44,8 @@ exclude_patterns = [
 nitpicky = True
 # Where xarray keeps these is its own business, and not in its documentation.
 nitpick_ignore = [
+    # What three spacings have in common; nobody else asks for it.
+    ("py:class", "causalunet.design.spacings._OfSigma"),
     ("py:class", "xarray.core.indexes.Index"),
     ("py:class", "xarray.core.datatree.DataTree"),
 ]

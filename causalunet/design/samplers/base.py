@@ -102,7 +102,7 @@ class Sampler:
     guidance : Guidance, optional
         Another way to guide than by that scale, which is then the guidance's own.
     spacing : Spacing, optional
-        At which timesteps the steps lie; by default the sampler's own `usual_spacing`.
+        At which timesteps the steps lie; by default the sampler's own ``usual_spacing``.
 
     Attributes
     ----------

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.table import Table
 
 from causalunet.cli.exits import Exit
 from causalunet.cli.printing import tell
 from causalunet.console import make_console, print_table
+from causalunet.errors import SpecError
 from causalunet.progress import show_progress
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
     from causalunet.design.samplers import Sampler
     from causalunet.training.evaluation import Evaluation
+    from causalunet.training.loop import LoopConfig
+
+    Configuration = TypeVar("Configuration", bound=LoopConfig)
 
 __all__ = ["evaluate", "list_models", "train"]
 
@@ -109,10 +114,10 @@ def _drawn_otherwise(options: argparse.Namespace, advance: Callable[[int], None]
 
 def _evaluate_scenes(options: argparse.Namespace) -> Exit:
     from causalunet.models.scenes import load_scenes
-    from causalunet.training.scenes import candidate
+    from causalunet.training.scenes import ScenesTrainingConfig, candidate
     from causalunet.training.scenes_evaluation import evaluate_depth, evaluate_scenes
 
-    chosen = candidate(options.candidate)
+    chosen = candidate(options.candidate or ScenesTrainingConfig().candidate)
     model = load_scenes(options.checkpoint, options.device, reader=options.reader, config=chosen.unet)
     depth_steps = min(options.steps, 50)
     with _bar("U-Net calls", options.prompts * (options.steps + 4 * depth_steps)) as advance:
@@ -210,33 +215,51 @@ def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
         yield shown.advance
 
 
+_CONFIGURED = ("iterations", "batch_size", "seed", "learning_rate", "decay", "begin_with", "focus_from", "candidate")
+
+
+def _configured(kind: type[Configuration], options: argparse.Namespace) -> Configuration:
+    """A training's configuration, with what was given.
+
+    Raises
+    ------
+    SpecError
+        Something was given that this training does not have.
+    """
+    given = {name: getattr(options, name) for name in _CONFIGURED if getattr(options, name) is not None}
+    known = {entry.name for entry in fields(kind)}
+    if unknown := [name for name in given if name not in known]:
+        option = unknown[0].replace("_", "-")
+        raise SpecError(f"--{option} says nothing of the training of {options.model}: it has no such choice.")
+    return kind(**given)
+
+
 def _records(options: argparse.Namespace, directory: Path) -> Iterator[dict[str, float]]:
     from causalunet.training.loop import Resources
 
-    given = {"iterations": options.iterations, "batch_size": options.batch_size, "seed": options.seed}
-    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     resources = Resources(
         device=options.device, workers=options.workers, minutes=options.minutes, captured=not options.no_graph
     )
     if options.model == "shapes":
         from causalunet.training.shapes import ShapesTrainingConfig, train_shapes
 
-        return train_shapes(ShapesTrainingConfig(**changed), directory, resources=resources)
+        return train_shapes(_configured(ShapesTrainingConfig, options), directory, resources=resources)
     if options.model == "shapes-flow":
         from causalunet.training.flow import FlowTrainingConfig, train_flow
 
-        return train_flow(FlowTrainingConfig(**changed), directory, resources=resources)
+        return train_flow(_configured(FlowTrainingConfig, options), directory, resources=resources)
     if options.model == "shapes-latent":
+        if options.begin_with is not None:
+            raise SpecError("--begin-with is one file of weights, and shapes-latent is trained in two stages.")
         from causalunet.training.latent import AutoencoderTrainingConfig, LatentTrainingConfig, train_pipeline
 
-        stages = AutoencoderTrainingConfig(**changed), LatentTrainingConfig(**changed)
+        stages = _configured(AutoencoderTrainingConfig, options), _configured(LatentTrainingConfig, options)
         return train_pipeline(*stages, directory, resources=resources)
     if options.model == "scenes":
         from causalunet.training.scenes import ScenesTrainingConfig, train_scenes
 
-        config = ScenesTrainingConfig(candidate=options.candidate, **changed)
-        return train_scenes(config, directory, resources=resources)
+        return train_scenes(_configured(ScenesTrainingConfig, options), directory, resources=resources)
     from causalunet.training.factor_reader import ReaderTrainingConfig, ScenesReaderTrainingConfig, train_reader
 
     kind = ReaderTrainingConfig if options.model == "reader" else ScenesReaderTrainingConfig
-    return train_reader(kind(**changed), directory, resources=resources)
+    return train_reader(_configured(kind, options), directory, resources=resources)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from causalunet.errors import SpecError
+from causalunet.models.checkpoints import file_digest, load_weights, read_weights
 from causalunet.models.devices import usable_device
 from causalunet.training.batches import Batch, Draw, batches
 from causalunet.training.steps import CapturedStep, PlainStep
@@ -41,6 +42,8 @@ class LoopConfig:
     ema : float
         Decay of the exponential moving average of the weights, which is what ships; 0 ships the last weights.
     seed : int
+    begin_with : str, optional
+        Weights file to begin with instead of drawn weights, such as what a shorter run made. The optimiser is new.
     """
 
     iterations: int
@@ -50,6 +53,7 @@ class LoopConfig:
     decay: int
     ema: float = 0.0
     seed: int = 0
+    begin_with: str | None = None
 
     def rate(self, iteration: int) -> float:
         """Learning rate at an iteration, from 0."""
@@ -129,6 +133,11 @@ class _Run:
         self.weights = directory / f"{task.name}.safetensors"
         on_gpu = self.device.type == "cuda"
         captured = on_gpu and resources.captured
+        self._began_with: str | None = None
+        if config.begin_with is not None:
+            first = Path(config.begin_with)
+            self._began_with = file_digest(first)  # its place says nothing to whoever reads the weights
+            load_weights(task.network, read_weights(first), str(first))
         task.network.to(self.device)
         self.average = {name: value.detach().clone() for name, value in task.network.state_dict().items()}
         # A captured step is told another rate through a tensor only.
@@ -183,7 +192,8 @@ class _Run:
         torch.save(state, partial)
         partial.replace(self.checkpoint)
         weights = {name: value.to("cpu", torch.float16).contiguous() for name, value in self.average.items()}
-        metadata = {"training": json.dumps(asdict(self.config) | {"iteration": self.iteration})}
+        told = asdict(self.config) | {"iteration": self.iteration, "begin_with": self._began_with}
+        metadata = {"training": json.dumps(told)}
         save_file(weights, partial, metadata=metadata)
         partial.chmod(0o644)
         partial.replace(self.weights)
@@ -230,6 +240,8 @@ def train(
     ------
     ModelError
         The device is not there, or PyTorch cannot use it.
+    CheckpointError
+        The weights to begin with are not there, or are another network's.
     """
     resources = resources or Resources()
     begun = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -31,6 +32,13 @@ Command = Callable[..., Told]
 def tiny_by_name(tiny_model: TextToImage) -> Iterator[None]:
     with MODELS.scoped(tiny=lambda: tiny_model):
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs_of_transformers() -> None:
+    """Have transformers log to a stream that lives on: it keeps the first that it meets, and a test's is closed."""
+    if importlib.util.find_spec("transformers"):
+        importlib.import_module("transformers.utils.logging").get_logger()
 
 
 @pytest.fixture

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
+from causalunet.models.checkpoints import file_digest
 from causalunet.training.scenes import ScenesTrainingConfig
 from tests.cli.conftest import Command
 
@@ -34,7 +39,7 @@ def test_evaluate_scenes_prints_what_was_asked_and_what_depth_does(tmp_path: Pat
     for part in ("single factors", "relation", "all", "any", "second place", "first tenth of 2 steps"):
         assert part in told.out
     assert figure.read_bytes().startswith(b"\x89PNG")
-    assert ScenesTrainingConfig().candidate == "free"  # the default of --candidate
+    assert ScenesTrainingConfig().candidate == "free"  # as --candidate is told by the help
 
 
 def test_a_wrong_checkpoint_is_told_in_one_line(tmp_path: Path, command: Command) -> None:
@@ -52,6 +57,36 @@ def test_training_can_be_tried_and_goes_on(tmp_path: Path, command: Command) -> 
     assert (tmp_path / "reader.safetensors").exists()
     assert f"figure written to {tmp_path / 'curve.png'}" in second.out
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_training_begins_with_weights_that_are_there(tmp_path: Path, command: Command) -> None:
+    first = tmp_path / "first" / "reader.safetensors"
+    asked = ("train", "reader", "--batch-size", 2, "--iterations", 1)
+    assert command(*asked, "--directory", first.parent).code == 0
+    # The rate is that of the warm-up's first iteration: what ships is a rounding away from what it began with.
+    told = command(*asked, "--directory", tmp_path, "--begin-with", first, "--learning-rate", 1e-9, "--decay", 1)
+    assert told.code == 0
+    before, after = load_file(first), load_file(tmp_path / "reader.safetensors")
+    assert all(torch.allclose(before[name], after[name], atol=1e-3) for name in before)
+    with safe_open(tmp_path / "reader.safetensors", "pt") as stored:
+        assert json.loads(stored.metadata()["training"])["begin_with"] == file_digest(first)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("reader", "--focus-from", 3), "--focus-from says nothing of the training of reader"),
+        (("shapes-flow", "--candidate", "open"), "--candidate says nothing of the training of shapes-flow"),
+        (("shapes-latent", "--begin-with", "some.safetensors"), "trained in two stages"),
+        (("scenes", "--begin-with", "some.safetensors"), "There is no weights file at some.safetensors"),
+    ],
+)
+def test_choices_that_a_training_does_not_have_are_told(
+    asked: tuple[object, ...], said: str, tmp_path: Path, command: Command
+) -> None:
+    told = command("train", *asked, "--directory", tmp_path)
+    assert told.code == 2
+    assert said in told.err
 
 
 @pytest.mark.parametrize("name", ["shapes-flow", "shapes-latent"])

@@ -8,37 +8,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.bound import BoundStudy
+from causalunet.costs import RunCost, StretchCost, cost_of_run, cost_of_stretch
 from causalunet.design.anatomy import Anatomy
-from causalunet.design.interventions import Intervention
 from causalunet.design.limits import plain, shown
-from causalunet.design.samplers import Sampler
+from causalunet.design.stages import check_stages, times_edited
 from causalunet.design.study import StudySpec
+from causalunet.programs import Action, PlacedFill, Program, calls_by_step, leaves_baseline, program_maker
 from causalunet.schedule import Schedule
 from causalunet.sources import Kept, Sources, begins_from, kept_values, most_kept, sources_of
-from causalunet.tree import (
-    BASELINE,
-    Action,
-    Call,
-    Fork,
-    PlacedFill,
-    Program,
-    RunId,
-    StateId,
-    Stretch,
-    calls_by_step,
-    calls_of,
-    grow,
-    leaves_baseline,
-    program_maker,
-    run_ids,
-    widths_of,
-)
+from causalunet.tree import BASELINE, Call, Fork, RunId, StateId, Stretch, calls_of, grow, run_ids, widths_of
 
 __all__ = [
     "BASELINE",
@@ -159,28 +142,20 @@ class Plan:
             return 1
         return max((int(made.max()) for made in self.calls_by_step.values()), default=1)
 
-    def calls_in(self, stretch: Stretch) -> int:
-        """U-Net calls of a stretch, for one sample."""
-        if not self.spec.sampler.several or not stretch.runs:
-            return len(stretch)
-        through, ends = self._several_calls(stretch)
-        return through + 1 + sum(made - 1 for _, made in ends)
+    def _cost_of(self, stretch: Stretch) -> StretchCost:
+        """What a stretch takes for one sample and one row of a call."""
+        calls = self.calls_by_step if self.spec.sampler.several else None
+        return cost_of_stretch(stretch, self.anatomy, self.schedule.steps, calls)
 
-    def _calls_of_runs(self, stretch: Stretch) -> Iterable[tuple[tuple[RunId, ...], int]]:
-        """Runs of the study that a stretch serves, with the U-Net calls that each of them makes there."""
+    def _costs_of_runs(self, stretch: Stretch) -> Iterable[tuple[tuple[RunId, ...], RunCost]]:
+        """Runs of the study that a stretch serves, with what each of them takes there."""
         if stretch.runs and stretch.runs[0] < BASELINE:
-            return []
-        replayed = [(stretch.replays, 1)] if stretch.replays else []
-        if not self.spec.sampler.several or not stretch.runs:
-            return [(stretch.runs, len(stretch)), *replayed]
-        through, ends = self._several_calls(stretch)
-        return [*((runs, through + made) for runs, made in ends), *replayed]
-
-    def _several_calls(self, stretch: Stretch) -> tuple[int, list[tuple[tuple[RunId, ...], int]]]:
-        """U-Net calls of all steps of a stretch but the last, and of that by the runs that go to one target."""
-        last = self.schedule.steps - stretch.stop
-        through = int(self.calls_by_step[stretch.runs[0]][self.schedule.steps - stretch.start : last].sum())
-        return through, [(end.runs, int(self.calls_by_step[end.runs[0]][last])) for end in stretch.ends]
+            return
+        shared, apart = self._cost_of(stretch)
+        for runs, own in apart or ((stretch.runs, RunCost(0, 0)),):
+            yield runs, RunCost(shared.unet_calls + own.unet_calls, shared.flops + own.flops)
+        if stretch.replays:
+            yield stretch.replays, RunCost(1, self.anatomy.live_flops(stretch.action.dead))
 
     def declared(self, run: int, places: Sequence[str]) -> NDArray[np.uint8]:
         """How often the edits of a run are to apply: once in every U-Net call of their steps, and once for each jump.
@@ -196,14 +171,7 @@ class Plan:
         -------
         ndarray of uint8, (step, place)
         """
-        steps, made = self.schedule.steps, self.calls_by_step[RunId(run)]
-        found = np.zeros((steps, len(places)), np.uint8)
-        for edit in self.spec.edits[run]:
-            place = places.index(edit.component)
-            for part in edit.window.parts:
-                at = slice(steps - part.start, steps - part.stop + 1)
-                found[at, place] = 1 if edit.component == "unet" else made[at]
-        return found
+        return times_edited(self.spec.edits[run], self.calls_by_step[RunId(run)], places)
 
     @cached_property
     def by_step(self) -> dict[int, dict[Action, list[Call]]]:
@@ -221,7 +189,7 @@ class Plan:
     @cached_property
     def calls_per_sample(self) -> int:
         """U-Net calls that each sample takes."""
-        return sum(sum(map(part.calls_in, part.stretches)) for part in self._parts)
+        return sum(part._cost_of(one).whole.unet_calls for part in self._parts for one in part.stretches)
 
     @property
     def unet_calls(self) -> int:
@@ -238,9 +206,9 @@ class Plan:
         """U-Net calls that each run passes through, for one sample."""
         counts: dict[RunId, int] = defaultdict(int)
         for stretch in self.stretches:
-            for runs, made in self._calls_of_runs(stretch):
+            for runs, cost in self._costs_of_runs(stretch):
                 for run in runs:
-                    counts[run] += made
+                    counts[run] += cost.unet_calls
         return dict(counts)
 
     @cached_property
@@ -249,10 +217,9 @@ class Plan:
         totals: dict[RunId, int] = defaultdict(int)
         rows = self.spec.sampler.rows_per_sample
         for stretch in self.stretches:
-            flops = rows * self.anatomy.live_flops(stretch.action.dead)
-            for runs, made in self._calls_of_runs(stretch):
+            for runs, cost in self._costs_of_runs(stretch):
                 for run in runs:
-                    totals[run] += flops * made
+                    totals[run] += rows * cost.flops
         return dict(totals)
 
     @cached_property
@@ -263,8 +230,7 @@ class Plan:
     @cached_property
     def flops(self) -> int:
         """Floating-point operations of the whole study."""
-        pieces = ((part, stretch) for part in self._parts for stretch in part.stretches)
-        of_a_row = sum(self.anatomy.live_flops(one.action.dead) * part.calls_in(one) for part, one in pieces)
+        of_a_row = sum(part._cost_of(one).whole.flops for part in self._parts for one in part.stretches)
         return of_a_row * self.spec.sampler.rows_per_sample * self.samples
 
     @property
@@ -328,13 +294,10 @@ class Plan:
         for stretch in self.stretches:
             own = [run // group if run != BASELINE and stretch.start <= leaves[run] else 0 for run in stretch.runs]
             groups = max(1, len(set(own)))
-            if not self.spec.sampler.several or not stretch.runs:
-                total += len(stretch) * groups
-                continue
-            through, ends = self._several_calls(stretch)
+            shared, apart = self._cost_of(stretch)
             group_of = dict(zip(stretch.runs, own, strict=True))
-            total += (through + 1) * groups
-            total += sum((made - 1) * len({group_of[run] for run in runs}) for runs, made in ends)
+            total += shared.unet_calls * groups
+            total += sum(cost.unet_calls * len({group_of[run] for run in runs}) for runs, cost in apart)
         return total
 
     def __str__(self) -> str:
@@ -422,7 +385,8 @@ def make_plan(
     Raises
     ------
     ComponentError, SpecError
-        An intervention or record names what the model does not have, or an edit could never fire.
+        An intervention or record names what the model does not have, or an edit could never fire, as where its stage is
+        a call that its step does not take.
     """
     bound = _probing(bound)
     spec, anatomy = bound.spec, bound.anatomy
@@ -433,6 +397,10 @@ def make_plan(
     anatomy.check_recorded((*spec.record.activations, *spec.record.summary))
     program_of = program_maker(anatomy, bound.schedule.steps)
     programs = {run: program_of(() if run == BASELINE else spec.edits[run]) for run in chosen}
+    for run in chosen:
+        if run != BASELINE and any(edit.window.stage for edit in spec.edits[run]):
+            made = calls_by_step(programs[run], spec.sampler, bound.schedule)
+            check_stages(spec.interventions[run].label, spec.edits[run], made, spec.sampler.name)
     group = GROUP if group is None else group
     return _laid_out(Plan(bound, (), programs, group=group), forked=forked, replay=replay)
 
@@ -450,37 +418,6 @@ def _laid_out(plan: Plan, *, forked: bool = False, replay: Iterable[int] = ()) -
     replayed = frozenset(replay) | sources.replay
     tree = grow(programs, starts, lambda run, step: run // group if step <= own.get(run, 0) else 0, replayed)
     return replace(plan, stretches=tuple(tree), sources=sources)
-
-
-class RunCost(NamedTuple):
-    """What a run by itself takes for one sample: U-Net calls, and floating-point operations."""
-
-    unet_calls: int
-    flops: int
-
-
-def cost_of_run(intervention: Intervention | None, sampler: Sampler, anatomy: Anatomy, schedule: Schedule) -> RunCost:
-    """Count what one run takes, with an intervention or without; no sample is needed for it.
-
-    Raises
-    ------
-    ComponentError, SpecError
-        The intervention names what the model does not have, or an edit could never fire.
-    """
-    if intervention is not None:
-        intervention = intervention.placed(anatomy)
-        anatomy.check(intervention)
-    edits = intervention.edits() if intervention is not None else ()
-    program = program_maker(anatomy, schedule.steps)(edits)
-    made, steps = calls_by_step(program, sampler, schedule), schedule.steps
-    flops = sum(
-        anatomy.live_flops(span.action.dead) * int(made[steps - span.start : steps - span.stop + 1].sum())
-        for span in program
-    )
-    # By itself it also takes the runs that it has values from.
-    others = [steps - lowest + 1 for lowest in sources_of({RunId(0): program}, forked=False).lowest.values()]
-    calls = int(made.sum()) + sum(others)
-    return RunCost(calls, (flops + anatomy.flops * sum(others)) * sampler.rows_per_sample)
 
 
 def _probing(bound: BoundStudy) -> BoundStudy:

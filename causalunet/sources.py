@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from causalunet.tree import BASELINE, Action, Origin, Program, RunId, Span, StateId, leaves_baseline
+from causalunet.programs import Action, Origin, Program, Span, leaves_baseline
+from causalunet.tree import BASELINE, RunId, StateId
 
 __all__ = ["Kept", "Sources", "begins_from", "kept_values", "most_kept", "sources_of"]
 
@@ -93,7 +94,7 @@ def kept_values(programs: Mapping[RunId, Program], sources: Sources) -> dict[Kep
     last: dict[Kept, int] = {}
     for run, program in programs.items():
         for span in program:
-            for placed in span.action.fills:
+            for placed in span.action.every_fill:
                 for origin in placed.donors:
                     if origin.own:
                         kept = Kept(run, origin.step, placed.site.component)
@@ -118,4 +119,4 @@ def most_kept(last: Mapping[Kept, int], sizes: Mapping[str, int]) -> int:
 
 
 def _origins(program: Program) -> Iterator[tuple[Span, Origin]]:
-    return ((span, origin) for span in program for placed in span.action.fills for origin in placed.donors)
+    return ((span, origin) for span in program for placed in span.action.every_fill for origin in placed.donors)

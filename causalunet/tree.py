@@ -10,39 +10,20 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, NewType
 
-import numpy as np
-from numpy.typing import NDArray
-
-from causalunet.design.anatomy import Anatomy
-from causalunet.design.donors import Donor, OfBaseline
-from causalunet.design.fills import Fill
-from causalunet.design.interventions import Edit
-from causalunet.design.samplers import Sampler
-from causalunet.design.sites import Site
-from causalunet.design.windows import joined, overlaid
-from causalunet.errors import SpecError
-from causalunet.schedule import Schedule
+from causalunet.programs import Action, Program
 
 __all__ = [
     "BASELINE",
-    "Action",
     "Call",
     "Fork",
-    "Origin",
-    "PlacedFill",
-    "Program",
     "RunId",
-    "Span",
     "StateId",
     "Stretch",
-    "calls_by_step",
     "calls_of",
     "grow",
-    "leaves_baseline",
-    "program_maker",
     "run_ids",
     "widths_of",
 ]
@@ -63,51 +44,6 @@ def run_ids(numbers: Iterable[int]) -> list[RunId]:
     return [RunId(number) for number in sorted(set(numbers))]
 
 
-class Origin(NamedTuple):
-    """Where a donor's value comes from.
-
-    Attributes
-    ----------
-    own : bool
-        Whether it is the run's own; otherwise that of a run without intervention, at the step of the call.
-    step : int
-        Of a value of the run's own; 0 otherwise.
-    prompt : str, optional
-        Of that other run; by default the sample's own.
-    seed : int, optional
-        Likewise.
-    """
-
-    own: bool
-    step: int = 0
-    prompt: str | None = None
-    seed: int | None = None
-
-
-class PlacedFill(NamedTuple):
-    """One edit as it stands at one step."""
-
-    site: Site
-    fill: Fill
-    donors: tuple[Origin, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """What is done to one U-Net call.
-
-    Parameters
-    ----------
-    fills : frozenset of PlacedFill
-        Empty for an untouched call.
-    dead : frozenset of str
-        Components that do not run.
-    """
-
-    fills: frozenset[PlacedFill] = frozenset()
-    dead: frozenset[str] = frozenset()
-
-
 class Fork(NamedTuple):
     """Where runs go after a shared call.
 
@@ -122,12 +58,15 @@ class Fork(NamedTuple):
     calls : int
         U-Net calls of the step on the way there: the shared one, and those that some samplers make after it, which look
         where it goes.
+    later : tuple of Action
+        What is done to these, see `Action`.
     """
 
     target: int
     state: StateId
     runs: tuple[RunId, ...]
     calls: int = 1
+    later: tuple[Action, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +74,7 @@ class Call:
     """One U-Net call per sample, shared by all runs that are still equal, and what follows it within the step.
 
     Some samplers call the U-Net several times a step. Where these further calls look depends on where the step goes, so
-    they belong to its forks; the edits of the action are made in each of them.
+    they belong to its forks; the edits of the action are made in each of them, unless the fork says what is.
 
     Parameters
     ----------
@@ -170,22 +109,14 @@ class Call:
         """U-Net calls per sample: the shared one and the further ones of every fork."""
         return 1 + sum(fork.calls - 1 for fork in self.forks)
 
-
-class Span(NamedTuple):
-    """Steps ``start ... stop`` of a run, all called under one action; steps between two spans are not called."""
-
-    start: int
-    stop: int
-    action: Action
+    def at(self, fork: Fork, stage: int) -> Action:
+        """What is done to one call of the step on the way of a fork, counted from 0."""
+        return replace(self.action, later=fork.later).at(stage) if fork.later else self.action
 
     @property
-    def steps(self) -> int:
-        """Number of its steps."""
-        return self.start - self.stop + 1
-
-
-Program = tuple[Span, ...]
-"""What a run does by itself, in the order of the run."""
+    def actions(self) -> list[Action]:
+        """What is done to every U-Net call: the shared one, then the further ones of each fork."""
+        return [self.action, *(self.at(fork, stage) for fork in self.forks for stage in range(1, fork.calls))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,111 +148,6 @@ class Stretch:
 
     def __len__(self) -> int:
         return self.start - self.stop + 1
-
-
-def program_maker(anatomy: Anatomy, steps: int) -> Callable[[Sequence[Edit]], Program]:
-    """Make what turns edits into a program; interventions of one sweep share their few actions."""
-    untouched = Action()
-    actions: dict[frozenset[PlacedFill], Action] = {}
-
-    def action_of(present: Sequence[Edit], step: int, edits: Sequence[Edit]) -> Action:
-        # Donors are resolved before actions are compared: two runs that hold values of different steps do not share.
-        fills = frozenset(
-            PlacedFill(edit.site, edit.fill, tuple(_origin(donor, edit, step, edits) for donor in edit.fill.donors))
-            for edit in present
-        )
-        if fills not in actions:
-            actions[fills] = Action(fills, anatomy.dead(anatomy.severed(present)))
-        return actions[fills]
-
-    def program_of(edits: Sequence[Edit]) -> Program:
-        spans: list[Span] = []
-        step = steps
-        for start, stop, held in overlaid([edit.window for edit in edits]):
-            present = [edits[index] for index in held]
-            if start < step:
-                spans.append(Span(step, start + 1, untouched))
-            # A skipped step is no span: it is the gap that the next span's start leaves.
-            if not any(edit.component == "unet" for edit in present):
-                spans.append(Span(start, stop, action_of(present, start, edits)))
-            step = stop - 1
-        if step:
-            spans.append(Span(step, 1, untouched))
-        _check_donors(spans, anatomy)
-        # Runs may begin where they leave the baseline, and `grow` lets them begin where a span does.
-        return _cut(spans, leaves_baseline(spans))
-
-    return program_of
-
-
-def calls_by_step(program: Program, sampler: Sampler, schedule: Schedule) -> NDArray[np.uint8]:
-    """U-Net calls that a run makes by itself at each step, T first; 0 at those that it skips."""
-    steps = schedule.steps
-    found = np.zeros(steps, np.uint8)
-    for span in program:
-        found[steps - span.start : steps - span.stop + 1] = 1
-    if sampler.several:
-        called = [*(steps - np.flatnonzero(found)).tolist(), 0]
-        found[found > 0] = sampler.calls_along([schedule.level(step) for step in called])
-    return found
-
-
-def _origin(donor: Donor, edit: Edit, step: int, edits: Sequence[Edit]) -> Origin:
-    """Where a fill that is put in place at some step takes a value from."""
-    if isinstance(donor, OfBaseline):
-        return Origin(False, 0, donor.prompt, donor.seed)
-    # One content, one meaning: windows that follow each other are one, in whichever parts of a composition they stand.
-    alike = joined(other.window for other in edits if (other.site, other.fill) == (edit.site, edit.fill))
-    before = next(part.start for part in alike if part.stop <= step <= part.start) + 1
-    jumps = joined(other.window for other in edits if other.component == "unet")
-    # The step before the window may be skipped, and the one before that again: go up until there is a call.
-    for jump in reversed(jumps):  # from the last step of the run up
-        if jump.stop <= before <= jump.start:
-            before = jump.start + 1
-    return Origin(True, before)
-
-
-def _check_donors(program: Sequence[Span], anatomy: Anatomy) -> None:
-    """Raise `SpecError` where a run is to hold a value of a call in which there is none."""
-    for placed in (placed for span in program for placed in span.action.fills):
-        for origin in (origin for origin in placed.donors if origin.own):
-            action = next(span.action for span in program if span.start >= origin.step >= span.stop)
-            component = placed.site.component
-            place = anatomy.skips[component].target if component in anatomy.skips else component
-            # What a dead place puts out is not computed, unless a fill makes it there.
-            if place in action.dead and all(other.site.component != place for other in action.fills):
-                raise SpecError(
-                    f"{component} is to be held from step {origin.step} on, and does not run there: another edit makes "
-                    f"{place} dead. Let the window begin where there is something to hold, or leave that edit out."
-                )
-
-
-def leaves_baseline(program: Sequence[Span]) -> int:
-    """Step of the first call that the baseline does not make, or not to go where it goes; the first if all are its."""
-    for span, target in _with_targets(program):
-        # Of a jump it is the step above it: that call is the baseline's, but the state that is drawn after it is not.
-        if span.action.fills:
-            return span.start
-        if target != span.stop - 1:
-            return span.stop
-    return program[0].start
-
-
-def _cut(program: Iterable[Span], step: int) -> Program:
-    """The same program with a span that begins at a step, from where runs may start."""
-    spans: list[Span] = []
-    for span in program:
-        if span.start > step >= span.stop:
-            spans += [span._replace(stop=step + 1), span._replace(start=step)]
-        else:
-            spans.append(span)
-    return tuple(spans)
-
-
-def _with_targets(program: Sequence[Span]) -> Iterator[tuple[Span, int]]:
-    """Spans with the step that their last call leads to."""
-    starts = [span.start for span in program[1:]]
-    return zip(program, [*starts, 0], strict=True)
 
 
 def grow(
@@ -359,18 +185,18 @@ def grow(
             # made the same calls so far.
             shared: dict[tuple[int, Action], list[RunId]] = {}
             for run in runs:
-                shared.setdefault((group_of(run, step), programs[run][place[run]].action), []).append(run)
+                shared.setdefault((group_of(run, step), programs[run][place[run]].action.first), []).append(run)
             for (_, action), members in shared.items():
                 replays: tuple[RunId, ...] = ()
                 # A run that begins here by a jump makes the baseline's call anyway: it is looked at there.
                 if looked_at and state == -step and not action.fills:
                     replays, looked_at = _replayed(step, starts), False
-                stop, targets = _onward(members, programs, place)
+                stop, targets = _onward(members, programs, place, step)
                 ends = []
                 # Runs that are made for their values end with the last one that is wanted, and go nowhere.
-                for target, going in targets.items() if members[0] >= BASELINE else ():
+                for (target, later), going in targets.items() if members[0] >= BASELINE else ():
                     drawn = StateId(drawn + 1)
-                    ends.append(Fork(target, drawn, tuple(going)))
+                    ends.append(Fork(target, drawn, tuple(going), later=later))
                     waiting[target][drawn] = going
                 yield Stretch(step, stop, action, state, tuple(members), tuple(ends), replays)
         if looked_at:
@@ -378,19 +204,23 @@ def grow(
 
 
 def _onward(
-    runs: Sequence[RunId], programs: Mapping[RunId, Program], place: dict[RunId, int]
-) -> tuple[int, dict[int, list[RunId]]]:
-    """Until which step runs stay together, and where they go from there; at the end of a span a run enters its next."""
-    ends = [programs[run][place[run]].stop for run in runs]
-    stop = max(ends)  # steps descend: the first that one of them leaves the others after
-    targets: dict[int, list[RunId]] = {}
-    for run, end in zip(runs, ends, strict=True):
+    runs: Sequence[RunId], programs: Mapping[RunId, Program], place: dict[RunId, int], step: int
+) -> tuple[int, dict[tuple[int, tuple[Action, ...]], list[RunId]]]:
+    """Until which step runs stay together, and where they go from there; at the end of a span a run enters its next.
+
+    A way is a step to go to, and what is done to the further calls of the last one.
+    """
+    spans = [programs[run][place[run]] for run in runs]
+    # Steps descend: the first that one of them leaves the others after, or this one if they part within it.
+    stop = step if len({span.action.later for span in spans}) > 1 else max(span.stop for span in spans)
+    targets: dict[tuple[int, tuple[Action, ...]], list[RunId]] = {}
+    for run, span in zip(runs, spans, strict=True):
         target = stop - 1
-        if end == stop:  # others go on in their span, and meet those that enter one of the same action again
+        if span.stop == stop:  # others go on in their span, and meet those that enter one of the same action again
             place[run] += 1
             program = programs[run]
             target = program[place[run]].start if place[run] < len(program) else 0
-        targets.setdefault(target, []).append(run)
+        targets.setdefault((target, span.action.later), []).append(run)
     return stop, targets
 
 
@@ -426,14 +256,15 @@ def calls_of(
             if step > stretch.stop:
                 number = StateId(number + 1)
                 onward.append((stretch, number))
-                onto = Fork(step - 1, number, stretch.runs, calls_at(stretch.runs[0], step))
+                later = stretch.ends[0].later if stretch.ends else ()
+                onto = Fork(step - 1, number, stretch.runs, calls_at(stretch.runs[0], step), later)
                 yield Call(step, stretch.action, state, (onto,), replays)
                 continue
             forks = []
-            for target, end, runs, _ in stretch.ends:
+            for end in stretch.ends:
                 number = StateId(number + 1)
-                drawn[end] = number
-                forks.append(Fork(target, number, runs, calls_at(runs[0], step)))
+                drawn[end.state] = number
+                forks.append(end._replace(state=number, calls=calls_at(end.runs[0], step)))
             # A call without forks would serve nobody: the run that is made for its values is noted as looked at.
             ended = replays if forks else (*replays, *stretch.runs)
             yield Call(step, stretch.action, state, tuple(forks), ended)

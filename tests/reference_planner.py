@@ -10,8 +10,8 @@ from causalunet.design import Edit
 from causalunet.design.anatomy import Anatomy
 from causalunet.plan import BASELINE, Action, Call, Fork, PlacedFill
 
-_Program = dict[int, tuple[Action, int, int]]
-"""Action, target step and number of U-Net calls of every step that is taken."""
+_Program = dict[int, tuple[tuple[Action, ...], int, int]]
+"""Actions, target step and number of U-Net calls of every step that is taken."""
 
 
 def planned(
@@ -39,9 +39,17 @@ def _program(edits: Sequence[Edit], bound: BoundStudy) -> _Program:
     called = [step for step in range(bound.schedule.steps, 0, -1) if step not in skipped]
     level, sampler = bound.schedule.level, bound.spec.sampler
     return {
-        step: (_action(at.get(step, ()), bound.anatomy), target, sampler.calls(level(step), level(target), passed))
+        step: (_actions(at.get(step, ()), bound.anatomy), target, sampler.calls(level(step), level(target), passed))
         for passed, (step, target) in enumerate(zip(called, [*called[1:], 0], strict=True))
     }
+
+
+def _actions(present: Sequence[Edit], anatomy: Anatomy) -> tuple[Action, ...]:
+    """What is done to the first call, the second and so on, and last to all that follow."""
+    named = [edit.window.stage for edit in present if edit.window.stage is not None]
+    stages = range(max(named) + 2 if named else 1)
+    by_stage = [[edit for edit in present if edit.window.stage in (None, stage)] for stage in stages]
+    return tuple(_action(there, anatomy) for there in by_stage)
 
 
 def _action(present: Sequence[Edit], anatomy: Anatomy) -> Action:
@@ -63,17 +71,18 @@ def _grow_tree(
         waiting[step].append(run)
     next_state = 1
     for step in range(steps, 0, -1):
-        shared: dict[tuple[int, int, Action], dict[tuple[int, int], list[int]]] = {}
+        shared: dict[tuple[int, int, Action], dict[tuple[int, int, tuple[Action, ...]], list[int]]] = {}
         if step in replay:
             shared[0, -step, Action()] = {}
         for run in sorted(waiting.pop(step, [])):
-            action, target, made = programs[run][step]
+            (action, *later), target, made = programs[run][step]
             group = run // size if run != BASELINE and step <= leaves.get(run, 0) else 0
-            shared.setdefault((group, state_of[run], action), {}).setdefault((target, made), []).append(run)
+            way = target, made, tuple(later)
+            shared.setdefault((group, state_of[run], action), {}).setdefault(way, []).append(run)
         for (_, state, action), targets in shared.items():
             forks = []
-            for (target, made), runs in targets.items():
-                forks.append(Fork(target, next_state, tuple(runs), made))
+            for (target, made, further), runs in targets.items():
+                forks.append(Fork(target, next_state, tuple(runs), made, further))
                 state_of.update(dict.fromkeys(runs, next_state))
                 waiting[target].extend(runs)
                 next_state += 1

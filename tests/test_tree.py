@@ -45,8 +45,40 @@ def bound(
     return BoundStudy(spec, ANATOMY, Schedule.spaced(cosine_alpha_bar(2000), steps), (3, 16, 16))
 
 
+class Thrice(Sampler):
+    """Steps of three calls, the last one too."""
+
+    name = "tests.thrice"
+
+    def calls(self, at: Level, to: Level, passed: int) -> int:
+        return 3
+
+
+def of_stage(item: Intervention, stage: int | None) -> Intervention:
+    """The same in one call of each step; what skips steps skips all."""
+    if isinstance(item, cu.Composition):
+        return cu.Composition(tuple(of_stage(part, stage) for part in item.parts))
+    own: Any = item
+    if isinstance(item, cu.SkipSteps):
+        return item
+    return replace(own, window=Windows(tuple(replace(part, stage=stage) for part in own.window.parts)), label="")
+
+
+def staged(items: list[Intervention], drawn: st.DataObject) -> list[Intervention]:
+    """Each in all calls, in one, or in two of them, in two ways."""
+    found = []
+    for item in items:
+        stage = drawn.draw(st.sampled_from([None, 0, 1, 2]))
+        found.append(of_stage(item, stage))
+        if stage == 2 and not isinstance(item, cu.Composition | cu.SkipSteps | cu.Null):
+            found.append(found[-1] + cu.Edit("up.3", Window(STEPS - 1, STEPS - 1, stage=1), cu.Scale(0.5)))
+    return found
+
+
 kinds: st.SearchStrategy[type[Sampler]] = st.sampled_from([cu.DDPM, Uneven])
-studies = st.builds(lambda items, kind: bound(items, kind=kind), distinct_interventions(7), kinds)
+studies = st.builds(lambda items, kind: bound(items, kind=kind), distinct_interventions(7), kinds) | st.builds(
+    lambda items, drawn: bound(staged(items, drawn), kind=Thrice), distinct_interventions(4), st.data()
+)
 
 
 def called(calls: Iterable[Call]) -> Counter[int]:
@@ -55,6 +87,18 @@ def called(calls: Iterable[Call]) -> Counter[int]:
     for call in calls:
         for fork in call.forks:
             made.update(dict.fromkeys(fork.runs, fork.calls))
+    return made
+
+
+def spent(calls: Iterable[Call]) -> Counter[int]:
+    """Operations by run, of calls in two rows."""
+    made = Counter[int]()
+    for call in calls:
+        ways = [(call.replays, [call.action])]
+        ways += [(fork.runs, [call.at(fork, stage) for stage in range(fork.calls)]) for fork in call.forks]
+        for runs, actions in ways:
+            for run in runs:
+                made[run] += sum(2 * ANATOMY.live_flops(action.dead) for action in actions)
     return made
 
 
@@ -88,11 +132,8 @@ def test_what_is_counted_is_what_the_calls_are(study: BoundStudy, group: int) ->
     calls = made.calls
     assert made.calls_per_sample == sum(call.unet_calls for call in calls)
     assert made.calls_by_run == called(calls)
-    flops = {call: 2 * ANATOMY.live_flops(call.action.dead) for call in calls}
-    assert made.flops == sum(flops[call] * call.unet_calls for call in calls)
-    assert made.flops_by_run == {
-        run: sum(flops[call] * called([call])[run] for call in calls) for run in made.calls_by_run
-    }
+    assert made.flops == sum(2 * ANATOMY.live_flops(action.dead) for call in calls for action in call.actions)
+    assert made.flops_by_run == spent(calls)
     assert made.widest_step == max(Counter(call.step for call in calls).values())
     assert made.calls_if_grouped(group) == make_plan(study, group=group).calls_per_sample if group < 8 else True
     assert made.grouped(group) == make_plan(study, group=group)

@@ -15,6 +15,7 @@ from causalunet.design.conflicts import twice
 from causalunet.design.interventions import Edit, Intervention
 from causalunet.design.limits import COMPONENT_NAME, COORDINATE_NAME, is_integer, shown
 from causalunet.design.ports import Port
+from causalunet.design.stages import in_stage, stages_apart, stages_of
 from causalunet.design.views import Axes, Whole
 from causalunet.design.windows import overlaid
 from causalunet.dims import CHANNEL, DIMS, ROW, X, Y
@@ -330,12 +331,13 @@ class Anatomy:
         for present, step in first.items():
             there = tuple(edits[index] for index in present)
             self._check_apart(there, step)
-            self._check_reachable(there, step)
+            for stage in stages_of(there):
+                self._check_reachable(tuple(in_stage(there, stage)), step)
 
     def _check_apart(self, edits: tuple[Edit, ...], step: int) -> None:
         """Of views that differ it may take the sizes to tell whether they meet."""
         for one, other in itertools.combinations(edits, 2):
-            if one.component != other.component or one.view == other.view:
+            if one.component != other.component or one.view == other.view or stages_apart(one, other):
                 continue
             axes = self.axes(one.component)
             if (one.site.view.mask(axes) & other.site.view.mask(axes)).any():

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causalunet.design.digests import written
 from causalunet.design.limits import shown
+from causalunet.design.stages import stages_apart
 from causalunet.design.views import Whole, views_meet
-from causalunet.design.windows import Window, Windows, joined
+from causalunet.design.windows import Window, Windows, joined, written_window
 from causalunet.errors import SpecError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def check_conflicts(edits: list[Edit]) -> None:
         # Of spans that begin higher, the one that reaches lowest overlaps this one if any of them does.
         _keep_lowest(lowest, skips, span)
         for where in places:
-            _keep_lowest(parts.setdefault(where, {}), edit.view, span)
+            _keep_lowest(parts.setdefault(where, {}), (edit.view, edit.window.stage), span)
 
 
 def _keep_lowest(lowest: dict[Any, _Span], key: object, span: _Span) -> None:
@@ -68,8 +69,10 @@ def _keep_lowest(lowest: dict[Any, _Span], key: object, span: _Span) -> None:
 def _together(one: Edit, other: Edit) -> bool:
     """Whether two edits of one place and step can be made; views of which it is not known yet are told apart later."""
     if one.view is other.view or one.view == other.view:
-        return (one.fill, one.branch) == (other.fill, other.branch)
-    return not views_meet(one.view, other.view)
+        together = (one.fill, one.branch) == (other.fill, other.branch)
+    else:
+        together = not views_meet(one.view, other.view)
+    return together or stages_apart(one, other)
 
 
 def twice(one: Edit, other: Edit, step: int) -> str:
@@ -86,13 +89,15 @@ def edits_to_json(edits: Iterable[Edit]) -> list[Any]:
     Returns
     -------
     list
-        Of ``[component, branch, fill, [[start, length], ...]]``, sorted; the windows of alike edits are joined. An edit
-        of a part has its view besides, at the end.
+        Of ``[component, branch, fill, [[start, length], ...]]``, sorted; the windows of alike edits are joined, and
+        have their stage besides, if any. An edit of a part has its view at the end.
     """
-    windows: dict[tuple[str, str, str, str], list[Window | Windows]] = {}
+    windows: dict[tuple[str, str, str, str, int | None], list[Window | Windows]] = {}
     for edit in edits:
         view = written(edit.view.to_json()) if type(edit.view) is not Whole else ""
-        key = edit.component, edit.branch, written(edit.fill.to_json()), view
+        key = edit.component, edit.branch, written(edit.fill.to_json()), view, edit.window.stage
         windows.setdefault(key, []).append(edit.window)
-    spans = {key: [[part.start, part.length] for part in joined(parts)] for key, parts in windows.items()}
-    return [[*key[:3], spans[key], *filter(None, key[3:])] for key in sorted(windows)]
+    spans = {key: [list(written_window(part, key[4])) for part in joined(parts)] for key, parts in windows.items()}
+    # All calls before any one of them.
+    ordered = sorted(windows, key=lambda key: (*key[:4], -1 if key[4] is None else key[4]))
+    return [[*key[:3], spans[key], *filter(None, key[3:4])] for key in ordered]

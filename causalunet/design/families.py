@@ -129,7 +129,7 @@ def alike_but_for(specs: Sequence[Any], by: str) -> list[list[int]]:
 
 def _starts(spec: Any) -> Iterator[int]:
     configuration = spec["configuration"]
-    yield from (start for start, _ in configuration.get("window") or ())
+    yield from (start for start, *_ in configuration.get("window") or ())
     for part in configuration.get("parts") or ():
         yield from _starts(part)
 
@@ -138,10 +138,12 @@ def _without(spec: Any, by: str, start: int) -> Any:
     """The specification without labels and without what differs along a number."""
     if isinstance(spec, dict):
         kept = {name: value for name, value in spec.items() if name not in ("label", by)}
-        return {
-            name: _shape(value, by, start) if name == "window" else _without(value, by, start)
+        shapes = {
+            name: _shape([entry[:2] for entry in value], by, start) if name == "window" else _without(value, by, start)
             for name, value in kept.items()
         }
+        stages = {"stage": window[0][2:]} if (window := kept.get("window")) and window[0][2:] else {}
+        return shapes | stages
     return [_without(entry, by, start) for entry in spec] if isinstance(spec, list) else spec
 
 

@@ -155,6 +155,8 @@ class Intervention:
             "length": first.length,
             "cuts": len(parts),
             "relax": first.stop - others[0].start - 1 if others else 0,
+            # Where it has no meaning there is none, in tables NaN: 0 is the first call.
+            **({} if own is None or own.stage is None else {"stage": float(own.stage)}),
         }
 
     def __add__(self, other: Intervention) -> Composition:
@@ -171,6 +173,7 @@ class Intervention:
             value = getattr(self, name)
             if name == "window":
                 parts += [f"{part.start}-{part.stop}" for part in value.parts]
+                parts += [] if value.stage is None else [f"stage={value.stage}"]
             elif name == "fill":
                 parts.append(fill_words(value.to_json()))
             elif name == "view":
@@ -252,6 +255,10 @@ class Edit(Intervention):
         if isinstance(self.fill, Jump) and (self.branch != "both" or type(self.view) is not Whole):
             part = f"view={self.view}" if self.branch == "both" else f"branch={self.branch!r}"
             raise SpecError(f"A jump skips the whole call; {part} cannot be honoured.")
+        if isinstance(self.fill, Jump) and self.window.stage is not None:
+            raise SpecError(
+                f"A jump skips all calls of its steps; stage={self.window.stage} cannot be honoured. Leave it out."
+            )
 
     @property
     def site(self) -> Site:

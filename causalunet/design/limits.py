@@ -54,6 +54,9 @@ LARGEST = 2**63 - 1
 MOST_STEPS = 10_000
 """Of a run, and so of a window."""
 
+MOST_CALLS = 255
+"""U-Net calls of a step: how often an edit fired at it is stored in a byte."""
+
 MOST_PARTS = 1_000
 """Windows of an intervention, and parts of a composition."""
 

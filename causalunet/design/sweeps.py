@@ -26,7 +26,7 @@ def sweep(kind: type[Kind], **values: Any) -> tuple[Kind, ...]:
         Such as `AblateBlock`.
     **values
         A field's value, or a list, tuple, range or array of values. ``start`` and ``length`` together stand for
-        ``window``.
+        ``window``; ``stage`` may join them.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def sweep(kind: type[Kind], **values: Any) -> tuple[Kind, ...]:
     if not isinstance(kind, type) or not issubclass(kind, Intervention):
         raise SpecError(f"{shown(kind)} cannot be swept; give a kind of intervention, such as AblateBlock.")
     known = {entry.name for entry in fields(kind)} - {"label"}
-    allowed = known | ({"start", "length"} if "window" in known else set())
+    allowed = known | ({"start", "length", "stage"} if "window" in known else set())
     unknown = sorted(set(values) - allowed)
     if unknown:
         raise SpecError(
@@ -80,7 +80,9 @@ def _build(kind: type[Kind], values: dict[str, Any]) -> Kind:
     if "start" in values and "window" in values:
         raise SpecError(f"The sweep over {kind.__name__} names both window and start with length; give one of them.")
     if "start" in values:
-        values["window"] = Window(values.pop("start"), values.pop("length"))
+        own = "stage" in {entry.name for entry in fields(kind)}
+        stage = None if own else values.pop("stage", None)
+        values["window"] = Window(values.pop("start"), values.pop("length"), stage)
     try:
         return kind(**values)
     except TypeError as error:

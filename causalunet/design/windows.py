@@ -5,18 +5,27 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from causalunet.calls import clear_calls, hold
-from causalunet.design.limits import MOST_PARTS, MOST_STEPS, check_list, is_integer, plain_number, several, shown
+from causalunet.design.limits import (
+    MOST_CALLS,
+    MOST_PARTS,
+    MOST_STEPS,
+    check_list,
+    is_integer,
+    plain_number,
+    several,
+    shown,
+)
 from causalunet.errors import SpecError
 
 __all__ = ["Window", "Windows", "count_steps", "cut_relax_cut", "joined", "overlaid"]
 
 
 @clear_calls
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Window:
     """The steps ``start, start - 1, ..., start - length + 1``.
 
@@ -26,20 +35,25 @@ class Window:
         First step, counted down from T; at least 1.
     length : int
         Number of steps; at least 1 and at most ``start``.
+    stage : int, optional
+        Which U-Net call of each step, counted from 0, under samplers whose steps take several; by default all calls.
 
     Raises
     ------
     SpecError
-        The window is empty or runs below step 1.
+        The window is empty or runs below step 1, or the stage is no such number.
 
     Examples
     --------
     >>> list(Window(50, 5))
     [50, 49, 48, 47, 46]
+    >>> Window(50, 5, stage=1)
+    Window(start=50, length=5, stage=1)
     """
 
     start: int
     length: int
+    stage: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("start", "length"):
@@ -56,6 +70,19 @@ class Window:
                 f"Window(start={self.start}, length={shown(self.length)}) would run down to step "
                 f"{shown(self.start - self.length + 1)}; the last step is 1, so length can be at most {self.start}."
             )
+        if self.stage is None:  # of nearly all, and a study has a hundred thousand
+            return
+        stage = plain_number(self.stage)
+        object.__setattr__(self, "stage", stage)
+        if not is_integer(stage) or not 0 <= stage < MOST_CALLS:
+            raise SpecError(
+                f"Window stage {shown(stage)} is not valid; it counts the U-Net calls of a step from 0, up to "
+                f"{MOST_CALLS - 1}. Leave it out for all of them."
+            )
+
+    def __repr__(self) -> str:
+        stage = "" if self.stage is None else f", stage={self.stage}"
+        return f"Window(start={self.start}, length={self.length}{stage})"
 
     def __iter__(self) -> Iterator[int]:
         """Steps of the window, in the order of the run."""
@@ -88,12 +115,13 @@ class Windows:
     Parameters
     ----------
     parts : iterable of Window
-        Where one begins right after another they are joined, so that the same steps are written in one way.
+        Where one begins right after another they are joined, so that the same steps are written in one way. All of one
+        stage, or of none.
 
     Raises
     ------
     SpecError
-        There is no window, or two of them overlap or are out of order.
+        There is no window, two of them overlap or are out of order, or their stages differ.
     """
 
     parts: tuple[Window, ...]
@@ -110,7 +138,14 @@ class Windows:
                 raise SpecError(
                     f"{later} does not come after {earlier} in the run: give windows apart, in falling order."
                 )
-        object.__setattr__(self, "parts", joined(parts))
+        if len(stages := {part.stage for part in parts}) > 1:
+            raise SpecError(
+                f"Windows() got the stages {', '.join(map(str, sorted(stages, key=str)))}; all windows of one edit "
+                "have the same. Add two interventions, a + b, each with its own."
+            )
+        stage, whole = parts[0].stage, joined(parts)
+        parts = whole if stage is None else tuple(replace(part, stage=stage) for part in whole)
+        object.__setattr__(self, "parts", parts)
 
     def __iter__(self) -> Iterator[int]:
         """Steps of all windows, in the order of the run."""
@@ -126,13 +161,18 @@ class Windows:
         """Length of the first window."""
         return self.parts[0].length
 
+    @property
+    def stage(self) -> int | None:
+        """Which U-Net call of each step; None for all of them."""
+        return self.parts[0].stage
+
     def check(self, steps: int) -> None:
         """Raise `SpecError` if a window leaves ``[1, steps]``."""
         for part in self.parts:
             part.check(steps)
 
 
-def cut_relax_cut(start: int, *, cut: int, relax: int, cuts: int = 2) -> Windows:
+def cut_relax_cut(start: int, *, cut: int, relax: int, cuts: int = 2, stage: int | None = None) -> Windows:
     """Cut for some steps, let the model recover, cut again (the paper's figures 10 and 11).
 
     Parameters
@@ -145,6 +185,8 @@ def cut_relax_cut(start: int, *, cut: int, relax: int, cuts: int = 2) -> Windows
         Steps between two cuts; 0 joins them into one window.
     cuts : int
         Number of cuts.
+    stage : int, optional
+        Which U-Net call of each step, see `Window`.
 
     Returns
     -------
@@ -171,26 +213,31 @@ def cut_relax_cut(start: int, *, cut: int, relax: int, cuts: int = 2) -> Windows
             f"and only {start} are left at step {start}."
         )
     if relax == 0:
-        return Windows((Window(start, cut * cuts),))
-    return Windows(tuple(Window(start - index * (cut + relax), cut) for index in range(cuts)))
+        return Windows((Window(start, cut * cuts, stage),))
+    return Windows(tuple(Window(start - index * (cut + relax), cut, stage) for index in range(cuts)))
 
 
 def windows_to_json(window: Window | Windows) -> list[list[int]]:
-    """Write a window as ``[[start, length], ...]``."""
-    return [[part.start, part.length] for part in window.parts]
+    """Write a window as ``[[start, length], ...]``, or ``[[start, length, stage], ...]`` where it has a stage."""
+    return [list(written_window(part, window.stage)) for part in window.parts]
 
 
 def windows_from_json(value: Any) -> Window | Windows:
     """Read what `windows_to_json` wrote; one entry gives a `Window`."""
-    if not isinstance(value, list) or not all(isinstance(entry, list) and len(entry) == 2 for entry in value):
+    if not isinstance(value, list) or not all(isinstance(entry, list) and len(entry) in (2, 3) for entry in value):
         raise SpecError(f"A window is written as [[start, length], ...]; got {shown(value)}.")
     check_list("Windows of an intervention", value, MOST_PARTS)
     parts = tuple(Window(*entry) for entry in value)
     return parts[0] if len(parts) == 1 else Windows(parts)
 
 
+def written_window(part: Window, stage: int | None) -> tuple[int, ...]:
+    """Start and length of a window, and a stage if there is one: windows without are written as they ever were."""
+    return (part.start, part.length) if stage is None else (part.start, part.length, stage)
+
+
 def joined(windows: Iterable[Window | Windows]) -> tuple[Window, ...]:
-    """The steps that lie in any of some windows, as the fewest windows, in the order of the run."""
+    """The steps that lie in any of some windows, as the fewest windows without a stage, in the order of the run."""
     spans: list[tuple[int, int]] = []
     for start, stop in sorted(((part.start, part.stop) for window in windows for part in window.parts), reverse=True):
         if spans and start >= spans[-1][1] - 1:

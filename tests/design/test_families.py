@@ -53,3 +53,13 @@ def test_what_is_alike_is_so_in_fill_branch_and_all_parts(by: str) -> None:
         AblateBlock(1, other) + Edit("down.0", other),
     ]
     assert alike_but_for([item.to_json() for item in items], by) == [[0, 1], [2], [3], [5, 6]]
+
+
+@pytest.mark.parametrize("by", ["start", "length", "relax"])
+def test_stages_are_families_of_their_own(by: str) -> None:
+    numbers = {"start": 60, "cut": 4, "relax": 3, "cuts": 2 if by == "relax" else 1}
+    name = "cut" if by == "length" else by
+    both = [numbers, {**numbers, name: 5}]
+    windows = [cut_relax_cut(**one, stage=stage) for stage in (None, 0, 1) for one in both]
+    made = [AblateBlock(1, window).to_json() for window in windows]
+    assert alike_but_for(made, by) == [[0, 1], [2, 3], [4, 5]]

@@ -54,6 +54,11 @@ def test_windows_are_an_axis_or_one_value() -> None:
     assert sweep(Null, window=[Window(9, 2), cut]) == (Null(Window(9, 2)), Null(cut))
 
 
+def test_stages_are_an_axis_beside_start_and_length() -> None:
+    made = sweep(AblateBlock, bottom=1, start=(9, 8), length=2, stage=(None, 1))
+    assert [item.window for item in made] == [Window(9, 2), Window(9, 2, 1), Window(8, 2), Window(8, 2, 1)]
+
+
 def test_text_is_one_value_and_fills_are_swept() -> None:
     made = sweep(Edit, component="up.3", fill=[Scale(0.5), Scale(2.0)], window=Window(9, 2), branch=("cond", "both"))
     assert [(item.component, item.fill, item.branch) for item in made] == [
@@ -85,7 +90,11 @@ def test_empty(values: dict[str, Any], message: str) -> None:
             {"bottom": 2, "start": 9, "length": 1},
             "AblateSkip has no field bottom to sweep; it has branch, ",
         ),
-        (Null, {"branch": "cond"}, "Null has no field branch to sweep; it has components, length, start, window"),
+        (
+            Null,
+            {"branch": "cond"},
+            "Null has no field branch to sweep; it has components, length, stage, ",
+        ),
         (Null, {"window": Window(9, 1), "label": "x"}, "Null has no field label to sweep"),
         (Composition, {"start": 3, "length": 1}, "Composition has no field length, start to sweep; it has parts"),
         (AblateSkip, {"top": 2, "start": 9}, "only one of start and length; a window needs both"),

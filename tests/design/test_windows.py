@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -136,7 +137,7 @@ def test_json_round_trip(window: Window | Windows) -> None:
     assert again.parts == window.parts
 
 
-@pytest.mark.parametrize("value", [None, 3, [3], [[3]], [[3, 2, 1]], {"start": 3}, [(3, 2)]])
+@pytest.mark.parametrize("value", [None, 3, [3], [[3]], [[3, 2, 1, 0]], {"start": 3}, [(3, 2)]])
 def test_json_of_something_else(value: Any) -> None:
     with pytest.raises(SpecError, match=r"written as \[\[start, length\], \.\.\.\]"):
         windows_from_json(value)
@@ -171,3 +172,29 @@ def test_cut_relax_cut_without_relaxing_is_one_window() -> None:
 def test_cut_relax_cut_refuses(values: dict[str, int]) -> None:
     with pytest.raises(SpecError, match="at least"):
         cut_relax_cut(20, **values)
+
+
+@pytest.mark.parametrize("stage", [-1, 255, True, 0.5, "0"])
+def test_a_stage_is_a_call_of_a_step(stage: Any) -> None:
+    with pytest.raises(SpecError, match=rf"Window stage {stage!r} is not valid; it counts the U-Net calls of a step"):
+        Window(5, 2, stage=stage)
+
+
+@given(windows(), st.none() | st.integers(0, 254))
+def test_a_stage_is_kept_and_no_stage_is_not_written(window: Window | Windows, stage: int | None) -> None:
+    staged = Windows(tuple(replace(part, stage=stage) for part in window.parts))
+    assert staged.stage == stage
+    assert list(staged) == list(window)
+    written = windows_to_json(staged)
+    assert written == [[*entry, *([] if stage is None else [stage])] for entry in windows_to_json(window)]
+    assert list(windows_from_json(written).parts) == list(staged.parts)
+    assert (staged == Windows(window.parts)) == (stage is None)
+
+
+def test_windows_have_one_stage() -> None:
+    with pytest.raises(SpecError, match=r"got the stages 1, None; all windows of one edit have the same"):
+        Windows((Window(9, 2, stage=1), Window(5, 2)))
+    assert cut_relax_cut(20, cut=3, relax=2, stage=1).parts == (Window(20, 3, 1), Window(15, 3, 1))
+    assert repr(Window(np.int64(5), 2, stage=np.uint8(1))) == "Window(start=5, length=2, stage=1)"
+    with pytest.raises(SpecError, match=r"A window is written as \[\[start, length\], \.\.\.\]"):
+        windows_from_json([[5, 2, 1, 0]])

@@ -60,6 +60,10 @@ def study(*interventions: Intervention, sampler: Sampler | None = None, **fields
     )
 
 
+Changes = Mapping[tuple[int, int], Sequence[Change]]
+"""What is changed in a call of a step: by the step and the call's number, from 0."""
+
+
 @dataclass
 class Guided:
     """The noise that a U-Net predicts, clipped as its estimate is, by hand."""
@@ -82,7 +86,7 @@ class Guided:
 
 
 def heun_by_hand(
-    model: TextToImage, prompt: str, seed: int, changes: Mapping[int, Sequence[Change]], absent: Collection[int]
+    model: TextToImage, prompt: str, seed: int, changes: Changes, absent: Collection[int]
 ) -> NDArray[np.float64]:
     """One image with diffusers' scheduler, on the steps that are called."""
     schedule = Schedule.spaced(model.alpha_bar, STEPS)
@@ -96,18 +100,19 @@ def heun_by_hand(
     x = torch.from_numpy(initial_noise([seed], model.image_shape)).double()
     z = x / math.sqrt(shares[0])
     # The first call of a step is at it, the second at the next: what is changed is so by the step that is taken.
-    steps = [called[n // 2] for n in range(2 * len(called) - 1)]
-    for step, timestep in zip(steps, scheduler.timesteps, strict=True):
+    calls = [(called[n // 2], n % 2) for n in range(2 * len(called) - 1)]
+    for call, timestep in zip(calls, scheduler.timesteps, strict=True):
         share = schedule.alpha_bar(1 + schedule.timesteps.index(int(timestep)))
-        _, x0 = unet(z * math.sqrt(share), float(timestep), share, changes.get(step, ()))
+        _, x0 = unet(z * math.sqrt(share), float(timestep), share, changes.get(call, ()))
         z = scheduler.step((z - x0) / math.sqrt((1 - share) / share), timestep, z).prev_sample
     return np.asarray((z[0].clamp(-1, 1) + 1) / 2)
 
 
 SKIPS = [Change("skip", number) for number in range(2)]
-BY_HAND: dict[Intervention, tuple[Mapping[int, Sequence[Change]], Collection[int]]] = {
+BOTH: Changes = {(step, stage): SKIPS for step in (4, 3) for stage in (0, 1)}
+BY_HAND: dict[Intervention, tuple[Changes, Collection[int]]] = {
     NULL: ({}, ()),
-    CUT: ({4: SKIPS, 3: SKIPS}, ()),
+    CUT: (BOTH, ()),
     JUMP: ({}, (5, 4)),
     STOP: ({}, (2, 1)),
 }
@@ -146,7 +151,7 @@ def test_edits_are_counted_for_the_runs_of_a_fork_alone(model: TextToImage, tmp_
     np.testing.assert_array_equal(results.audit.fired, results.audit.declared.broadcast_like(results.audit.fired))
     assert results.audit.fired.sel(kind="composition", place="skip.0", step=3).values.tolist() == [[2] * len(PROMPTS)]
     for row, absent in ((cut, ()), (cut + jumping, (2,))):
-        expected = heun_by_hand(model, PROMPTS[0], 0, {4: SKIPS, 3: SKIPS}, absent)
+        expected = heun_by_hand(model, PROMPTS[0], 0, BOTH, absent)
         assert_images(results.outcomes.image.sel(intervention=row.label)[0], expected)
 
 
@@ -267,7 +272,7 @@ def transfer(x: Any, eps: Any, a: float, b: float) -> Any:
     return math.sqrt(b / a) * x + (math.sqrt(1 - b) - math.sqrt(b * (1 - a) / a)) * eps
 
 
-def pndm_by_hand(model: TextToImage, absent: Collection[int]) -> NDArray[np.float64]:
+def pndm_by_hand(model: TextToImage, absent: Collection[int], changes: Changes | None = None) -> NDArray[np.float64]:
     """The same from the paper's equations 9 to 13; between timesteps log SNR is on a line."""
     log_snr = np.log(model.alpha_bar / (1 - model.alpha_bar))
 
@@ -276,28 +281,25 @@ def pndm_by_hand(model: TextToImage, absent: Collection[int]) -> NDArray[np.floa
 
     unet = Guided(model, PROMPTS[0])
 
-    def noise(x: Tensor, timestep: float) -> Tensor:
-        return unet(x, timestep, share(timestep))[0]
+    def noise(x: Tensor, timestep: float, *call: int) -> Tensor:
+        return unet(x, timestep, share(timestep), (changes or {}).get((call[0], call[1]), ()))[0]
 
     def phi(x: Tensor, e: Tensor, t: float, s: float) -> Tensor:
         a, b = share(t), share(s)
         x0 = (x - (1 - a) ** 0.5 * e) / a**0.5
         return b**0.5 * x0 + (1 - b) ** 0.5 * e
 
-    timesteps = [
-        timestep
-        for timestep, step in zip(np.linspace(899, 0, 10).round().astype(int).tolist(), range(10, 0, -1), strict=True)
-        if step not in absent
-    ]
+    every = zip(np.linspace(899, 0, 10).round().astype(int).tolist(), range(10, 0, -1), strict=True)
+    taken = [(timestep, step) for timestep, step in every if step not in absent]
     x = torch.from_numpy(initial_noise([0], model.image_shape)).double()
     old: list[Tensor] = []
-    for t, s in itertools.pairwise([*timesteps, -1]):
-        old.append(noise(x, t))
+    for (t, step), (s, _) in itertools.pairwise([*taken, (-1, 0)]):
+        old.append(noise(x, t, step, 0))
         if len(old) < 4:
             half = (t + s) / 2
-            second = noise(phi(x, old[-1], t, half), half)
-            third = noise(phi(x, second, t, half), half)
-            fourth = noise(phi(x, third, t, s), s)
+            second = noise(phi(x, old[-1], t, half), half, step, 1)
+            third = noise(phi(x, second, t, half), half, step, 2)
+            fourth = noise(phi(x, third, t, s), s, step, 3)
             e = (old[-1] + 2 * second + 2 * third + fourth) / 6
         else:
             e = (55 * old[-1] - 59 * old[-2] + 37 * old[-3] - 9 * old[-4]) / 24

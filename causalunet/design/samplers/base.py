@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from causalunet.calls import clear_calls
 from causalunet.design.guidance import CFG, Guidance, NoGuidance, checked_scale
-from causalunet.design.limits import MOST_STEPS, is_integer, plain_number, shown
+from causalunet.design.limits import MOST_CALLS, MOST_STEPS, is_integer, plain_number, shown
 from causalunet.design.named import class_named
 from causalunet.design.spacings import Linspace, Spacing
 from causalunet.errors import SpecError
@@ -26,9 +26,6 @@ SAMPLERS: Registry[type[Sampler]] = Registry("sampler", "causalunet.samplers")
 
 _STEPS, _SCALE = 100, 3.0
 """Where none are given."""
-
-_MOST_CALLS = 255
-"""Of a step: how often an edit fired at it is stored in a byte."""
 
 
 class Estimate(NamedTuple):
@@ -334,10 +331,10 @@ class Sampler:
             return [1] * (len(levels) - 1)
         found = [self.calls(at, to, passed) for passed, (at, to) in enumerate(itertools.pairwise(levels))]
         for count in found:
-            if not is_integer(count) or not 1 <= count <= _MOST_CALLS:
+            if not is_integer(count) or not 1 <= count <= MOST_CALLS:
                 raise SpecError(
                     f"The sampler {shown(self.name)} says that a step takes {shown(count)} U-Net calls; calls() has to "
-                    f"give an integer in 1 ... {_MOST_CALLS}."
+                    f"give an integer in 1 ... {MOST_CALLS}."
                 )
         return found
 

@@ -19,7 +19,7 @@ from causalunet.dims import ROW
 from causalunet.errors import FiringError, SpecError
 from causalunet.models.wiring import skip_ports
 from causalunet.plan import Action, PlacedFill
-from causalunet.tree import Origin
+from causalunet.programs import Origin
 
 __all__ = [
     "CallContext",

@@ -24,7 +24,7 @@ from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
 from causalunet.models.tf32 import tf32_allowed
 from causalunet.plan import Action, Plan
-from causalunet.tree import Origin
+from causalunet.programs import Origin
 
 __all__ = ["count_kernels", "shortcut_arms", "time_arms"]
 
@@ -169,9 +169,7 @@ def _kernels(plans: Iterable[Plan], samples: int) -> list[int]:
     counts: dict[Action, int] = {}
     totals = []
     for plan in plans:
-        times = Counter[Action]()
-        for stretch in plan.stretches:
-            times[stretch.action] += plan.calls_in(stretch)
+        times = Counter(action for call in plan.calls for action in call.actions)
         for action in times:
             if action not in counts:
                 counts[action] = count_kernels(plan.bound, action, samples)

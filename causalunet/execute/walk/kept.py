@@ -11,8 +11,9 @@ from torch import Tensor
 
 from causalunet.execute.call.visits import CallContext
 from causalunet.plan import Action, Call, Plan
+from causalunet.programs import Origin
 from causalunet.sources import Kept
-from causalunet.tree import Origin, RunId
+from causalunet.tree import RunId
 
 __all__ = ["KeptValues", "Piece"]
 

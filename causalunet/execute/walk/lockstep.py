@@ -23,9 +23,10 @@ from causalunet.models.devices import device_of
 from causalunet.noise import step_noise
 from causalunet.plan import Action, Call, Fork, Plan
 from causalunet.prediction import prediction_of, training_of
+from causalunet.programs import Origin
 from causalunet.schedule import Level, TrainingSchedule
 from causalunet.sources import begins_from
-from causalunet.tree import Origin, StateId
+from causalunet.tree import StateId
 
 __all__ = ["Block", "Observer", "check_fired", "run_block"]
 
@@ -274,8 +275,9 @@ def check_fired(plan: Plan, fired: Counter[tuple[str, int]], samples: int) -> No
     """
     declared: Counter[tuple[str, int]] = Counter()
     for call in plan.calls:
-        for component in {fill.site.component for fill in call.action.fills}:
-            declared[component, call.step] += samples * call.unet_calls
+        for action in call.actions:
+            for component in {fill.site.component for fill in action.fills}:
+                declared[component, call.step] += samples
     if fired != declared:
         wrong = {key: (fired[key], declared[key]) for key in fired | declared if fired[key] != declared[key]}
         raise FiringError(
@@ -298,7 +300,15 @@ def _step(walk: _Walk, step: int, groups: dict[Action, list[Call]], states: dict
         # Ways need as many calls as their sampler says, which may differ by where they go; those that need more go on
         # together.
         while waiting := [way for way in going if not _arrived(walk, way, at, noise, states)]:
-            going = walk.told_more(action, waiting, at)
+            going = (way for then, ways in _alike(waiting).items() for way in walk.told_more(then, ways, at))
+
+
+def _alike(ways: Iterable[_Way]) -> dict[Action, list[_Way]]:
+    """Ways by what is done to their next call: an edit may be of one call of its steps."""
+    found: dict[Action, list[_Way]] = {}
+    for way in ways:
+        found.setdefault(way.call.at(way.fork, len(way.estimates)), []).append(way)
+    return found
 
 
 def _arrived(walk: _Walk, way: _Way, at: Level, noise: Mapping[int, Tensor], states: dict[StateId, State]) -> bool:

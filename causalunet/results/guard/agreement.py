@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.coordinates import coordinates_of
-from causalunet.design.limits import is_number, shown
+from causalunet.design.limits import MOST_CALLS, is_number, shown
 from causalunet.design.registered import plugins, unknown_sampler
 from causalunet.design.samplers import Sampler
+from causalunet.design.stages import times_edited
 from causalunet.dims import FACTOR, INTERVENTION, SAMPLE, STEP
 from causalunet.errors import CausalUNetError
 from causalunet.results.guard.checked_store import Reader, Stored, dims_of
@@ -173,18 +174,17 @@ def _declared(reader: Reader, read: ReadBack, coverage: Coverage, calls: _Calls)
     """Interventions that declare other edits than they make, the package's own and those of others."""
     declared = coverage.marks["audit/declared"]
     places = reader.read("audit/place").tolist()
-    column, steps = {name: index for index, name in enumerate(places)}, declared.shape[1]
+    steps = declared.shape[1]
+    # Where every step takes one call, and where it is not known how many do.
+    most = np.full(steps, MOST_CALLS if calls.unchecked else 1)
     wrong: list[str] = []
     unchecked: dict[str, None] = {}
     for row, edits in read.edits.items():
         expected = np.zeros(declared.shape[1:], declared.dtype)
-        fits = row < len(declared)
-        for edit in edits:
-            edited = [steps - step for step in edit.window if step <= steps]
-            fits &= edit.component in column and len(edited) == len(list(edit.window))
-            if fits:
-                often = 1 if edit.component == _UNET or calls.by_step is None else calls.by_step[row, edited]
-                expected[edited, column[edit.component]] = often
+        fits = row < len(declared) and all(edit.component in places and edit.window.start <= steps for edit in edits)
+        if fits:
+            made = most if calls.by_step is None else calls.by_step[row]
+            expected = times_edited(edits, made, places)
         if calls.unchecked:  # nothing is known of how often, only of where
             expected = (
                 np.where(expected > 0, np.maximum(declared[row], 1), 0).astype(declared.dtype) if fits else expected

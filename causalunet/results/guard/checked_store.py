@@ -295,7 +295,7 @@ def _is_spec(value: Any, depth: int) -> bool:
     if not isinstance(configuration, dict) or depth > MOST_DEPTH:
         return False
     window, parts, fill = (configuration.get(name) for name in ("window", "parts", "fill"))
-    if window is not None and not (isinstance(window, list) and window and all(_is_pair(entry) for entry in window)):
+    if window is not None and not (isinstance(window, list) and window and all(map(_is_window, window))):
         return False
     if fill is not None and not (
         isinstance(fill, dict) and isinstance(fill.get("configuration"), dict) and "name" in fill
@@ -325,8 +325,9 @@ def renewed_digests(texts: Iterable[str]) -> dict[int, str]:
     return found
 
 
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(is_integer, value))
+def _is_window(value: Any) -> bool:
+    """Start and length, and perhaps a stage."""
+    return isinstance(value, list) and len(value) in (2, 3) and all(map(is_integer, value))
 
 
 def stored_grid(stored: Stored, where: object) -> Grid:

@@ -36,7 +36,7 @@ MISFITS: dict[str, tuple[Callable[[], Any], str]] = {
         "DDPM has no 'guidance_scal'; is guidance_scale meant? It takes steps, guidance_scale, guidance, spacing, "
         "variance.",
     ),
-    "unknown": (lambda: cu.Window(start=20, stop=15), "Window has no 'stop'. It takes start, length."),
+    "unknown": (lambda: cu.Window(start=20, stop=15), "Window has no 'stop'. It takes start, length, stage."),
     "of a study": (
         lambda: cu.Study(name="x", prompt=["a"], interventions=[cu.AblateBlock(2, WINDOW)]),
         "Study has no 'prompt'; is prompts meant? It takes name, interventions, prompts, seeds, starts, model, "
@@ -47,9 +47,9 @@ MISFITS: dict[str, tuple[Callable[[], Any], str]] = {
         "AblateBlock has no 'botom'; is bottom meant? It takes bottom, window, branch, view, components, label.",
     ),
     "of a criterion": (lambda: cu.analysis.Criterion(treshold=0.9), "Criterion has no 'treshold'; is threshold meant?"),
-    "missing": (lambda: cu.Window(20), "Window lacks length. It takes start, length."),
+    "missing": (lambda: cu.Window(20), "Window lacks length. It takes start, length, stage."),
     "several missing": (lambda: cu.Study(name="x"), "Study lacks interventions, prompts. It takes"),
-    "too many": (lambda: cu.Window(20, 5, 1), "Window takes at most 2 values in order; got 3. It takes start, length."),
+    "too many": (lambda: cu.Window(20, 5, 0, 1), "Window takes at most 3 values in order; got 4. It takes start,"),
     "without a name": (lambda: cu.DDPM(50), "DDPM takes its values by name, such as steps=; got 1 without one."),
     "doubled": (lambda: cu.Window(20, 5, start=3), "Window got start twice, by its place and by its name."),
     "nothing to take": (lambda: cu.Zero(1), "Zero takes at most 0 values in order; got 1. It takes nothing."),

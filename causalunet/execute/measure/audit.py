@@ -50,7 +50,7 @@ def drift(
             context = [torch.cat(parts) for parts in zip(*told, strict=True)]
             timesteps = torch.full((len(told),), level.timestep, device=device)
             with alone(model.unet):
-                output = model.unet(torch.cat([state] * len(told)), timesteps, *context).float()
+                output = model.unet(torch.cat([state * level.scale] * len(told)), timesteps, *context).float()
             _, plain = prediction.image_and_noise(guided(output, guidance, prediction)[0], state, level)
             found[index] = np.abs(plain.cpu().numpy() - eps[index]).max()
     return found

@@ -112,7 +112,9 @@ class ExactUNet(nn.Module):
         before = time.floor().long()
         along = time - before
         after = (before + 1).clamp(max=last)
-        return torch.lerp(self.log_snr[before], self.log_snr[after], along).sigmoid()
+        # The last timestep may be noise alone, and minus infinity is on no line.
+        between = torch.lerp(self.log_snr[before], self.log_snr[after], along)
+        return torch.where(along == 0, self.log_snr[before], between).sigmoid()
 
     def forward(self, x: Tensor, timesteps: Tensor, matches: Tensor) -> Tensor:
         """E[x_0 | x_t], (row, channel, y, x).

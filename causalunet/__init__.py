@@ -24,9 +24,11 @@ if TYPE_CHECKING:
         Composition,
         DPMMultistep,
         DPMSinglestep,
+        DPMSolverV3,
         Edit,
         Euler,
         EulerAncestral,
+        EVODiff,
         FlowHeun,
         Heun,
         Hold,
@@ -47,7 +49,9 @@ if TYPE_CHECKING:
         cut_relax_cut,
         sweep,
     )
+    from causalunet.design.samplers import ModelStatistics, load_statistics
     from causalunet.errors import CausalUNetError, MissingExtraError
+    from causalunet.execute import model_statistics
     from causalunet.models import from_unet, load_model, register
     from causalunet.prompts import NO_PROMPT
     from causalunet.results import open_results
@@ -71,6 +75,8 @@ __all__ = [
     "Composition",
     "DPMMultistep",
     "DPMSinglestep",
+    "DPMSolverV3",
+    "EVODiff",
     "Edit",
     "Euler",
     "EulerAncestral",
@@ -79,6 +85,7 @@ __all__ = [
     "Hold",
     "Identity",
     "MissingExtraError",
+    "ModelStatistics",
     "Null",
     "Patch",
     "Pixels",
@@ -98,6 +105,8 @@ __all__ = [
     "cut_relax_cut",
     "from_unet",
     "load_model",
+    "load_statistics",
+    "model_statistics",
     "open_results",
     "prompts",
     "register",
@@ -120,6 +129,8 @@ _HOMES = {
         "DPMSinglestep",
         "EDM",
         "Edit",
+        "EVODiff",
+        "DPMSolverV3",
         "Euler",
         "EulerAncestral",
         "FlowHeun",
@@ -144,7 +155,9 @@ _HOMES = {
         "cut_relax_cut",
         "sweep",
     ),
+    "causalunet.design.samplers": ("ModelStatistics", "load_statistics"),
     "causalunet.errors": ("CausalUNetError", "MissingExtraError"),
+    "causalunet.execute": ("model_statistics",),
     "causalunet.models": ("from_unet", "load_model", "register"),
     "causalunet.prompts": ("NO_PROMPT",),
     "causalunet.results": ("open_results",),

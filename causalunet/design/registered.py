@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from causalunet.design.fills import FILLS
@@ -10,11 +11,11 @@ from causalunet.design.guidance import GUIDANCES
 from causalunet.design.interventions import KINDS
 from causalunet.design.limits import MOST_DEPTH, shown
 from causalunet.design.outcomes import OUTCOMES
-from causalunet.design.samplers import SAMPLERS
+from causalunet.design.samplers import SAMPLERS, Sampler
 from causalunet.design.spacings import SPACINGS
 from causalunet.design.starts import STARTS
 from causalunet.design.views import VIEWS
-from causalunet.errors import PluginError
+from causalunet.errors import CausalUNetError, PluginError
 from causalunet.registry import Registry, is_own
 
 __all__ = ["plugins", "unknown_outcomes", "unknown_sampler", "unknown_start", "unregistered"]
@@ -39,7 +40,7 @@ def unregistered(value: Any) -> Iterator[str]:
 
 
 def unknown_sampler(value: Any) -> list[str]:
-    """Name the sampler of a study's JSON, its guidance and spacing, if no class of this process has that name."""
+    """Name what is not known in this process of a study's sampler: its class, guidance, spacing, or what it needs."""
     configuration = value.get("configuration") if isinstance(value, dict) else None
     given = configuration if isinstance(configuration, dict) else {}
     unknown = []
@@ -53,6 +54,9 @@ def unknown_sampler(value: Any) -> list[str]:
         if isinstance(name, str):
             told, cls = _found(what, name, registry)
             unknown += [told] if cls is None else []
+    if not unknown and given:
+        with suppress(CausalUNetError, TypeError):  # of what is no sampler, which reading it tells
+            unknown += [lacking] if (lacking := Sampler.from_json(value).missing) else []
     return unknown
 
 

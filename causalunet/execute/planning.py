@@ -33,6 +33,7 @@ def plan_study(bound: BoundStudy, *, runs: Iterable[int] | None = None) -> Plan:
         What the model cannot do is told here, before anything is run.
     """
     check_samples(bound.model, bound.spec)
+    bound.spec.sampler.check_model(bound.model, bound.schedule)
     plan = make_plan(bound, runs=runs)
     rehearse(bound.model, plan.spec)
     check_timesteps(bound.model, bound.spec, _asked_at(plan))

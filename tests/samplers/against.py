@@ -24,6 +24,7 @@ from causalunet.design.samplers import (
     PNDM,
     DPMMultistep,
     DPMSinglestep,
+    DPMSolverV3,
     Euler,
     EulerAncestral,
     Heun,
@@ -230,6 +231,15 @@ CASES: dict[str, Case] = {
             with_sigmas,
         )
         for order in (1, 2, 3)
+    },
+    **{
+        f"DPMSolverV3({order}, without statistics)": Case(
+            fixed(DPMSolverV3, order=order, corrector=False),
+            "DPMSolverMultistepScheduler",
+            {**MULTISTEP, "solver_order": order, "solver_type": "heun"},
+            with_sigmas,
+        )
+        for order in (1, 2)
     },
     "PNDM": Case(
         PNDM,

@@ -45,6 +45,7 @@ MORE: list[tuple[str, dict[str, Any]]] = [
     ("dpmpp_singlestep", {"order": 3}),
     ("pndm", {"runge_kutta": True}),
     ("unipc", {"order": 3}),
+    ("dpm_solver_v3", {"order": 3, "pseudo_corrector": True}),
 ]
 """That look further back, or take more calls, than they do by default."""
 
@@ -128,8 +129,15 @@ def test_runs_do_not_depend_on_batch_or_order(sampler: Sampler, model: ExactMode
 
 def test_conformance(sampler: Sampler) -> None:
     """Of fields that are not the defaults, where there are others."""
-    others = {"order": 3, "eta": 0.4, "churn": 30.0, "runge_kutta": True, "variant": "bh1", "timestep_scaling": 7.0}
-    others |= {"variance": "large", "stochastic": True}
+    others = {
+        "order": 1 if isinstance(sampler, cu.EVODiff) else 3,
+        "eta": 0.4,
+        "churn": 30.0,
+        "runge_kutta": True,
+        "variant": "bh1",
+        "timestep_scaling": 7.0,
+    }
+    others |= {"variance": "large", "stochastic": True, "official": True}
     known = {entry.name for entry in fields(sampler)}
     assert check_sampler(replace(sampler, **{name: value for name, value in others.items() if name in known}))
     assert check_sampler(sampler)

@@ -197,6 +197,26 @@ class Sampler:
         return found
 
     @property
+    def missing(self) -> str:
+        """What it needs beside its class and is not known in this process, in words; empty if there is nothing."""
+        return ""
+
+    def check_model(self, model: Any, schedule: Schedule) -> None:
+        """See that it can go along a model's noise levels, when a study is planned; most samplers go along any.
+
+        Parameters
+        ----------
+        model : DiffusionModel
+        schedule : Schedule
+            Of its steps.
+
+        Raises
+        ------
+        SpecError
+            It cannot.
+        """
+
+    @property
     def guided_by(self) -> Guidance:
         """The guidance of its runs: the one given, or by its scale classifier-free guidance or none."""
         if self.guidance is not None:

@@ -81,6 +81,20 @@ class Gaussian(NamedTuple):
         shrunk = self.gains(alpha_bar, x) * self.coefficients(x, alpha_bar)
         return self.mean + torch.einsum("...k,...pk->...p", shrunk, self.vectors)
 
+    def slopes(self, alpha_bar: AlphaBar) -> Tensor:
+        """How E[x_0 | x_t] goes with x_t, number by number: the diagonal of its Jacobian, which no x_t changes.
+
+        Parameters
+        ----------
+        alpha_bar : float or Tensor, (row,)
+
+        Returns
+        -------
+        Tensor, (..., pixel)
+        """
+        gains = self.gains(alpha_bar, self.mean[None])
+        return torch.einsum("...pk,...k->...p", self.vectors.square(), gains)
+
     def log_density(self, x: Tensor, alpha_bar: AlphaBar) -> Tensor:
         """Log p(x_t), (row, ...); ab is below 1, or the density is one of a subspace.
 

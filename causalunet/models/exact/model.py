@@ -150,6 +150,23 @@ class ExactModel:
             "branches": self.unet.answers if isinstance(self.unet, GaussianUNet) else {},
         }
 
+    def slopes(self, prompt: str, alpha_bar: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """How the estimate of x_0 goes with x_t, number by number; None where the denoiser is not linear.
+
+        Parameters
+        ----------
+        prompt : str
+        alpha_bar : ndarray of float64, (level,)
+
+        Returns
+        -------
+        ndarray of float64, (level, channel, y, x), or None
+        """
+        if not isinstance(self.unet, GaussianUNet | WienerUNet):
+            return None
+        found: NDArray[np.float64] = self.gaussian(prompt).slopes(torch.from_numpy(alpha_bar)).cpu().numpy()
+        return found.reshape(-1, *self.image_shape)
+
     def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Raise `ModelError`: there is no reader."""
         raise ModelError(f"The model {self.name!r} has no factor reader; its images can only be compared as pixels.")

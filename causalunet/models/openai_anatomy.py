@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from causalunet.design.anatomy import Anatomy, Component, Edge, Role, u_edges
 from causalunet.design.ports import Port
 from causalunet.design.views import Channels
 from causalunet.errors import ModelError
+from causalunet.models.measured import measure, on_meta
 from causalunet.models.openai_layout import TextUNet
 
 __all__ = ["read_anatomy", "read_called"]
@@ -100,7 +98,7 @@ def read_called(unet: nn.Module, arguments: Sequence[Tensor], *, inside: str = "
     """
     blocks = _blocks(unet, f"{inside}." if inside else "")
     edges = u_edges(*(sum(block.role == role for block in blocks) for role in ("encoder", "decoder")))
-    shapes, flops, total = _measure(_on_meta(unet), [block.path for block in blocks], arguments)
+    shapes, flops, total = _measure(on_meta(unet), [block.path for block in blocks], arguments)
     components = tuple(
         Component(
             name=block.name,
@@ -115,16 +113,6 @@ def read_called(unet: nn.Module, arguments: Sequence[Tensor], *, inside: str = "
         for index, block in enumerate(blocks)
     )
     return Anatomy(components, edges, total, sum(parameter.numel() for parameter in unet.parameters()))
-
-
-def _on_meta(unet: nn.Module) -> nn.Module:
-    """Copy the module without its weights: deepcopy is told that they are copied already."""
-    twins: dict[int, Any] = {}
-    for parameter in unet.parameters():
-        twins[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
-    for buffer in unet.buffers():
-        twins[id(buffer)] = buffer.to("meta")
-    return copy.deepcopy(unet, twins)
 
 
 def _blocks(unet: nn.Module, prefix: str) -> list[_Block]:
@@ -144,32 +132,13 @@ def _measure(
     twin: nn.Module, paths: list[str], arguments: Sequence[Tensor]
 ) -> tuple[dict[str, tuple[int, int, int]], dict[str, int], int]:
     """Output shapes and FLOPs of the blocks, and FLOPs of the whole call, for one row."""
-    ran: list[tuple[str, tuple[int, int, int]]] = []
-    handles = [twin.get_submodule(path).register_forward_hook(_shape_hook(ran, path)) for path in paths]
-    counter = FlopCounterMode(display=False)
-    try:
-        with torch.no_grad(), counter:
-            twin(*arguments)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if [path for path, _ in ran] != paths:
+    seen = measure(twin, paths, arguments)
+    if seen.ran != paths:
         raise ModelError(
-            f"The blocks of this {type(twin).__name__} ran in the order {', '.join(path for path, _ in ran)}; a U-Net "
+            f"The blocks of this {type(twin).__name__} ran in the order {', '.join(seen.ran)}; a U-Net "
             "in OpenAI's layout runs every input block, the middle block, then every output block, each once."
         )
-    counts = counter.get_flop_counts()
-    root = type(twin).__name__
-    flops = {path: sum(counts.get(f"{root}.{path}", {}).values()) for path in paths}
-    return dict(ran), flops, counter.get_total_flops()
-
-
-def _shape_hook(ran: list[tuple[str, tuple[int, int, int]]], path: str) -> Any:
-    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        channels, height, width = output.shape[1:]
-        ran.append((path, (channels, height, width)))
-
-    return record
+    return {path: tuple(seen.outputs[path].shape[1:]) for path in paths}, seen.flops, seen.total
 
 
 def _level(image_size: int, resolution: int) -> int:

@@ -32,6 +32,9 @@ class DDIM(Sampler):
         At which timesteps the steps lie.
     eta : float
         Share of noise, 0 (none: the seed is in the first state only) to 1 (as much as the posterior of DDPM has).
+    noise : str, optional
+        ``"predicted"``: put back the noise as the network predicted it, even where the estimate of x_0 was clipped, as
+        diffusers does. By default that which leads from the estimate to x_t.
 
     Notes
     -----
@@ -44,9 +47,12 @@ class DDIM(Sampler):
     from_noise: ClassVar[bool] = True
 
     eta: float = 0.0
+    noise: str | None = None
 
     def __post_init__(self) -> None:
         super(DDIM, self).__post_init__()
+        if self.noise not in (None, "predicted"):
+            raise SpecError(f"DDIM got noise={shown(self.noise)}; it is 'predicted', or None: that of the estimate.")
         if not is_number(self.eta) or not 0 <= self.eta <= 1:
             raise SpecError(f"DDIM got eta={shown(self.eta)}; it must be a number from 0 (no noise) to 1.")
         object.__setattr__(self, "eta", float(self.eta) + 0.0)
@@ -59,9 +65,13 @@ class DDIM(Sampler):
     def mean(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
         """The estimate with so much of its own noise as belongs to the later step, less what is drawn anew."""
         x0 = estimates[0].x0
-        noise = (state.x - math.sqrt(at.alpha_bar) * x0) / math.sqrt(1 - at.alpha_bar)
+        noise = estimates[0].eps if self.noise else self._left(state.x, x0, at)
         left = max(1 - to.alpha_bar - self._sigma(at, to) ** 2, 0.0)
         return math.sqrt(to.alpha_bar) * x0 + math.sqrt(left) * noise
+
+    @staticmethod
+    def _left(x: Any, x0: Any, at: Level) -> Any:
+        return (x - math.sqrt(at.alpha_bar) * x0) / math.sqrt(1 - at.alpha_bar)
 
     def spread(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> float:
         """Sigma of equation 16."""

@@ -1,0 +1,6 @@
+"""Pipelines of diffusers as models."""
+
+from causalunet.models.pipelines.model import PipelineModel
+from causalunet.models.pipelines.reading import PIPELINES, from_pipeline
+
+__all__ = ["PIPELINES", "PipelineModel", "from_pipeline"]

@@ -1,0 +1,180 @@
+"""Reading the anatomy off U-Nets of diffusers: one component for each residual block with its attention.
+
+Their blocks join skip connections in their own forward, ``torch.cat([path, skip], dim=1)``, and hand the result to the
+residual block: the skip connection is the last channels of its first argument.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from causalunet.design.anatomy import Anatomy, Component, Edge, Role
+from causalunet.design.ports import Port
+from causalunet.design.views import Channels
+from causalunet.errors import ModelError
+from causalunet.models.measured import Measured, measure, on_meta
+
+__all__ = ["read_anatomy"]
+
+_PARTS = ("resnets", "attentions", "downsamplers", "upsamplers")
+"""Lists of modules that a block may be made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A component, before it is measured."""
+
+    name: str
+    role: Role
+    paths: tuple[str, ...]
+    skip: int | None = None
+    """Number of the skip connection that begins here, or of a decoder block ends here."""
+
+
+def read_anatomy(unet: nn.Module, arguments: Sequence[Tensor], *, inside: str) -> Anatomy:
+    """Describe a ``UNet2DModel`` or ``UNet2DConditionModel`` as a graph.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+        Weights are neither read nor changed.
+    arguments : sequence of Tensor
+        Of its forward, for one row, on the meta device; the first is x_t, (1, channel, y, x).
+    inside : str
+        Path of the submodule that is diffusers' own.
+
+    Returns
+    -------
+    Anatomy
+        Components ``down.i`` from the top: the first convolution, the residual blocks of the encoder, each with the
+        attention after it, and its downsamplers; ``mid``; ``up.i`` from the bottom, the residual blocks of the
+        decoder; and ``upsample.i`` between them. Every ``down.i`` begins a skip connection, 12 in Stable Diffusion 1.5.
+
+    Raises
+    ------
+    ModelError
+        A block is of a kind that is not known here, or what ran is not what was expected.
+    """
+    pieces = list(_pieces(unet.get_submodule(inside), f"{inside}."))
+    paths = [path for piece in pieces for path in piece.paths]
+    seen = measure(on_meta(unet), paths, arguments)
+    if seen.ran != paths:
+        where = next((pair for pair in itertools.zip_longest(seen.ran, paths) if pair[0] != pair[1]), ("", ""))
+        raise ModelError(
+            f"Modules of this {type(unet.get_submodule(inside)).__name__} did not run once each in the order of "
+            f"diffusers' U-Nets: {where[0]} ran where {where[1]} was expected."
+        )
+    size = arguments[0].shape[-1]
+    components = tuple(_component(piece, seen, unet, size, depth) for piece, depth in _with_depth(pieces))
+    return Anatomy(components, _edges(pieces, components), seen.total, _parameters(unet))
+
+
+def _pieces(unet: Any, prefix: str) -> Iterator[_Piece]:
+    """Components in the order in which they run."""
+    skips = itertools.count()
+
+    def down(*paths: str) -> _Piece:
+        number = next(skips)
+        return _Piece(f"down.{number}", "encoder", tuple(prefix + path for path in paths), number)
+
+    yield down("conv_in")
+    for number, block in enumerate(unet.down_blocks):
+        _check_block(block)
+        at = f"down_blocks.{number}"
+        for paths in _residual(block, at):
+            yield down(*paths)
+        # several downsamplers, of which there are none in diffusers' own, would leave one skip connection
+        if block.downsamplers is not None:
+            yield down(*(f"{at}.downsamplers.{i}" for i in range(len(block.downsamplers))))
+    if unet.mid_block is not None:
+        yield _Piece("mid", "bottleneck", (f"{prefix}mid_block",))
+    left, ups, upsamplers = next(skips), itertools.count(), itertools.count()
+    for number, block in enumerate(unet.up_blocks):
+        _check_block(block)
+        at = f"up_blocks.{number}"
+        for paths in _residual(block, at):
+            left -= 1
+            yield _Piece(f"up.{next(ups)}", "decoder", tuple(prefix + path for path in paths), left)
+        if block.upsamplers is not None:
+            some = tuple(f"{prefix}{at}.upsamplers.{i}" for i in range(len(block.upsamplers)))
+            yield _Piece(f"upsample.{next(upsamplers)}", "block", some)
+
+
+def _residual(block: Any, at: str) -> Iterator[tuple[str, ...]]:
+    """Paths of every residual block, with that of the attention after it."""
+    attentions = getattr(block, "attentions", ())
+    for i in range(len(block.resnets)):
+        of_attention = (f"{at}.attentions.{i}",) if i < len(attentions) else ()
+        yield (f"{at}.resnets.{i}", *of_attention)
+
+
+def _check_block(block: Any) -> None:
+    children = {name for name, _ in block.named_children()}
+    attentions = getattr(block, "attentions", ())
+    if not hasattr(block, "resnets") or children - {*_PARTS} or hasattr(block, "skip_conv") or None in attentions:
+        odd = ", ".join(sorted(children - {*_PARTS})) or "blocks without attention among those with"
+        raise ModelError(
+            f"A block of this U-Net is a {type(block).__name__}, which has {odd}. Blocks that are known are made of "
+            f"{', '.join(_PARTS)}, such as DownBlock2D, CrossAttnDownBlock2D and AttnUpBlock2D. Write an adapter for "
+            "this U-Net, see causalunet.models.register."
+        )
+
+
+def _with_depth(pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, int]]:
+    """Every piece with the number of blocks between it and the top of the U."""
+    encoder, after = sum(piece.role == "encoder" for piece in pieces), sum(piece.role == "decoder" for piece in pieces)
+    before = 0
+    for piece in pieces:
+        if piece.role == "encoder":
+            yield piece, before
+            before += 1
+        elif piece.role == "bottleneck":
+            yield piece, encoder
+        else:
+            after -= piece.role == "decoder"
+            yield piece, after
+
+
+def _component(piece: _Piece, seen: Measured, unet: nn.Module, size: int, depth: int) -> Component:
+    last = seen.outputs[piece.paths[-1]]
+    output = 0 if isinstance(last, tuple | list) else None
+    value = last if output is None else last[output]
+    if not isinstance(value, Tensor) or value.ndim != 4:
+        raise ModelError(
+            f"{piece.paths[-1]} puts out a {type(value).__name__}; an image of (channel, y, x) is expected."
+        )
+    return Component(
+        name=piece.name,
+        role=piece.role,
+        level=max(0, round(size / value.shape[-1]).bit_length() - 1),
+        depth=depth,
+        shape=tuple(value.shape[1:]),
+        flops=sum(seen.flops[path] for path in piece.paths),
+        parameters=sum(_parameters(unet.get_submodule(path)) for path in piece.paths),
+        module=piece.paths if len(piece.paths) > 1 else piece.paths[0],
+        output=output,
+    )
+
+
+def _edges(pieces: Sequence[_Piece], components: Sequence[Component]) -> tuple[Edge, ...]:
+    width = {component.name: component.shape[0] for component in components}
+    names = [*(piece.name for piece in pieces), "out"]
+    path = {target: source for source, target in itertools.pairwise(names)}
+    begins = {piece.skip: piece.name for piece in pieces if piece.role == "encoder"}
+
+    def skip(piece: _Piece) -> Edge:
+        source, first = begins[piece.skip], width[path[piece.name]]
+        port = Port(0, Channels(range(first, first + width[source])))
+        return Edge(source, piece.name, f"skip.{piece.skip}", port)
+
+    ends = (skip(piece) for piece in pieces if piece.role == "decoder")
+    return (*(Edge(*pair) for pair in itertools.pairwise(names)), *ends)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(value.numel() for value in module.parameters())

@@ -1,0 +1,126 @@
+"""What prompts become in pipelines of diffusers: nothing, a class, or the states of text encoders."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from causalunet.models.labels import Prepare
+
+__all__ = ["Conditions", "Labels", "Texts", "TwoTexts"]
+
+
+class Conditions(Protocol):
+    """What a network is told of prompts."""
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """Raise `PromptError` for prompts that cannot be read."""
+        ...
+
+    def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[Any], ...]:
+        """What prompts become before any network sees them, one row per prompt."""
+        ...
+
+    def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
+        """What the network is told, one row per prompt."""
+        ...
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Class names and indices, or mere names of samples.
+
+    Parameters
+    ----------
+    prepare : callable
+        From `causalunet.models.labels.label_reader`.
+    """
+
+    prepare: Prepare
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """Raise `PromptError` for prompts that name no class."""
+        self.prepare(prompts)
+
+    def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[Any], ...]:
+        """Labels, (prompt,)."""
+        return self.prepare(prompts)
+
+    def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
+        """Labels, (prompt,)."""
+        return tuple(torch.from_numpy(part).to(device) for part in self.prepare(prompts))
+
+
+@dataclass(frozen=True)
+class Texts:
+    """States of a text encoder, as the pipeline's own ``encode_prompt`` makes them.
+
+    Parameters
+    ----------
+    pipe : diffusers.DiffusionPipeline
+    """
+
+    pipe: Any
+
+    @property
+    def tokenizers(self) -> tuple[Any, ...]:
+        """Of every text encoder."""
+        return (self.pipe.tokenizer,)
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """Warn of prompts that are longer than what the text encoder reads: their end says nothing."""
+        for tokenizer in self.tokenizers:
+            most = tokenizer.model_max_length
+            long = [prompt for prompt in prompts if len(tokenizer(prompt).input_ids) > most]
+            if long:
+                warnings.warn(
+                    f"{len(long)} of {len(prompts)} prompts have more tokens than the {most} that the text encoder "
+                    f"reads; what is beyond is cut off, as in {long[0]!r:.80}.",
+                    stacklevel=3,
+                )
+
+    def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[Any], ...]:
+        """Of every tokenizer, (prompt, token), padded and cut to the length that its encoder reads."""
+        return tuple(
+            np.asarray(
+                tokenizer(
+                    list(prompts), padding="max_length", truncation=True, max_length=tokenizer.model_max_length
+                ).input_ids
+            )
+            for tokenizer in self.tokenizers
+        )
+
+    def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
+        """States, (prompt, token, width)."""
+        with torch.inference_mode():
+            return (self.pipe.encode_prompt(list(prompts), device, 1, False)[0],)
+
+
+class TwoTexts(Texts):
+    """States of two text encoders side by side, and a pooled one: of Stable Diffusion XL."""
+
+    @property
+    def tokenizers(self) -> tuple[Any, ...]:
+        """Of both."""
+        return tuple(one for one in (self.pipe.tokenizer, self.pipe.tokenizer_2) if one is not None)
+
+    def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
+        """States, (prompt, token, width), and the pooled state, (prompt, width).
+
+        Of the empty prompt zeros, if the pipeline says so (``force_zeros_for_empty_prompt``).
+        """
+        with torch.inference_mode():
+            states, _, pooled, _ = self.pipe.encode_prompt(
+                list(prompts), device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            )
+        if self.pipe.config.force_zeros_for_empty_prompt:
+            told = torch.tensor([bool(prompt) for prompt in prompts], device=device)
+            states, pooled = states * told[:, None, None], pooled * told[:, None]
+        return states, pooled

@@ -1,0 +1,170 @@
+"""A pipeline of diffusers as a `DiffusionModel`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from causalunet.design.anatomy import Anatomy
+from causalunet.design.samplers import Sampler
+from causalunet.errors import ModelError
+from causalunet.models.checkpoints import fingerprint
+from causalunet.models.devices import device_of
+from causalunet.models.pipelines.anatomy import read_anatomy
+from causalunet.models.pipelines.conditions import Conditions
+from causalunet.models.pipelines.networks import Network
+from causalunet.models.pipelines.schedulers import Noise, sampler_like
+from causalunet.prediction import Prediction, training_of
+
+if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties
+    from builtins import property as cached_property
+else:
+    from functools import cached_property
+
+__all__ = ["PipelineModel"]
+
+_TOGETHER = 4
+"""Latents that are decoded at a time: the decoder's memory is that of images at full resolution."""
+
+
+@dataclass(frozen=True, eq=False)
+class PipelineModel:
+    """A model whose parts are those of a pipeline; the pipeline itself is not called.
+
+    Parameters
+    ----------
+    name : str
+    unet : Network
+    conditions : Conditions
+    noise : Noise
+        As its scheduler says.
+    image_shape : tuple of int
+        (channel, y, x) of x_t.
+    picture_shape : tuple of int
+        (channel, y, x) of what x_0 is decoded to.
+    decoder : callable, optional
+        x_0 to pictures in [-1, 1], of latents.
+    scheduler : Any
+        Of the pipeline.
+    parts : mapping of torch.nn.Module
+        All networks of the pipeline, by name: what changes images.
+    settings : mapping
+        What else does, by name: plain values.
+    """
+
+    name: str
+    unet: Network
+    conditions: Conditions
+    noise: Noise
+    image_shape: tuple[int, int, int]
+    picture_shape: tuple[int, int, int]
+    scheduler: Any
+    decoder: Callable[[Tensor], Tensor] | None = None
+    parts: Mapping[str, nn.Module] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def alpha_bar(self) -> NDArray[np.float64]:
+        """Training schedule, (timestep,)."""
+        return self.noise.alpha_bar
+
+    @property
+    def end_alpha_bar(self) -> float:
+        """Share of signal variance at which runs end."""
+        return self.noise.end
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the network puts out."""
+        return self.noise.prediction
+
+    @property
+    def clip(self) -> bool:
+        """Whether the estimate of x_0 is clipped to [-1, 1]."""
+        return self.noise.clip
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Read off the network at first use."""
+        context = (part.to("meta") for part in self.encode([""]))
+        x, timesteps = torch.empty(1, *self.image_shape, device="meta"), torch.empty(1, device="meta")
+        try:
+            return read_anatomy(self.unet, (x, timesteps, *context), inside="unet")
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"The network of {self.name!r} cannot be called on x_t of shape {self.image_shape}; is the image size "
+                f"one that it can do? The call ended in {type(error).__name__}: {error}"
+            ) from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of all that changes images: networks, their active adapters, scheduler, scaling factor."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Parts of what makes the images that not every model has, see ``causalunet.identity.identity_of``."""
+        networks = {name: fingerprint(part) for name, part in self.parts.items()}
+        scheduler = {key: value for key, value in self.scheduler.config.items() if not key.startswith("_")}
+        told = json.loads(json.dumps({"class": type(self.scheduler).__name__, **scheduler}, default=str))
+        return {"weights": networks["unet"], "networks": networks, "scheduler": told, **self.settings}
+
+    @property
+    def factors(self) -> Mapping[str, tuple[str, ...]]:
+        """Empty: no reader."""
+        return {}
+
+    def sampler(self, steps: int = 50, guidance_scale: float = 1.0, *, eta: float = 0.0) -> Sampler:
+        """The sampler whose runs are those of the pipeline's own scheduler.
+
+        Parameters
+        ----------
+        steps : int
+        guidance_scale : float
+            Weight of the conditional over the unconditional prediction; 1 means no guidance.
+        eta : float
+            Of DDIM.
+
+        Raises
+        ------
+        ModelError
+            No sampler does what the scheduler does.
+        SpecError
+            There are more steps than timesteps.
+        """
+        training = training_of(self)
+        return sampler_like(self.scheduler, training, steps=steps, guidance_scale=guidance_scale, eta=eta)
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Raise `PromptError` for prompts that cannot be read; warn of those that are cut."""
+        self.conditions.check(prompts)
+
+    def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[Any], ...]:
+        """What prompts become before any network sees them, one row per prompt."""
+        return self.conditions.tokens(prompts)
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        """What the network is told, one row per prompt."""
+        return self.conditions.encode(prompts, device_of(self.unet))
+
+    def decode(self, x0: Tensor) -> NDArray[np.float32]:
+        """Pictures in [0, 1], (sample, channel, y, x); of latents a few at a time."""
+        if self.decoder is None:
+            pictures = x0.float()
+        else:
+            with torch.inference_mode():
+                pictures = torch.cat([self.decoder(some).float() for some in x0.split(_TOGETHER)])
+        image: NDArray[np.float32] = (pictures / 2 + 0.5).clamp(0, 1).cpu().numpy()
+        return image
+
+    def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Raise `ModelError`: there is no reader."""
+        raise ModelError(f"The model {self.name!r} has no factor reader; its images can only be compared as pixels.")

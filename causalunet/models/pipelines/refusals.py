@@ -1,0 +1,85 @@
+"""What a study could not honour in a pipeline, told by name before anything is called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from causalunet.errors import ModelError
+
+__all__ = ["check_network", "check_pipeline"]
+
+
+def check_pipeline(pipe: Any) -> None:
+    """Raise `ModelError` where a part is missing or does what no study could tell.
+
+    Parameters
+    ----------
+    pipe : diffusers.DiffusionPipeline
+    """
+    kind = type(pipe).__name__
+    missing = [name for name in ("unet", "vae", "scheduler", "text_encoder", "tokenizer") if _lacks(pipe, name)]
+    if missing:
+        raise ModelError(f"This {kind} has no {' and no '.join(missing)}; load it with all its parts.")
+    if getattr(pipe, "safety_checker", None) is not None:
+        raise ModelError(
+            f"The safety checker of this {kind} is active. It turns images black, which would be measured as an effect "
+            "of an intervention; studies do not call it. Load the pipeline with safety_checker=None."
+        )
+    for name, part in pipe.components.items():
+        if isinstance(part, nn.Module):
+            _check_weights(part, name, kind)
+
+
+def _lacks(pipe: Any, name: str) -> bool:
+    return name in pipe.components and pipe.components[name] is None
+
+
+def _check_weights(part: nn.Module, name: str, owner: str) -> None:
+    if any(value.is_meta for value in part.parameters()):
+        raise ModelError(
+            f"Weights of {name} of this {owner} are on the meta device, which keeps none: never loaded, "
+            "or are offloaded. Load it without low_cpu_mem_usage or device_map, and do not offload it."
+        )
+    kinds = {str(value.dtype).removeprefix("torch.") for value in part.parameters() if value.is_floating_point()}
+    if len(kinds) > 1:
+        raise ModelError(
+            f"Weights of {name} of this {owner} are of several precisions, {' and '.join(sorted(kinds))}; bring them "
+            f"to one, as with pipe.{name}.to(torch.float32)."
+        )
+
+
+def check_network(unet: Any) -> None:
+    """Raise `ModelError` for a network whose modules are not called as they are, or that is told more than that.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+    """
+    kind = type(unet).__name__
+    if hasattr(unet, "_orig_mod"):
+        raise ModelError(
+            "The network is compiled (torch.compile): its modules are not called one by one, so that edits would be "
+            "passed over in silence. Give the pipeline as it was before, with pipe.unet = pipe.unet._orig_mod."
+        )
+    if isinstance(unet, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ModelError(
+            f"The network is in a {kind}, which runs copies of its modules. Give the pipeline the network itself, with "
+            "pipe.unet = pipe.unet.module; several processes can fill one store."
+        )
+    if getattr(unet.config, "encoder_hid_dim_type", None) in ("ip_image_proj", "image_proj", "text_image_proj"):
+        raise ModelError(
+            "An IP adapter is active: the network is told an image beside the text, which no study gives it. Unload it "
+            "with pipe.unload_ip_adapter()."
+        )
+    if getattr(unet.config, "time_cond_proj_dim", None) is not None:
+        raise ModelError(
+            f"This {kind} is told the guidance scale (time_cond_proj_dim), as latent consistency models are; that "
+            "is not supported yet."
+        )
+    if unet.config.in_channels not in (unet.config.out_channels, unet.config.out_channels // 2):
+        raise ModelError(
+            f"This {kind} takes {unet.config.in_channels} channels and puts out {unet.config.out_channels}: it is told "
+            "an image beside x_t, as for inpainting or upscaling, which no study gives it."
+        )

@@ -38,6 +38,12 @@ class BoundStudy:
     image_shape: tuple[int, int, int]
     model: Any = field(default=None, repr=False, compare=False)
 
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """(channel, y, x) of what the model decodes x_0 to: that of x_t, unless it says another."""
+        channels, height, width = getattr(self.model, "picture_shape", self.image_shape)
+        return channels, height, width
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What makes the images, part by part, see ``causalunet.identity.identity_of``; what a store is compared by."""

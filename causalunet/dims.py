@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["CHANNEL", "COMPONENT", "DIMS", "FACTOR", "INTERVENTION", "PLACE", "ROW", "SAMPLE", "STEP", "X", "Y"]
+__all__ = [
+    "CHANNEL",
+    "COMPONENT",
+    "DIMS",
+    "FACTOR",
+    "INTERVENTION",
+    "LATENTS",
+    "LATENT_CHANNEL",
+    "LATENT_X",
+    "LATENT_Y",
+    "PLACE",
+    "ROW",
+    "SAMPLE",
+    "STEP",
+    "X",
+    "Y",
+]
 
 SAMPLE = "sample"
 STEP = "step"
@@ -13,6 +29,9 @@ CHANNEL = "channel"
 Y = "y"
 X = "x"
 FACTOR = "factor"
+LATENT_CHANNEL = "latent_channel"
+LATENT_Y = "latent_y"
+LATENT_X = "latent_x"
 """Names of the dimensions; `DIMS` says what each means."""
 
 ROW = "row"
@@ -30,3 +49,10 @@ DIMS: dict[str, str] = {
     FACTOR: "what a model's factor reader tells apart, such as colour and shape",
 }
 """Every dimension with its meaning, in the order in which arrays carry them."""
+
+LATENTS: dict[str, str] = {
+    LATENT_CHANNEL: "channel of a latent, of models whose images are decoded from latents",
+    LATENT_Y: "row of a latent, from the top",
+    LATENT_X: "column of a latent, from the left",
+}
+"""Dimensions that states have instead of an image's, of models whose images are decoded from latents."""

@@ -91,6 +91,16 @@ class Plan:
         """(channel, y, x) of x_t."""
         return self.bound.image_shape
 
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """(channel, y, x) of what x_0 is decoded to."""
+        return self.bound.picture_shape
+
+    @property
+    def decodes(self) -> bool:
+        """Whether images are decoded from latents, and so of another shape than states."""
+        return self.picture_shape != self.image_shape
+
     @cached_property
     def calls(self) -> tuple[Call, ...]:
         """Every call, in the order of the steps, T first; made at first use, since a long study has millions."""
@@ -242,13 +252,14 @@ class Plan:
     def stored_bytes(self) -> dict[str, int]:
         """Bytes per group of the results store, without coordinates and what a factor reader adds."""
         record, steps, interventions = self.spec.record, self.schedule.steps, len(self.spec.interventions)
-        image, intervened = 4 * math.prod(self.image_shape), interventions if record.of == "all" else 0
+        state, image = (4 * math.prod(shape) for shape in (self.image_shape, self.picture_shape))
+        intervened = interventions if record.of == "all" else 0
         kept = len(record.steps) if record.steps is not None else steps
         recorded, summed = (self.anatomy.select(patterns) for patterns in (record.activations, record.summary))
         activation = np.dtype(record.dtype).itemsize * sum(math.prod(self.anatomy.by_name[n].shape) for n in recorded)
         places = len({edit.component for edits in self.spec.edits for edit in edits})
         per_sample = {
-            "baseline": image * (1 + 3 * steps) + 1,
+            "baseline": image + state * 3 * steps + 1,
             "outcomes": interventions * (image + 3 * 8 + 1),
             "trajectory": interventions * steps * 2 * 4,
             "activations": kept * (1 + intervened) * activation + (1 + intervened) * len(recorded),

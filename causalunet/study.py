@@ -111,7 +111,7 @@ class Study(StudySpec):
         from causalunet.execute.fill.pace import paced
         from causalunet.execute.planning import plan_study
 
-        check_size(bound.image_shape)
+        check_size(bound.picture_shape)
         plan = paced(plan_study(bound))
         if not calibrate:
             return plan

@@ -9,14 +9,14 @@ from typing import Any
 from causalunet.design.interventions import Composition, Edit, Intervention
 from causalunet.design.limits import COORDINATE_NAME, LARGEST, MOST_LABEL, check_text, is_integer, plain_number, shown
 from causalunet.design.selectors import SELECTORS, selectors
-from causalunet.dims import DIMS
+from causalunet.dims import DIMS, LATENTS
 from causalunet.errors import SpecError
 from causalunet.registry import is_own
 
 __all__ = ["MISSING_OF", "check_coordinates", "check_together", "coordinate_columns", "coordinates_of"]
 
 _COUNTS = ("top", "bottom", "start", "length", "cuts", "relax")
-_TAKEN = {"spec", "status", *DIMS} - {*SELECTORS}
+_TAKEN = {"spec", "status", *DIMS, *LATENTS} - {*SELECTORS}
 """Names that mean something else in a store."""
 MISSING_OF: dict[str, Any] = {"bool": False, "int64": 0, "float64": math.nan, "str": ""}
 """By type, what interventions have that do not say a coordinate."""

@@ -39,7 +39,7 @@ def plan_study(bound: BoundStudy, *, runs: Iterable[int] | None = None) -> Plan:
     check_timesteps(bound.model, bound.spec, _asked_at(plan))
     factors = bound.model.factors
     read_factors = bound.model.read_factors if factors else None
-    rehearse_outcomes(bound.spec.outcomes, bound.image_shape, bound.spec.sampler.steps, read_factors, factors)
+    rehearse_outcomes(bound.spec.outcomes, bound.picture_shape, bound.spec.sampler.steps, read_factors, factors)
     return plan
 
 

@@ -26,6 +26,8 @@ class DiffusionModel(Protocol):
 
     - an attribute ``prediction``, a `causalunet.prediction.Prediction`: what its U-Net puts out, if not noise and
       variance;
+    - an attribute ``picture_shape``, (channel, y, x) of what `decode` gives, if that is not the shape of x_t: so it is
+      of models of latents;
     - an attribute ``process``, a `causalunet.process.Process`: how large the states are that its U-Net is given, if
       their variance is not preserved;
     - a method ``tokens(prompts)`` and an attribute ``identity``, which say more of what changes its images, see
@@ -93,7 +95,7 @@ class DiffusionModel(Protocol):
         ...
 
     def decode(self, x0: Tensor) -> NDArray[np.float32]:
-        """Turn x_0, (sample, channel, y, x), into images in [0, 1] of the same shape."""
+        """Turn x_0, (sample, channel, y, x), into images in [0, 1] of that shape, or of ``picture_shape``."""
         ...
 
     def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -211,14 +211,14 @@ def check_shapes(model: DiffusionModel, seen: Observed) -> None:
 
 
 def check_images(model: DiffusionModel, x0: Tensor) -> None:
-    """Raise `ModelError` unless x_0 is decoded to images of its shape in [0, 1], and their factors can be read."""
+    """Raise `ModelError` unless x_0 is decoded to images of its shape in [0, 1], and factors can be read."""
     images: Any = model.decode(x0)
-    expected = tuple(x0.shape)
+    expected = (len(x0), *getattr(model, "picture_shape", tuple(x0.shape[1:])))
     if not isinstance(images, np.ndarray) or images.shape != expected:
         found = images.shape if isinstance(images, np.ndarray) else f"a {type(images).__name__}"
         raise ModelError(
-            f"The model {model.name!r}: decode() gave {found} for x_0 {expected}; stored images have the shape of x_0, "
-            f"so it has to give a NumPy array {expected}."
+            f"The model {model.name!r}: decode() gave {found} for x_0 {tuple(x0.shape)}; stored images have the "
+            f"shape of x_0, or the model's picture_shape, so it has to give a NumPy array {expected}."
         )
     lowest, highest = float(images.min()), float(images.max())
     if not (-_ROUNDING <= lowest <= highest <= 1 + _ROUNDING):  # nor if one of them is NaN

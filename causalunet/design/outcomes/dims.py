@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from causalunet.design.limits import COORDINATE_NAME, shown
-from causalunet.dims import CHANNEL, DIMS, FACTOR, STEP, X, Y
+from causalunet.dims import CHANNEL, DIMS, FACTOR, LATENTS, STEP, X, Y
 from causalunet.errors import SpecError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class OutcomeDim:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not COORDINATE_NAME.fullmatch(self.name):
             raise SpecError(f"OutcomeDim got name={shown(self.name)}; take letters, digits and underscores.")
-        if self.name in DIMS and self.name != FACTOR:
+        if self.name in {*DIMS, *LATENTS} and self.name != FACTOR:
             raise SpecError(
                 f"OutcomeDim got name={self.name!r}, a dimension that stores have: variables may lie along it, and it "
                 "need not be brought."

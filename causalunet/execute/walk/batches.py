@@ -96,7 +96,7 @@ def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:
     Few, so that an interrupted run loses little; enough that the mean call is filled, unless that is more than a plan's
     ``part_cells`` or ``part_flops``; and never more than fit into the budget with every live state and prediction.
     """
-    image = 4 * math.prod(plan.image_shape)
+    state, image = (4 * math.prod(shape) for shape in (plan.image_shape, plan.picture_shape))
     # Blocks are made for one group of interventions: groups go through a block one after another.
     together = min(len(plan.spec.interventions), plan.group)
     share = together / max(1, len(plan.spec.interventions)) or 1.0
@@ -105,7 +105,7 @@ def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:
     widest = min(runs, plan.widest_step)
     # What the earlier calls of a step gave is kept until its last.
     kept = 4 + 3 * (plan.most_calls - 1)
-    fit = budget // (image * (kept * widest + 2 * runs + 3 * plan.schedule.steps) + plan.kept_bytes)
+    fit = budget // (state * (kept * widest + 3 * plan.schedule.steps) + image * 2 * runs + plan.kept_bytes)
     mean_calls = min(plan.calls_per_sample / plan.schedule.steps, runs)
     filled = math.ceil(micro_batch / mean_calls)
     return max(1, int(min(plan.samples, fit, filled, parted)))

@@ -22,7 +22,7 @@ from causalunet.design.limits import COMPONENT_NAME, MOST_BLOCKS, MOST_DEPTH, MO
 from causalunet.design.registered import plugins, unknown_sampler, unknown_start, unregistered
 from causalunet.design.starts import Start
 from causalunet.design.study import Sample
-from causalunet.dims import DIMS, FACTOR, STEP
+from causalunet.dims import DIMS, FACTOR, LATENTS, STEP
 from causalunet.errors import CausalUNetError, DamageError, PluginError, StoreError
 from causalunet.prompts import NO_PROMPT
 from causalunet.results.guard.documents import array_document, check_group_document, read_document
@@ -78,7 +78,11 @@ class Stored:
     @property
     def brought(self) -> dict[str, tuple[str, ...]]:
         """Labels of dimensions that outcomes brought, by name, those of the model's factors among them."""
-        found = {dim: f"{_OF_OUTCOMES}/{dim}" for dim in self.declaration.dims if dim not in DIMS or dim == FACTOR}
+        found = {
+            dim: f"{_OF_OUTCOMES}/{dim}"
+            for dim in self.declaration.dims
+            if dim not in {*DIMS, *LATENTS} or dim == FACTOR
+        }
         return {dim: tuple(_values(self, path)) for dim, path in found.items() if path in self.arrays}
 
     @cached_property

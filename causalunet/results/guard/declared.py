@@ -17,7 +17,7 @@ from causalunet.design.limits import (
     is_number,
     shown,
 )
-from causalunet.dims import CHANNEL, DIMS, FACTOR, INTERVENTION, SAMPLE, X, Y
+from causalunet.dims import CHANNEL, DIMS, FACTOR, INTERVENTION, LATENTS, SAMPLE, X, Y
 from causalunet.errors import DamageError, SpecError
 from causalunet.results.meaning.declaration import (
     EARLIER,
@@ -27,7 +27,7 @@ from causalunet.results.meaning.declaration import (
     conflicts,
     general_path,
 )
-from causalunet.results.meaning.schema import OPTIONAL, DeclaredCoordinate, Role, Variable
+from causalunet.results.meaning.schema import OPTIONAL, DeclaredCoordinate, Role, Variable, in_latents
 
 __all__ = ["TYPES", "read_declaration"]
 
@@ -197,7 +197,7 @@ def _of_own(declaration: Declaration) -> Iterator[str]:
     put_out = {dim for one in declaration.common if one.group.startswith(_OF_A_COMPONENT) for dim in one.dims}
     for dim in {*declaration.dims} - put_out:
         labels = declaration.coordinate(dim, dim)
-        if dim not in DIMS and (dim not in along or labels is None or labels.dtype != "str"):
+        if dim not in DIMS and dim not in LATENTS and (dim not in along or labels is None or labels.dtype != "str"):
             yield f"{dim} is no dimension of an outcome with labels."
     for outcome in declaration.outcomes:
         for one in outcome.variables:
@@ -215,7 +215,7 @@ def _of_all(declaration: Declaration, *, factors: bool) -> Iterator[str]:
             known = _put_out(known, one)
         if known is None:
             yield f"{one.path} is nothing that studies have, and no outcome."
-        elif _form(one)[:-1] != _form(known)[:-1] or one.dtype not in _types_of(one.path, known.dtype):
+        elif not _alike(one, known) or one.dtype not in _types_of(one.path, known.dtype):
             yield f"{one.path} is declared as something else than it is."
     for needed in EARLIER.common:
         required = needed.group not in _OF_RECORDS and (factors or FACTOR not in needed.dims)
@@ -228,6 +228,11 @@ def _of_all(declaration: Declaration, *, factors: bool) -> Iterator[str]:
             yield f"the coordinate {along.name} is declared as {found.dtype}."
         elif found is None and along.dim in dims and along in EARLIER.coordinates:
             yield f"the coordinate {along.name} is not declared."
+
+
+def _alike(one: Variable, known: Variable) -> bool:
+    """Whether the checks go by the same, but for its type: states may be latents."""
+    return _form(one)[:-1] in (_form(known)[:-1], _form(in_latents(known))[:-1])
 
 
 def _put_out(general: Variable, own: Variable) -> Variable | None:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from causalunet.design.coordinates import MISSING_OF, coordinate_columns
 from causalunet.design.starts import Noise
-from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
+from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, LATENTS, PLACE, SAMPLE, STEP, X, Y
 from causalunet.plan import Action, Plan
 from causalunet.results.meaning.declaration import ORDINARY, Declaration, DeclaredOutcome
 from causalunet.results.meaning.grid import Grid
-from causalunet.results.meaning.schema import CALLS, OPTIONAL, SAMPLE_START, DeclaredCoordinate, Variable
+from causalunet.results.meaning.schema import CALLS, OPTIONAL, SAMPLE_START, DeclaredCoordinate, Variable, in_latents
 from causalunet.tree import run_ids
 
 __all__ = ["Coordinate", "Layout", "Recording", "StoredArray"]
@@ -120,9 +120,11 @@ class Layout:
         SpecError
             A name stands for two things.
         """
-        common = tuple(self._as_recorded(variable) for variable in ORDINARY.common if self._has(variable))
+        ordinary = map(in_latents, ORDINARY.common) if self.plan.decodes else ORDINARY.common
+        common = tuple(self._as_recorded(variable) for variable in ordinary if self._has(variable))
         own = tuple(one for variable in common for one in self._put_out(variable))
         dims = {dim: "of what a component puts out" for one in own for dim in one.dims}
+        dims |= LATENTS if self.plan.decodes else {}
         made = replace(ORDINARY, common=(*common, *own), dims={**dims, **ORDINARY.dims})
         if self.stored is not None:
             dims = {**made.dims, **self.stored.dims, **ORDINARY.dims}
@@ -237,7 +239,8 @@ class Layout:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Of every dimension; those of a component's own output are other ones."""
-        channels, height, width = self.plan.image_shape
+        channels, height, width = self.plan.picture_shape
+        latents = dict(zip(LATENTS, self.plan.image_shape, strict=True)) if self.plan.decodes else {}
         return {
             INTERVENTION: len(self.grid.interventions),
             SAMPLE: len(self.grid.samples),
@@ -247,6 +250,7 @@ class Layout:
             CHANNEL: channels,
             Y: height,
             X: width,
+            **latents,
             **{name: len(labels) for name, labels in self.brought.items()},
         }
 

@@ -6,10 +6,10 @@ A store says the same of itself, in its declaration; those of format 2 say nothi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, PLACE, SAMPLE, STEP, X, Y
+from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, LATENTS, PLACE, SAMPLE, STEP, X, Y
 
 __all__ = [
     "CALLS",
@@ -28,6 +28,7 @@ __all__ = [
     "DeclaredCoordinate",
     "Role",
     "Variable",
+    "in_latents",
     "told_of",
 ]
 
@@ -97,6 +98,13 @@ class Variable:
     def path(self) -> str:
         """``group/name``."""
         return f"{self.group}/{self.name}"
+
+
+def in_latents(variable: Variable) -> Variable:
+    """A state of the baseline's run as it is of models whose images are decoded from latents; all else is as it was."""
+    if variable.role != "state" or STEP not in variable.dims:
+        return variable
+    return replace(variable, dims=(*(dim for dim in variable.dims if dim not in _IMAGE), *LATENTS))
 
 
 def told_of(variable: Variable) -> dict[str, str]:

@@ -23,6 +23,7 @@ from causalunet.prediction import prediction_of, process_of, training_of
 from causalunet.process import VARIANCE_PRESERVING
 
 __all__ = [
+    "END",
     "FINGERPRINT",
     "differences",
     "identity_of",
@@ -31,11 +32,13 @@ __all__ = [
     "telling_prompts",
 ]
 
+END = "end_alpha_bar"
+"""Share of signal variance at which runs end, of models whose runs end before the image itself."""
 FINGERPRINT = "model_fingerprint"
 """The one part that stores of all versions hold."""
 
 _TOKENS, _WEIGHTS, _PREDICTION, _PROCESS = "tokens", "weights", "prediction", "process"
-_OWN_OF_ALL = (FINGERPRINT, "noise_schedule", "clip", "image_shape", _TOKENS, "steps")
+_OWN_OF_ALL = (FINGERPRINT, END, "noise_schedule", "clip", "image_shape", _TOKENS, "steps")
 _MOST_PROMPTS = 1024
 _DECIMALS = 5
 """Of log SNR. Libraries compute schedules to some 1e-12; what differs by less than this gives the same images."""
@@ -72,6 +75,7 @@ def identity_of(model: Any, sampler: Sampler | None, prompts: Iterable[str]) -> 
         _PREDICTION: str(prediction_of(model)),
         # Left out as stores of earlier versions leave it out: of those it is known.
         **({_PROCESS: str(process)} if (process := process_of(model)) != VARIANCE_PRESERVING else {}),
+        **({END: end} if (end := float(getattr(model, END, 1.0))) != 1 else {}),
         "image_shape": [int(size) for size in model.image_shape],
         **_own_parts(model),
     }
@@ -202,8 +206,9 @@ def _own_parts(model: Any) -> dict[str, Any]:
     taken = [name for name in own if name in _OWN_OF_ALL] if isinstance(own, Mapping) else []
     try:
         check_plain("It", dict(own) if isinstance(own, Mapping) else {})
+        json.dumps(dict(own) if isinstance(own, Mapping) else {}, allow_nan=False)
         wrong = "" if isinstance(own, Mapping) and all(isinstance(name, str) for name in own) else f"got {shown(own)}"
-    except CausalUNetError as error:
+    except (CausalUNetError, ValueError) as error:  # JSON has no infinite numbers
         wrong = str(error)
     wrong = wrong or (f"got {', '.join(taken)}" if taken else "")
     if wrong:

@@ -141,7 +141,7 @@ def process_of(model: Any) -> Process:
 
 
 def training_of(model: Any) -> TrainingSchedule:
-    """The noise of a model's training: its ``alpha_bar``, process and prediction.
+    """The noise of a model's training: its ``alpha_bar``, process and prediction, and where its runs end.
 
     Raises
     ------
@@ -149,7 +149,8 @@ def training_of(model: Any) -> TrainingSchedule:
         Process or prediction are none.
     """
     from_noise = prediction_of(model).of in _FROM_NOISE
-    return TrainingSchedule(model.alpha_bar, process_of(model), from_noise=from_noise)
+    end = float(getattr(model, "end_alpha_bar", 1.0))
+    return TrainingSchedule(model.alpha_bar, process_of(model), from_noise=from_noise, end=end)
 
 
 def _sum(of_x: float, x: Any, of_value: float, value: Any) -> Any:

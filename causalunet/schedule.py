@@ -178,6 +178,9 @@ class TrainingSchedule:
     from_noise : bool
         Whether the model can be asked where no signal is left: one that predicts the noise says nothing of the image
         there.
+    end : float
+        Share of signal variance at which runs end: 1, the image itself, or a little less, as schedulers of diffusers
+        end at that of the first timestep with ``set_alpha_to_one=False``.
 
     Notes
     -----
@@ -192,9 +195,10 @@ class TrainingSchedule:
         process: Process = VARIANCE_PRESERVING,
         *,
         from_noise: bool = False,
+        end: float = 1.0,
     ) -> None:
         self._alpha_bar = np.asarray(alpha_bar, dtype=np.float64)
-        self._process, self._from_noise = process, from_noise
+        self._process, self._from_noise, self._end = process, from_noise, end
         with np.errstate(divide="ignore", invalid="ignore"):  # what is no share is told by what checks the model
             self._log_snr = np.log(self._alpha_bar) - np.log1p(-self._alpha_bar)
         # what is a straight line in time between two timesteps, and falls
@@ -214,6 +218,11 @@ class TrainingSchedule:
     def from_noise(self) -> bool:
         """Whether the model can be asked where no signal is left."""
         return self._from_noise
+
+    @property
+    def end(self) -> float:
+        """Share of signal variance at which runs end."""
+        return self._end
 
     @property
     def timesteps(self) -> int:
@@ -298,7 +307,7 @@ class Schedule:
     timesteps : tuple of int, or of float
         Training timestep of step 1, 2, ..., T: integers where all are whole.
     alpha_bars : tuple of float
-        alpha_bar of step 0 (the image, 1.0), 1, ..., T.
+        alpha_bar of step 0 (the image, 1.0 unless runs end before), 1, ..., T.
     process : Process
         Says how large x is.
     """
@@ -347,7 +356,9 @@ class Schedule:
                 )
         levels = [training.level(time) for time in reversed(timesteps)]
         shares = [level.alpha_bar for level in levels]
-        if not (np.diff(shares, prepend=1.0, append=-1.0 if training.from_noise else 0.0) < 0).all():
+        falls = np.diff(shares, prepend=training.end, append=-1.0 if training.from_noise else 0.0)
+        # A run that ends at the noise of its last step has nothing left to do there.
+        if not (falls[1:] < 0).all() or falls[0] > 0 or (falls[0] == 0 and training.end == 1):
             raise ModelError(
                 f"The model's alpha_bar, the share of signal variance left at every training timestep, goes from "
                 f"{shares[0]:.3g} to {shares[-1]:.3g} over the steps. It has to fall from below 1 and end above 0: at "
@@ -355,7 +366,7 @@ class Schedule:
             )
         whole = all(level.timestep.is_integer() for level in levels)
         times = tuple(int(level.timestep) if whole else level.timestep for level in levels)
-        return cls(times, (1.0, *shares), training.process)
+        return cls(times, (training.end, *shares), training.process)
 
     @property
     def steps(self) -> int:

@@ -6,7 +6,7 @@ from causalunet.models.base import DiffusionModel, load_model, model_names, regi
 from causalunet.models.glide import load_glide
 from causalunet.models.lpips import LPIPS
 from causalunet.models.openai_unets import from_unet
-from causalunet.models.pipelines import from_pipeline
+from causalunet.models.pipelines import from_pipeline, load_pretrained
 from causalunet.models.scenes import load_scenes
 from causalunet.models.shapes import load_shapes
 from causalunet.models.shapes_flow import load_shapes_flow
@@ -21,6 +21,7 @@ __all__ = [
     "from_unet",
     "load_glide",
     "load_model",
+    "load_pretrained",
     "load_scenes",
     "load_shapes",
     "load_shapes_flow",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from inspect import signature
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -30,6 +31,7 @@ class DiffusionModel(Protocol):
       of models of latents;
     - an attribute ``process``, a `causalunet.process.Process`: how large the states are that its U-Net is given, if
       their variance is not preserved;
+    - an attribute ``end_alpha_bar``, share of signal variance at which its runs end, if not the image itself;
     - a method ``tokens(prompts)`` and an attribute ``identity``, which say more of what changes its images, see
       ``causalunet.identity.identity_of``;
     - an attribute ``whole_timesteps`` that is True where ``unet`` takes whole timesteps only, such as rows of a table:
@@ -136,13 +138,15 @@ def model_names() -> tuple[str, ...]:
 
 
 def load_model(name: str, **options: Any) -> DiffusionModel:
-    """Load a registered model.
+    """Load a registered model, or a pipeline of diffusers.
 
     Parameters
     ----------
     name : str
+        Registered; or with a slash, of a pipeline on the model hub or in a folder.
     **options
-        What the model's loader takes, such as ``checkpoint=`` and ``device=``.
+        What the model's loader takes, such as ``checkpoint=`` and ``device=``; of a pipeline those of
+        `causalunet.models.load_pretrained`.
 
     Raises
     ------
@@ -164,9 +168,14 @@ def loader_of(name: str) -> Callable[..., DiffusionModel]:
         The name is not registered.
     """
     loader = MODELS.get(name)
+    if loader is None and "/" in name:
+        from causalunet.models.pipelines.hub import load_pretrained  # diffusers is an extra, and slow to import
+
+        return partial(load_pretrained, name)
     if loader is None:
         raise ModelError(
-            f"No model is called {name!r}; there are {', '.join(model_names())}. "
-            "Another model enters by causalunet.models.register, see the how-to on model adapters."
+            f"No model is called {name!r}; there are {', '.join(model_names())}. A pipeline of diffusers is named as on "
+            "the model hub, 'organisation/name', or by its folder, './folder'; another model enters by "
+            "causalunet.models.register, see the how-to on model adapters."
         )
     return loader

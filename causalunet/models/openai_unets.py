@@ -114,9 +114,12 @@ def _check_layout(unet: Any) -> None:
     parts = ("time_embed", "input_blocks", "middle_block", "output_blocks", "out", "in_channels", "model_channels")
     missing = [part for part in parts if not hasattr(unet, part)]
     if not isinstance(unet, nn.Module) or missing:
+        how = "Another U-Net enters by an adapter of its own, see causalunet.models.register."
+        if type(unet).__module__.startswith("diffusers."):
+            how = "Give it in a pipeline, with its scheduler: from_pipeline(diffusers.DDPMPipeline(unet, scheduler))."
         raise ModelError(
             f"A {type(unet).__name__} is not a U-Net of OpenAI's packages: it lacks {', '.join(missing) or 'forward'}. "
-            "Another U-Net enters by an adapter of its own, see causalunet.models.register."
+            + how
         )
     # Asked of the class: a module that was traced before has a forward of its own.
     extra = sorted(set(inspect.signature(type(unet).forward).parameters) - _ARGUMENTS)

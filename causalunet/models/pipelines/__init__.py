@@ -1,6 +1,7 @@
 """Pipelines of diffusers as models."""
 
+from causalunet.models.pipelines.hub import load_pretrained
 from causalunet.models.pipelines.model import PipelineModel
 from causalunet.models.pipelines.reading import PIPELINES, from_pipeline
 
-__all__ = ["PIPELINES", "PipelineModel", "from_pipeline"]
+__all__ = ["PIPELINES", "PipelineModel", "from_pipeline", "load_pretrained"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -113,8 +114,8 @@ class PipelineModel:
     def identity(self) -> dict[str, Any]:
         """Parts of what makes the images that not every model has, see ``causalunet.identity.identity_of``."""
         networks = {name: fingerprint(part) for name, part in self.parts.items()}
-        scheduler = {key: value for key, value in self.scheduler.config.items() if not key.startswith("_")}
-        told = json.loads(json.dumps({"class": type(self.scheduler).__name__, **scheduler}, default=str))
+        scheduler = {key: _plain(value) for key, value in self.scheduler.config.items() if not key.startswith("_")}
+        told = {"class": type(self.scheduler).__name__, **scheduler}
         return {"weights": networks["unet"], "networks": networks, "scheduler": told, **self.settings}
 
     @property
@@ -168,3 +169,11 @@ class PipelineModel:
     def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Raise `ModelError`: there is no reader."""
         raise ModelError(f"The model {self.name!r} has no factor reader; its images can only be compared as pixels.")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, which knows no infinite numbers."""
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return value if finite and isinstance(value, str | int | float | bool | None) else str(value)

@@ -6,7 +6,8 @@ Every number is asked of the scheduler object, not computed again from its confi
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from causalunet.design.samplers import Sampler
 from causalunet.design.samplers.ddim import DDIM
 from causalunet.design.samplers.ddpm import DDPM
-from causalunet.design.samplers.deis import DEIS
 from causalunet.design.samplers.dpm_multistep import DPMMultistep
 from causalunet.design.samplers.euler import Euler, EulerAncestral
 from causalunet.design.samplers.heun import Heun
@@ -84,15 +84,9 @@ def _unipc(config: Mapping[str, Any]) -> tuple[type[Sampler], dict[str, Any]]:
     return UniPC, {"order": config["solver_order"], "variant": config["solver_type"]}
 
 
-def _deis(config: Mapping[str, Any]) -> tuple[type[Sampler], dict[str, Any]]:
-    _only(config, "algorithm_type", "deis")
-    return DEIS, {"order": config["solver_order"]}
-
-
 SCHEDULERS: dict[str, Make] = {
     "DDIMScheduler": _ddim,
     "DDPMScheduler": _ddpm,
-    "DEISMultistepScheduler": _deis,
     "DPMSolverMultistepScheduler": _dpm,
     "EulerAncestralDiscreteScheduler": lambda config: (EulerAncestral, {}),
     "EulerDiscreteScheduler": lambda config: (Euler, {}),
@@ -171,6 +165,7 @@ def _times(scheduler: Any, training: TrainingSchedule, steps: int) -> list[float
     times = list(dict.fromkeys(told.tolist()))
     if len(times) == steps + 1 and type(scheduler).__name__ == "PNDMScheduler":
         del times[1]
+    _check_strides(scheduler, times)
     sigmas = getattr(scheduler, "sigmas", None)
     if sigmas is not None and len(times) == steps:
         of_steps = np.asarray(sigmas.cpu(), dtype=np.float64)
@@ -183,6 +178,22 @@ def _times(scheduler: Any, training: TrainingSchedule, steps: int) -> list[float
                 "such a spacing instead, as DPMMultistep(spacing=Karras())."
             )
     return times
+
+
+def _check_strides(scheduler: Any, times: Sequence[float]) -> None:
+    """Raise `ModelError` where a scheduler goes elsewhere than to the timestep that it asks next."""
+    kind = type(scheduler).__name__
+    if kind not in ("DDIMScheduler", "DDPMScheduler", "PNDMScheduler"):
+        return
+    stride = scheduler.config.num_train_timesteps // len(times)
+    for at, to in itertools.pairwise(times):
+        if at - to != stride:
+            raise ModelError(
+                f"This {kind} goes from timestep {at:g} to the noise of {at - stride:g}, and asks the network at "
+                f"{to:g} next: its {len(times)} steps are no equal strides. Give a number of steps that divides "
+                f"{scheduler.config.num_train_timesteps}, or a sampler of causalunet, which goes to the timestep that "
+                "it asks next, such as DDIM(spacing=Trailing())."
+            )
 
 
 def _config(scheduler: Any) -> Mapping[str, Any]:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet.design.limits import shown
+from causalunet.design.limits import is_number, shown
 from causalunet.design.samplers import Estimate, Sampler, State
 from causalunet.design.starts import Noise, Start, first_states
 from causalunet.errors import CausalUNetError
+from causalunet.identity import END
 from causalunet.noise import step_noise
 from causalunet.results.engine.export import regions
 from causalunet.results.guard.checked_store import Reader
@@ -88,8 +89,8 @@ def trajectories(reader: Reader, chosen: NDArray[np.bool_], sampler: Sampler | N
     starts = _starts(reader, seeds)
     ways, places = _known_ways(reader), np.flatnonzero(chosen).tolist()
     found = {sample: Trajectory(sample, seeds[sample], starts[sample], estimated=set(ways)) for sample in places}
-    shares = [*reader.read("baseline/alpha_bar").tolist(), 1.0]
-    if not all(0 <= one < other for one, other in itertools.pairwise(shares)):
+    shares = [*reader.read("baseline/alpha_bar").tolist(), _end(reader)]
+    if not all(0 <= one < other for one, other in itertools.pairwise(shares[:-1])) or not shares[-2] <= shares[-1] <= 1:
         for one in found.values():
             one.tell("its alpha_bar does not rise from 0 or above to below 1")
         return found
@@ -106,6 +107,12 @@ def trajectories(reader: Reader, chosen: NDArray[np.bool_], sampler: Sampler | N
     for one in found.values():
         one.is_image &= one.largest == 1.0  # else other runs may be clipped where the baseline is not
     return found
+
+
+def _end(reader: Reader) -> float:
+    """Share of signal at which runs end."""
+    found = reader.stored.attributes.identity.get(END, 1.0)
+    return float(found) if is_number(found) else math.nan
 
 
 def _known_ways(reader: Reader) -> set[bool]:

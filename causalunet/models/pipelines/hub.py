@@ -1,0 +1,79 @@
+"""Loading pipelines of diffusers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from causalunet.design.limits import shown
+from causalunet.errors import ModelError
+from causalunet.models.devices import usable_device
+from causalunet.models.pipelines.model import PipelineModel
+from causalunet.models.pipelines.reading import from_pipeline
+
+__all__ = ["load_pretrained"]
+
+_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def load_pretrained(
+    name: str,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    image_size: int | Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
+    null_class: int | None = None,
+) -> PipelineModel:
+    """Load a pipeline of diffusers from the model hub or a folder: safetensors only, and no code of its own.
+
+    Parameters
+    ----------
+    name : str
+        ``organisation/name`` on the hub, or the path of a folder with a ``model_index.json``.
+    device : str
+        Where it runs, such as ``cuda``.
+    dtype : {"float32", "float16", "bfloat16"}
+        Precision of the weights.
+    revision : str, optional
+        Branch, tag or commit on the hub.
+    image_size, classes, null_class
+        As for `from_pipeline`.
+
+    Raises
+    ------
+    ModelError
+        diffusers is not installed; the pipeline cannot be had, has no weights as safetensors, or is not one that is
+        known; the device is not there.
+    """
+    place = usable_device(device)
+    if dtype not in _TYPES:
+        raise ModelError(f"dtype={shown(dtype)} is not known; it is one of {', '.join(_TYPES)}.")
+    pipe = _loaded(name, {"dtype": _TYPES[dtype], **({} if revision is None else {"revision": revision})})
+    pipe.to(place)
+    return from_pipeline(pipe, name=name, image_size=image_size, classes=classes, null_class=null_class)
+
+
+def _loaded(name: str, options: dict[str, Any]) -> Any:
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ModelError(
+            f"{name!r} names a pipeline of diffusers, which is not installed: pip install 'causalunet[diffusers]'."
+        ) from error
+    try:
+        revision = {key: value for key, value in options.items() if key == "revision"}
+        parts: Any = diffusers.DiffusionPipeline.load_config(name, **revision)
+        if "safety_checker" in parts:  # studies do not call it, and it is larger than many a network
+            options |= {"safety_checker": None, "requires_safety_checker": False}
+        return diffusers.DiffusionPipeline.from_pretrained(name, use_safetensors=True, **options)
+    except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"The pipeline {name!r} could not be loaded ({type(error).__name__}): {reason:.300} If it is on the hub, "
+            "is there a network, and does it ask for a login or for consent? If it is a folder, does it have a "
+            "model_index.json and weights as safetensors?"
+        ) from error

@@ -1,0 +1,172 @@
+"""Studies on pipelines of diffusers, compared with what the pipelines make themselves, whole and with hooks by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+import causalunet as cu
+from causalunet.models.pipelines import PipelineModel
+from causalunet.testing import check_model
+from tests.models.pipelines.tiny import (
+    BETAS,
+    PROMPTS,
+    ddim,
+    own_images,
+    pixels,
+    stable_diffusion,
+    stable_diffusion_xl,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # diffusers' own
+
+SEEDS = [3, 4]
+SD = {**BETAS, "steps_offset": 1}
+
+Made = Callable[[], Any]
+BASELINES: dict[str, tuple[Made, float]] = {
+    "DDIM in pixels": (pixels, 1.0),
+    "DDIM in pixels, clipped": (lambda: pixels(scheduler=diffusers.DDIMScheduler()), 1.0),
+    "DDIM, a network of three channels and one level": (
+        lambda: pixels(
+            block_out_channels=(8,), down_block_types=("AttnDownBlock2D",), up_block_types=("AttnUpBlock2D",)
+        ),
+        1.0,
+    ),
+    "a network that is not square": (lambda: pixels("DDPMPipeline", ddim(), sample_size=(16, 24)), 1.0),
+    "Stable Diffusion, DDIM": (stable_diffusion, 5.0),
+    "Stable Diffusion without guidance": (stable_diffusion, 1.0),
+    "Stable Diffusion, DDIM that ends at the first timestep": (
+        lambda: stable_diffusion(ddim(set_alpha_to_one=False)),
+        5.0,
+    ),
+    "Stable Diffusion, PNDM": (
+        lambda: stable_diffusion(diffusers.PNDMScheduler(skip_prk_steps=True, set_alpha_to_one=False, **SD)),
+        5.0,
+    ),
+    "Stable Diffusion, v": (lambda: stable_diffusion(ddim(prediction_type="v_prediction")), 5.0),
+    "Stable Diffusion, v, zero terminal SNR": (
+        lambda: stable_diffusion(
+            ddim(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
+        ),
+        5.0,
+    ),
+    "Stable Diffusion, DPM-Solver++": (lambda: stable_diffusion(diffusers.DPMSolverMultistepScheduler(**BETAS)), 5.0),
+    "Stable Diffusion, UniPC": (lambda: stable_diffusion(diffusers.UniPCMultistepScheduler(**BETAS)), 5.0),
+    "Stable Diffusion, Euler": (
+        lambda: stable_diffusion(diffusers.EulerDiscreteScheduler(timestep_spacing="leading", **SD)),
+        5.0,
+    ),
+    "Stable Diffusion, Heun": (
+        lambda: stable_diffusion(diffusers.HeunDiscreteScheduler(timestep_spacing="leading", **SD)),
+        5.0,
+    ),
+    "Stable Diffusion XL": (stable_diffusion_xl, 5.0),
+}
+
+
+def study(model: PipelineModel, *interventions: Any, steps: int = 5, scale: float = 1.0) -> cu.Study:
+    """Of a prompt with each seed."""
+
+    text = hasattr(model.conditions, "pipe")
+    return cu.Study(
+        name="pipelines",
+        model=model.name,
+        prompts=PROMPTS if text else ["one"],
+        seeds=[3] if text else SEEDS,
+        sampler=model.sampler(steps, scale),
+        interventions=interventions or [cu.SkipSteps(cu.Window(2, 1))],
+    )
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_baseline_is_the_pipelines_own_image(name: str, tmp_path: Path) -> None:
+    make, scale = BASELINES[name]
+    pipe = make()
+    model = cu.from_pipeline(pipe, name="tiny")
+    asked = study(model, scale=scale)
+    results = asked.run(tmp_path / "s.zarr", model=model, progress=False)
+    seeds = [3, 3] if len(asked.prompts) > 1 else SEEDS
+    own = own_images(pipe, model.image_shape, seeds, steps=5, scale=scale)
+    np.testing.assert_allclose(results["baseline/image"].values, own, rtol=0, atol=1e-5)
+    assert results.verify(quiet=True), str(results.verify(quiet=True))
+    if model.image_shape != model.picture_shape:
+        assert results["baseline/x0_hat"].dims == ("sample", "step", "latent_channel", "latent_y", "latent_x")
+        assert results["outcomes/image"].shape[2:] == model.picture_shape == (3, 16, 16)
+
+
+@contextmanager
+def cut_by_hand(model: PipelineModel, network: torch.nn.Module, place: str) -> Iterator[None]:
+    """Zero what a block puts out, or what a skip connection brings, by hooks in the forward of diffusers."""
+    anatomy = model.anatomy
+
+    def module(path: str) -> torch.nn.Module:
+        return network.get_submodule(path.removeprefix("unet."))
+
+    if place in anatomy.skips:
+        edge = anatomy.skips[place]
+        target, width = anatomy.by_name[edge.target], anatomy.by_name[edge.source].shape[0]
+
+        def zero_last(_: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            joined = given[0].clone()
+            joined[:, -width:] = 0
+            return (joined, *given[1:])
+
+        handle = module(target.modules[0]).register_forward_pre_hook(zero_last)
+    else:
+
+        def zero(_m: Any, _g: Any, output: Any) -> Any:
+            whole = isinstance(output, torch.Tensor)
+            return torch.zeros_like(output) if whole else (torch.zeros_like(output[0]), *output[1:])
+
+        handle = module(anatomy.by_name[place].modules[-1]).register_forward_hook(zero)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("make", [pixels, stable_diffusion, stable_diffusion_xl], ids=lambda make: make.__name__)
+def test_every_cut_is_the_one_by_hooks_in_the_original_forward(make: Made, tmp_path: Path) -> None:
+    pipe = make()
+    model = cu.from_pipeline(pipe, name="tiny")
+    places = [*model.anatomy.by_name, *model.anatomy.skips]
+    whole = cu.Window(2, 2)
+    asked = study(model, *(cu.Edit(place, whole) for place in places), steps=2, scale=3.0)
+    results = asked.run(tmp_path / "s.zarr", model=model, progress=False)
+    seeds = [3, 3] if len(asked.prompts) > 1 else SEEDS
+    images = results.outcomes.image.sel(kind="edit").values
+    for place, image in zip(places, images, strict=True):
+        with cut_by_hand(model, pipe.unet, place):
+            own = own_images(pipe, model.image_shape, seeds, steps=2, scale=3.0)
+        np.testing.assert_allclose(image, own, rtol=0, atol=1e-5, err_msg=place)
+        assert np.abs(image - results["baseline/image"].values).max() > 1e-5, place
+
+
+@pytest.mark.parametrize("make", [pixels, stable_diffusion, stable_diffusion_xl], ids=lambda make: make.__name__)
+def test_it_is_what_studies_take_it_for(make: Made) -> None:
+    model = cu.from_pipeline(make())
+    prompts = ["one"] if make is pixels else PROMPTS
+    told = check_model(model, prompts)
+    assert told, str(told)
+
+
+def test_components_of_stable_diffusion_are_those_of_its_layout() -> None:
+    pipe = stable_diffusion(
+        block_out_channels=(16, 16, 16, 16),
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    )
+    anatomy = cu.from_pipeline(pipe).anatomy
+    assert list(anatomy.skips) == [f"skip.{number}" for number in range(12)]
+    assert [component.name for component in anatomy.decoder] == [f"up.{number}" for number in range(12)]
+    assert anatomy.by_name["down.3"].module == "unet.down_blocks.0.downsamplers.0"
+    assert anatomy.by_name["up.11"].modules == ("unet.up_blocks.3.resnets.2", "unet.up_blocks.3.attentions.2")
+    assert anatomy.dead({"up.2"}) == {"down.9", "down.10", "down.11", "mid", "up.0", "up.1", "up.2"}

@@ -44,6 +44,11 @@ class BoundStudy:
         channels, height, width = getattr(self.model, "picture_shape", self.image_shape)
         return channels, height, width
 
+    @property
+    def decodes(self) -> bool:
+        """Whether images are decoded from latents, and so of another shape than states."""
+        return self.picture_shape != self.image_shape
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What makes the images, part by part, see ``causalunet.identity.identity_of``; what a store is compared by."""

@@ -91,16 +91,6 @@ class Plan:
         """(channel, y, x) of x_t."""
         return self.bound.image_shape
 
-    @property
-    def picture_shape(self) -> tuple[int, int, int]:
-        """(channel, y, x) of what x_0 is decoded to."""
-        return self.bound.picture_shape
-
-    @property
-    def decodes(self) -> bool:
-        """Whether images are decoded from latents, and so of another shape than states."""
-        return self.picture_shape != self.image_shape
-
     @cached_property
     def calls(self) -> tuple[Call, ...]:
         """Every call, in the order of the steps, T first; made at first use, since a long study has millions."""
@@ -252,7 +242,7 @@ class Plan:
     def stored_bytes(self) -> dict[str, int]:
         """Bytes per group of the results store, without coordinates and what a factor reader adds."""
         record, steps, interventions = self.spec.record, self.schedule.steps, len(self.spec.interventions)
-        state, image = (4 * math.prod(shape) for shape in (self.image_shape, self.picture_shape))
+        state, image = (4 * math.prod(shape) for shape in (self.image_shape, self.bound.picture_shape))
         intervened = interventions if record.of == "all" else 0
         kept = len(record.steps) if record.steps is not None else steps
         recorded, summed = (self.anatomy.select(patterns) for patterns in (record.activations, record.summary))

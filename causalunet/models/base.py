@@ -174,8 +174,8 @@ def loader_of(name: str) -> Callable[..., DiffusionModel]:
         return partial(load_pretrained, name)
     if loader is None:
         raise ModelError(
-            f"No model is called {name!r}; there are {', '.join(model_names())}. A pipeline of diffusers is named as on "
-            "the model hub, 'organisation/name', or by its folder, './folder'; another model enters by "
+            f"No model is called {name!r}; there are {', '.join(model_names())}. A pipeline of diffusers is named as "
+            "on the model hub, 'organisation/name', or by its folder, './folder'; another model enters by "
             "causalunet.models.register, see the how-to on model adapters."
         )
     return loader

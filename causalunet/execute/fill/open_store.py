@@ -67,9 +67,9 @@ def open_writer(
     """
     location = Location.parse(path)
     factors = plan.bound.model.factors
-    outcomes = tuple(declared_outcome(one, plan.picture_shape, factors) for one in plan.spec.outcomes)
+    outcomes = tuple(declared_outcome(one, plan.bound.picture_shape, factors) for one in plan.spec.outcomes)
     measured = (*usual_outcomes(factors=bool(factors)), *plan.spec.outcomes)
-    brought = {name: one.labels for name, one in brought_by(measured, plan.picture_shape, factors).items()}
+    brought = {name: one.labels for name, one in brought_by(measured, plan.bound.picture_shape, factors).items()}
     fresh = Layout(plan, brought, samples_per_block(plan, memory, micro_batch), outcomes=outcomes)
     for _ in range(_TRIES):
         with suppress(WriteConflictError):  # another process lays out the same object store

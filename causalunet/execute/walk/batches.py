@@ -96,7 +96,7 @@ def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:
     Few, so that an interrupted run loses little; enough that the mean call is filled, unless that is more than a plan's
     ``part_cells`` or ``part_flops``; and never more than fit into the budget with every live state and prediction.
     """
-    state, image = (4 * math.prod(shape) for shape in (plan.image_shape, plan.picture_shape))
+    state, image = (4 * math.prod(shape) for shape in (plan.image_shape, plan.bound.picture_shape))
     # Blocks are made for one group of interventions: groups go through a block one after another.
     together = min(len(plan.spec.interventions), plan.group)
     share = together / max(1, len(plan.spec.interventions)) or 1.0

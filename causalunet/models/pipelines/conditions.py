@@ -20,6 +20,11 @@ __all__ = ["Conditions", "Labels", "Texts", "TwoTexts"]
 class Conditions(Protocol):
     """What a network is told of prompts."""
 
+    @property
+    def words(self) -> str:
+        """What prompts are, in words."""
+        ...
+
     def check(self, prompts: Sequence[str]) -> None:
         """Raise `PromptError` for prompts that cannot be read."""
         ...
@@ -45,6 +50,11 @@ class Labels:
 
     prepare: Prepare
 
+    @property
+    def words(self) -> str:
+        """What prompts are, in words."""
+        return "class names or indices; of a network without classes any text"
+
     def check(self, prompts: Sequence[str]) -> None:
         """Raise `PromptError` for prompts that name no class."""
         self.prepare(prompts)
@@ -68,6 +78,12 @@ class Texts:
     """
 
     pipe: Any
+
+    @property
+    def words(self) -> str:
+        """What prompts are, in words."""
+        lengths = " and ".join(f"{one.model_max_length}" for one in self.tokenizers)
+        return f"text of up to {lengths} tokens"
 
     @property
     def tokenizers(self) -> tuple[Any, ...]:

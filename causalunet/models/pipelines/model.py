@@ -36,7 +36,7 @@ _TOGETHER = 4
 """Latents that are decoded at a time: the decoder's memory is that of images at full resolution."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PipelineModel:
     """A model whose parts are those of a pipeline; the pipeline itself is not called.
 
@@ -71,6 +71,26 @@ class PipelineModel:
     decoder: Callable[[Tensor], Tensor] | None = None
     parts: Mapping[str, nn.Module] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """In one line."""
+        return f"<PipelineModel {self.name!r}: {type(self.unet.unet).__name__}, {type(self.scheduler).__name__}>"
+
+    def __str__(self) -> str:
+        """What was taken from the pipeline, a line each."""
+        shares, images = self.alpha_bar, " x ".join(map(str, self.picture_shape))
+        latents = f", decoded from latents of {' x '.join(map(str, self.image_shape))}" if self.decoder else ""
+        device, ends = device_of(self.unet), "" if self.noise.end == 1 else f"; runs end at {self.noise.end:.4g}"
+        lines = {
+            "network": f"{type(self.unet.unet).__name__}, {str(self.unet.dtype).removeprefix('torch.')}, on {device}",
+            "images": f"{images} (channel, y, x){latents}",
+            "prediction": f"{self.prediction}, estimates of x_0 {'clipped' if self.clip else 'not clipped'}",
+            "noise": f"{len(shares)} timesteps, alpha_bar {shares[0]:.4g} to {shares[-1]:.4g}{ends}",
+            "scheduler": type(self.scheduler).__name__,
+            "prompts": self.conditions.words,
+            "components": self.anatomy.listing,
+        }
+        return "\n".join([self.name, *(f"  {name:10} {told}" for name, told in lines.items())])
 
     @property
     def alpha_bar(self) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from causalunet.models.pipelines.schedulers import read_noise
 
 __all__ = ["PIPELINES", "from_pipeline"]
 
-Size = tuple[int, int]
+_Size = tuple[int, int]
 
 
 def from_pipeline(
@@ -74,7 +74,7 @@ def _named(pipe: Any) -> str:
     return str(pipe.config.get("_name_or_path") or type(pipe).__name__)
 
 
-def _size(given: Any) -> Size | None:
+def _size(given: Any) -> _Size | None:
     if given is None:
         return None
     sides = (given, given) if is_integer(given) else given
@@ -83,8 +83,8 @@ def _size(given: Any) -> Size | None:
     return int(sides[0]), int(sides[1])
 
 
-def _of_network(unet: Any) -> Size:
-    """Size that a network was made for, in its own pixels."""
+def _of_network(unet: Any) -> _Size:
+    """_Size that a network was made for, in its own pixels."""
     size = unet.config.sample_size
     if size is None:
         raise ModelError(f"This {type(unet).__name__} does not say for which size it was made; give image_size.")
@@ -92,7 +92,7 @@ def _of_network(unet: Any) -> Size:
 
 
 def _in_pixels(
-    pipe: Any, name: str, size: Size | None, classes: Sequence[str] | None, null_class: int | None
+    pipe: Any, name: str, size: _Size | None, classes: Sequence[str] | None, null_class: int | None
 ) -> PipelineModel:
     """Unconditional models, and of classes, without latents: DDPM and DDIM."""
     unet = pipe.unet
@@ -123,7 +123,7 @@ def _decoder(vae: Any) -> Callable[[Tensor], Tensor]:
     return decode
 
 
-def _shapes(vae: Any, unet: Any, size: Size | None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def _shapes(vae: Any, unet: Any, size: _Size | None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """(channel, y, x) of latents and of pictures."""
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     if size is not None and (size[0] % factor or size[1] % factor):
@@ -134,7 +134,7 @@ def _shapes(vae: Any, unet: Any, size: Size | None) -> tuple[tuple[int, int, int
     return (unet.config.in_channels, y, x), (vae.config.out_channels, y * factor, x * factor)
 
 
-def _in_latents(pipe: Any, name: str, size: Size | None, network: Network, conditions: Conditions) -> PipelineModel:
+def _in_latents(pipe: Any, name: str, size: _Size | None, network: Network, conditions: Conditions) -> PipelineModel:
     unet, vae = pipe.unet, pipe.vae
     latents, pictures = _shapes(vae, unet, size)
     noise = read_noise(pipe.scheduler, variance=unet.config.out_channels == 2 * unet.config.in_channels)
@@ -148,7 +148,7 @@ def _in_latents(pipe: Any, name: str, size: Size | None, network: Network, condi
 
 
 def _stable_diffusion(
-    pipe: Any, name: str, size: Size | None, classes: Sequence[str] | None, null_class: int | None
+    pipe: Any, name: str, size: _Size | None, classes: Sequence[str] | None, null_class: int | None
 ) -> PipelineModel:
     _no_classes(pipe, classes, null_class)
     check_network(pipe.unet)
@@ -156,7 +156,7 @@ def _stable_diffusion(
 
 
 def _stable_diffusion_xl(
-    pipe: Any, name: str, size: Size | None, classes: Sequence[str] | None, null_class: int | None
+    pipe: Any, name: str, size: _Size | None, classes: Sequence[str] | None, null_class: int | None
 ) -> PipelineModel:
     _no_classes(pipe, classes, null_class)
     check_network(pipe.unet)

@@ -120,11 +120,11 @@ class Layout:
         SpecError
             A name stands for two things.
         """
-        ordinary = map(in_latents, ORDINARY.common) if self.plan.decodes else ORDINARY.common
+        ordinary = map(in_latents, ORDINARY.common) if self.plan.bound.decodes else ORDINARY.common
         common = tuple(self._as_recorded(variable) for variable in ordinary if self._has(variable))
         own = tuple(one for variable in common for one in self._put_out(variable))
         dims = {dim: "of what a component puts out" for one in own for dim in one.dims}
-        dims |= LATENTS if self.plan.decodes else {}
+        dims |= LATENTS if self.plan.bound.decodes else {}
         made = replace(ORDINARY, common=(*common, *own), dims={**dims, **ORDINARY.dims})
         if self.stored is not None:
             dims = {**made.dims, **self.stored.dims, **ORDINARY.dims}
@@ -239,8 +239,8 @@ class Layout:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Of every dimension; those of a component's own output are other ones."""
-        channels, height, width = self.plan.picture_shape
-        latents = dict(zip(LATENTS, self.plan.image_shape, strict=True)) if self.plan.decodes else {}
+        channels, height, width = self.plan.bound.picture_shape
+        latents = dict(zip(LATENTS, self.plan.image_shape, strict=True)) if self.plan.bound.decodes else {}
         return {
             INTERVENTION: len(self.grid.interventions),
             SAMPLE: len(self.grid.samples),

@@ -130,7 +130,7 @@ def quiet(pipe: Any) -> Any:
 
 def own_images(pipe: Any, shape: tuple[int, int, int], seeds: list[int], *, steps: int, scale: float = 1.0) -> NDArray:
     """Images that the pipeline makes itself of the noise of seeds, a prompt with each, (sample, channel, y, x)."""
-    x = torch.from_numpy(initial_noise(seeds, shape))
+    x = torch.from_numpy(initial_noise(seeds, shape)).to(pipe.unet.dtype)
     if "text_encoder" not in pipe.components:
         with (
             mock.patch.object(pipeline_ddim, "randn_tensor", return_value=x),

@@ -261,5 +261,6 @@ def _records(options: argparse.Namespace, directory: Path) -> Iterator[dict[str,
         return train_scenes(_configured(ScenesTrainingConfig, options), directory, resources=resources)
     from causalunet.training.factor_reader import ReaderTrainingConfig, ScenesReaderTrainingConfig, train_reader
 
-    kind = ReaderTrainingConfig if options.model == "reader" else ScenesReaderTrainingConfig
-    return train_reader(_configured(kind, options), directory, resources=resources)
+    if options.model == "reader":
+        return train_reader(_configured(ReaderTrainingConfig, options), directory, resources=resources)
+    return train_reader(_configured(ScenesReaderTrainingConfig, options), directory, resources=resources)

@@ -66,10 +66,11 @@ def _loaded(name: str, options: dict[str, Any]) -> Any:
         ) from error
     try:
         revision = {key: value for key, value in options.items() if key == "revision"}
-        parts: Any = diffusers.DiffusionPipeline.load_config(name, **revision)
+        kind: Any = diffusers.DiffusionPipeline
+        parts = kind.load_config(name, **revision)
         if "safety_checker" in parts:  # studies do not call it, and it is larger than many a network
             options |= {"safety_checker": None, "requires_safety_checker": False}
-        return diffusers.DiffusionPipeline.from_pretrained(name, use_safetensors=True, **options)
+        return kind.from_pretrained(name, use_safetensors=True, **options)
     except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(

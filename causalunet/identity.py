@@ -74,7 +74,7 @@ def identity_of(model: Any, sampler: Sampler | None, prompts: Iterable[str]) -> 
         "clip": bool(model.clip),
         _PREDICTION: str(prediction_of(model)),
         # Left out as stores of earlier versions leave it out: of those it is known.
-        **({_PROCESS: str(process)} if (process := process_of(model)) != VARIANCE_PRESERVING else {}),
+        **({_PROCESS: process.to_json()} if (process := process_of(model)) != VARIANCE_PRESERVING else {}),
         **({END: end} if (end := float(getattr(model, END, 1.0))) != 1 else {}),
         "image_shape": [int(size) for size in model.image_shape],
         **_own_parts(model),

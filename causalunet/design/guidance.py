@@ -42,6 +42,11 @@ class Guidance:
         """How strongly it guides; 1 is not at all."""
         return 1.0
 
+    @property
+    def conditional(self) -> int:
+        """Place of the branch that is told the prompt, the first where none is called so."""
+        return self.branches.index("cond") if "cond" in self.branches else 0
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super(Guidance, cls).__init_subclass__(**kwargs)
         if cls.name != Guidance.name:

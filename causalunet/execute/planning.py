@@ -9,11 +9,13 @@ import torch
 from causalunet.bound import BoundStudy
 from causalunet.design.outcomes.measuring import rehearse_outcomes
 from causalunet.design.samplers import Estimate, State
+from causalunet.execute.under_process import check_process
 from causalunet.models.checking import check_samples, rehearse
 from causalunet.models.timesteps import check_timesteps
 from causalunet.plan import BASELINE, Plan, make_plan
-from causalunet.prediction import training_of
+from causalunet.prediction import prediction_of, training_of
 from causalunet.schedule import Level
+from causalunet.stepping import Stepping
 
 __all__ = ["plan_run", "plan_study"]
 
@@ -34,6 +36,7 @@ def plan_study(bound: BoundStudy, *, runs: Iterable[int] | None = None) -> Plan:
     """
     check_samples(bound.model, bound.spec)
     bound.spec.sampler.check_model(bound.model, bound.schedule)
+    check_process(bound)
     plan = make_plan(bound, runs=runs)
     rehearse(bound.model, plan.spec)
     check_timesteps(bound.model, bound.spec, _asked_at(plan))
@@ -48,7 +51,7 @@ def _asked_at(plan: Plan) -> list[float]:
     sampler, schedule = plan.spec.sampler, plan.schedule
     asked = [float(time) for time in schedule.timesteps]
     ways = {(call.step, fork.target, fork.calls) for call in plan.calls for fork in call.forks if fork.calls > 1}
-    training = training_of(plan.bound.model)
+    stepping = Stepping(sampler, training_of(plan.bound.model), prediction_of(plan.bound.model))
 
     def nothing(level: Level) -> Estimate:
         # Where a call asks does not hang on what the earlier ones said, or it could not be planned.
@@ -61,7 +64,8 @@ def _asked_at(plan: Plan) -> list[float]:
         past = tuple(nothing(schedule.level(earlier)) for earlier in range(step + 1, last + 1))
         said = [nothing(at)]
         while len(said) < calls:
-            query = sampler.further(State(said[0].x, past), tuple(said), at, to, training)
+            given = torch.zeros(1, *plan.image_shape)
+            query = stepping.further(State(said[0].x, past), tuple(said), at, to, given)
             asked.append(query.level.timestep)
             said.append(nothing(query.level))
     return asked

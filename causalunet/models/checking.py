@@ -26,6 +26,7 @@ from causalunet.models.demands import (
     shapes_of,
 )
 from causalunet.models.devices import device_of
+from causalunet.models.given import as_put_in
 from causalunet.models.tf32 import exact_float32
 from causalunet.models.wiring import read_wiring
 from causalunet.prompts import NO_PROMPT
@@ -161,7 +162,8 @@ def rehearse(model: DiffusionModel, spec: StudySpec) -> None:
         return
     device, rows = device_of(model), spec.sampler.rows_per_sample
     x = torch.randn(rows, *model.image_shape, generator=torch.Generator().manual_seed(0)).to(device)
-    arguments = (x, torch.full((rows,), float(len(model.alpha_bar) - 1), device=device), *context)
+    put_in, time = as_put_in(model, x, len(model.alpha_bar) - 1)
+    arguments = (put_in, torch.full((rows,), float(time), device=device), *context)
     with alone(model.unet), torch.inference_mode(), exact_float32():
         seen = observed_call(model, arguments, modules)
         check_counts(model, seen)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from causalunet.errors import CausalUNetError, ModelError
 from causalunet.models.base import DiffusionModel
 from causalunet.models.modules import first_row, part_of, watched
-from causalunet.prediction import prediction_of
+from causalunet.prediction import prediction_of, process_of
 
 __all__ = [
     "Observed",
@@ -112,6 +112,8 @@ def call_unet(model: DiffusionModel, arguments: tuple[Tensor, ...]) -> Tensor:
         ) from error
     rows, channels, *size = arguments[0].shape
     prediction = prediction_of(model)
+    if process_of(model).resized:  # at timestep 0, where images of full size are predicted
+        size = list(model.image_shape[1:])
     expected = (rows, prediction.channels(channels), *size)
     found = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
     if found != expected:

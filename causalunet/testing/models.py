@@ -28,6 +28,7 @@ from causalunet.models.demands import (
     observed_call,
 )
 from causalunet.models.devices import device_of
+from causalunet.models.given import as_put_in
 from causalunet.models.wiring import read_wiring
 from causalunet.testing.places import Places
 from causalunet.testing.report import Checks, Conformance
@@ -143,7 +144,8 @@ class _Tested:
             empty = encoded(model, [""])
             context = tuple(torch.cat([part, none.expand_as(part)]) for part, none in zip(context, empty, strict=True))
             x = torch.cat([x, x])
-        timesteps = torch.full((len(x),), float(len(model.alpha_bar) // 2), device=device)
+        x, time = as_put_in(model, x, len(model.alpha_bar) // 2)
+        timesteps = torch.full((len(x),), float(time), device=device)
         return Rows((x, timesteps, *context), self._guided)
 
     @cached_property

@@ -90,7 +90,9 @@ def test_what_does_not_fit_is_told_when_planned(model: FlowModel) -> None:
     def planned(**fields: Any) -> None:
         cu.Study(name="s", model="shapes-flow", prompts=PROMPTS, **fields).plan(model, calibrate=False)
 
-    with pytest.raises(SpecError, match="noise alone and no signal, and the sampler 'ddpm' divides by the signal"):
-        planned(interventions=[CUT], sampler=cu.DDPM(steps=STEPS))
+    with pytest.raises(
+        SpecError, match="noise alone and no signal, and the sampler 'dpmpp_multistep' divides by the signal"
+    ):
+        planned(interventions=[CUT], sampler=cu.DPMMultistep(steps=STEPS))
     with pytest.raises(ComponentError, match=r"the model has none\. It has embedding, block\.0"):
         planned(interventions=[cu.AblateBlock(1, cu.Window(3, 1))], sampler=cu.Euler(steps=STEPS))

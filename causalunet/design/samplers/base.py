@@ -111,12 +111,16 @@ class Sampler:
         Where its steps lie unless another spacing is given.
     from_noise : bool
         Whether a step may begin where no signal is left, ``at.alpha_bar`` 0.
+    elementwise : bool
+        Whether its arithmetic is the same for every number of a state, whatever the others are; False where it looks
+        at several together, as at their norm, or has numbers for every place.
     """
 
     name: ClassVar[str] = ""
     history: ClassVar[int] = 0
     usual_spacing: ClassVar[Spacing] = Linspace()
     from_noise: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
 
     steps: int = _STEPS
     guidance_scale: float = _SCALE

@@ -43,6 +43,7 @@ class DDPM(Sampler):
     """
 
     name: ClassVar[str] = "ddpm"
+    from_noise: ClassVar[bool] = True
 
     variance: str | None = None
 

@@ -70,6 +70,7 @@ class DPMSolverV3(Sampler):
     """
 
     name: ClassVar[str] = "dpm_solver_v3"
+    elementwise: ClassVar[bool] = False
     history: ClassVar[int] = 3
 
     statistics: str | ModelStatistics | None = None

@@ -53,6 +53,7 @@ class EVODiff(Sampler):
     """
 
     name: ClassVar[str] = "evodiff"
+    elementwise: ClassVar[bool] = False
     history: ClassVar[int] = 2
 
     order: int = 2

@@ -22,10 +22,12 @@ from causalunet.execute.measure.outcomes import (
 )
 from causalunet.execute.measure.summaries import Summaries
 from causalunet.execute.walk.lockstep import Block
+from causalunet.models.checking import encoded
+from causalunet.models.given import shifting_images
 from causalunet.plan import BASELINE, Call, Plan
 from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.meaning.layout import Layout, Recording
-from causalunet.results.meaning.schema import COMPLETE, FAILED, MISSING
+from causalunet.results.meaning.schema import COMPLETE, FAILED, GIVEN, MISSING
 from causalunet.results.meaning.scored import KnownOutcome
 from causalunet.tree import StateId
 
@@ -222,6 +224,9 @@ class Recorder:
             self._writer.write(f"baseline/{name}", (self._samples,), _hidden(value, failed))
         for name, value in self.baseline.items():
             self._writer.write(f"baseline/{name}", (self._samples,), value)
+        if self._plan.schedule.process.shifted:
+            given = shifting_images(self._model, encoded(self._model, self._block.prompts))
+            self._writer.write(f"baseline/{GIVEN}", (self._samples,), given.cpu().numpy())
         self._writer.write("baseline/status", (self._samples,), np.where(failed, FAILED, COMPLETE))
         self._open_again(failed)
         for sample in np.flatnonzero(failed).tolist():

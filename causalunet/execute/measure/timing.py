@@ -22,6 +22,7 @@ from causalunet.execute.planning import plan_run
 from causalunet.execute.walk.generate import draw
 from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
+from causalunet.models.given import as_put_in
 from causalunet.models.tf32 import tf32_allowed
 from causalunet.plan import Action, Plan
 from causalunet.programs import Origin
@@ -123,7 +124,8 @@ def count_kernels(bound: BoundStudy, action: Action, samples: int) -> int:
     model, rows = bound.model, samples * bound.spec.sampler.rows_per_sample
     context = tuple(part.expand(rows, *part.shape[1:]) for part in encoded(model, bound.spec.prompts[:1]))
     device = device_of(model)
-    arguments = (torch.zeros(rows, *model.image_shape, device=device), torch.zeros(rows, device=device), *context)
+    x, _ = as_put_in(model, torch.zeros(rows, *model.image_shape, device=device), 0)
+    arguments = (x, torch.zeros(rows, device=device), *context)
     with torch.inference_mode(False), torch.no_grad(), InstalledUNet(model.unet, model.anatomy) as unet:
         counter = _Kernels()
         plain = tuple(part.clone() for part in arguments)

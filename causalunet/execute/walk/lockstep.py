@@ -20,12 +20,14 @@ from causalunet.execute.walk.kept import KeptValues, Piece
 from causalunet.models.base import DiffusionModel
 from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
+from causalunet.models.given import given_images
 from causalunet.noise import step_noise
 from causalunet.plan import Action, Call, Fork, Plan
 from causalunet.prediction import prediction_of, training_of
 from causalunet.programs import Origin
-from causalunet.schedule import Level, TrainingSchedule
+from causalunet.schedule import Level
 from causalunet.sources import begins_from
+from causalunet.stepping import Stepping
 from causalunet.tree import StateId
 
 __all__ = ["Block", "Observer", "check_fired", "run_block"]
@@ -97,7 +99,9 @@ class _Walk:
     contexts: tuple[tuple[Tensor, ...], ...]
     """Of what each branch of the guidance is told, one row per sample of the block."""
     device: torch.device
-    training: TrainingSchedule
+    stepping: Stepping
+    given: Tensor | None
+    """Image that the process of the model is shifted by, one for each row of a context."""
     kept: KeptValues
     fired: Counter[tuple[str, int]] = field(default_factory=Counter)
 
@@ -105,8 +109,7 @@ class _Walk:
         """Call the U-Net for all samples of what is asked at a step under one action; an estimate for each, in turn."""
         n = len(self.blocks[0].seeds)
         x = torch.cat([one.query.x for one in asked])
-        model, guidance = self.plan.bound.model, self.plan.spec.sampler.guided_by
-        prediction = prediction_of(model)
+        model, guidance, prediction = self.plan.bound.model, self.stepping.sampler.guided_by, self.stepping.prediction
         values, fractions = list[Tensor](), list[Tensor | None]()
         start = 0
         while start < len(x):
@@ -129,20 +132,24 @@ class _Walk:
         fraction = torch.cat([part for part in fractions if part is not None]) if prediction.variance else None
         for index, (call, query) in enumerate(asked):
             of_call = slice(index * n, (index + 1) * n)
-            x0, eps = prediction.image_and_noise(value[of_call], *query)
+            x0, eps = self.stepping.estimated(value[of_call], *query, self.given_of(call))
             of_variance = None if fraction is None else fraction[of_call]
             estimate = Estimate(x0.clamp(-1, 1) if model.clip else x0, eps, of_variance, *query)
             self.observer.predicted(call, stage, estimate)
             yield estimate
 
+    def given_of(self, call: Call) -> Tensor | None:
+        """The given image of the samples of a call."""
+        n = len(self.blocks[0].seeds)
+        return None if self.given is None else self.given[n * call.source : n * (call.source + 1)]
+
     def told_more(self, action: Action, ways: Sequence[_Way], at: Level) -> Iterator[_Way]:
         """Make the next U-Net call of a step for ways that have had equally many, all together."""
-        sampler = self.plan.spec.sampler
         # Only the runs of the fork: others that shared the first call look elsewhere.
         asked = [
             _Asked(
                 replace(way.call, forks=(way.fork,), replays=()),
-                sampler.further(way.state, way.estimates, at, way.to, self.training),
+                self.stepping.further(way.state, way.estimates, at, way.to, self.given_of(way.call)),
             )
             for way in ways
         ]
@@ -153,7 +160,8 @@ class _Walk:
     def _call(self, action: Action, pieces: _Pieces, batch: Tensor, *, first: bool) -> CallResult:
         branches, device, n = len(self.contexts), batch.device, len(self.blocks[0].seeds)
         # A copy in any case: a U-Net may change its input in place, and the call may be tried again with less.
-        repeated = torch.cat([batch] * branches)
+        # All of them are of one level where the process has them of several sizes.
+        repeated = torch.cat([self.stepping.put_in(batch, pieces[0][0].query.level)] * branches)
         samples = torch.cat(
             [torch.arange(at.start, at.stop, device=device) + n * one.call.source for one, at, _ in pieces]
         )
@@ -235,18 +243,17 @@ def run_block(
         told = zip(*map(plan.spec.sampler.guided_by.prompts, prompts), strict=True)
         contexts = tuple(_encode_once(model, of_branch) for of_branch in told)
         size = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch(micro_batch)
-        training = training_of(model)
+        stepping = Stepping(plan.spec.sampler, training_of(model), prediction_of(model))
+        given = given_images(model, contexts[plan.spec.sampler.guided_by.conditional])
         kept = KeptValues(plan, len(block.seeds), len(model.alpha_bar))
-        walk = _Walk(unet, plan, (block, *others), size, observer, advance, contexts, device, training, kept)
-        if states is None:
-            states = {StateId(0): State(torch.from_numpy(first_states(block.starts, plan.image_shape)))}
+        walk = _Walk(unet, plan, (block, *others), size, observer, advance, contexts, device, stepping, given, kept)
         begun = {
-            begins_from(number, plan.schedule.steps): State(
-                torch.from_numpy(first_states(other.starts, plan.image_shape))
-            )
+            begins_from(number, plan.schedule.steps): _begun(walk, other, number)
             for number, other in enumerate(others, 1)
         }
-        alive = {number: _on(device, state) for number, state in {**states, **begun}.items()}
+        if states is None:
+            begun[StateId(0)] = _begun(walk, block, 0)
+        alive = {**{number: _on(device, state) for number, state in (states or {}).items()}, **begun}
         for step, groups in plan.by_step.items():
             _step(walk, step, groups, alive)
             # A state is used at the one step that its number is drawn for, by all calls that start from it.
@@ -315,7 +322,8 @@ def _arrived(walk: _Walk, way: _Way, at: Level, noise: Mapping[int, Tensor], sta
     """Take the step once the U-Net has said all there is to say, and not before."""
     if len(way.estimates) < way.fork.calls:
         return False
-    going = walk.plan.spec.sampler.step(way.state, way.estimates, at, way.to, noise.get(way.call.source))
+    drawn, given = noise.get(way.call.source), walk.given_of(way.call)
+    going = walk.stepping.step(way.state, way.estimates, at, way.to, drawn, given)
     if way.fork.target:
         states[way.fork.state] = going
     else:
@@ -342,6 +350,14 @@ def _first_calls(
     for call, estimate in zip(calls, walk.estimates(action, asked, 0), strict=True):
         for fork in call.forks:
             yield _Way(call, fork, states[call.state], walk.plan.schedule.level(fork.target), (estimate,))
+
+
+def _begun(walk: _Walk, block: Block, source: int) -> State:
+    """The first states of samples."""
+    noise = torch.from_numpy(first_states(block.starts, walk.plan.image_shape)).to(walk.device)
+    n, level = len(block.seeds), walk.plan.schedule.level(walk.plan.schedule.steps)
+    given = None if walk.given is None else walk.given[n * source : n * (source + 1)]
+    return State(walk.stepping.first(noise, level, given))
 
 
 def _on(device: torch.device, state: State) -> State:

@@ -11,16 +11,19 @@ from causalunet.models.exact.model import (
     load_optimal,
     load_wiener,
 )
+from causalunet.models.exact.restoration import RestorationModel, load_restoration
 
 __all__ = [
     "ExactModel",
     "Gaussian",
     "ImageBank",
     "Mixture",
+    "RestorationModel",
     "load_gaussian",
     "load_local",
     "load_mixture",
     "load_optimal",
+    "load_restoration",
     "load_wiener",
     "scene_bank",
 ]

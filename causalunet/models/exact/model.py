@@ -27,6 +27,7 @@ from causalunet.models.exact.optimal import OptimalUNet
 from causalunet.models.exact.unet import ExactUNet
 from causalunet.models.exact.wiener import WienerUNet
 from causalunet.prediction import Prediction
+from causalunet.process import VARIANCE_PRESERVING, Process
 from causalunet.scenes import FACTORS
 from causalunet.schedule import cosine_alpha_bar
 
@@ -63,6 +64,11 @@ class ExactModel:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def process(self) -> Process:
+        """Which states the U-Net is given."""
+        return self.unet.process
+
+    @property
     def name(self) -> str:
         """What results call it."""
         return f"exact-{self.unet.kind}"
@@ -90,8 +96,10 @@ class ExactModel:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of bank, noise schedule and options."""
-        told = json.dumps([self.name, self.data.digest, fingerprint(self.unet), dict(self.options)], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        told = [self.name, self.data.digest, fingerprint(self.unet), dict(self.options)]
+        if self.process != VARIANCE_PRESERVING:
+            told.append(self.process.to_json())
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -178,6 +186,7 @@ def load_gaussian(
     *,
     groups: int | Sequence[int] = _GROUPS,
     alpha_bar: NDArray[np.float64] | None = None,
+    process: Process = VARIANCE_PRESERVING,
     device: str = "cpu",
 ) -> ExactModel:
     """Load the exact denoiser of the Gaussian with the mean and covariance of a bank of images.
@@ -193,6 +202,8 @@ def load_gaussian(
         of the covariance: the data are then the Gaussian of that rank.
     alpha_bar : ndarray, (timestep,), optional
         Share of signal variance at every timestep; by default the squared-cosine schedule of the embedded model.
+    process : Process
+        Of the states that the U-Net is given.
     device : str
         Where it runs, such as ``cuda``.
 
@@ -201,7 +212,7 @@ def load_gaussian(
     ModelError
         The groups are not integers of at least 1, or more than there are pixels; the device is not there.
     """
-    data = _data(bank)
+    data = bank_or_scenes(bank)
     pixels = data.images[0].size
     counts = [groups] if isinstance(groups, int) else list(groups)
     if not counts or not all(is_integer(count) and count >= 1 for count in counts) or sum(counts) > pixels:
@@ -210,8 +221,8 @@ def load_gaussian(
             f"together at most {pixels}, the numbers of an image."
         )
     sizes = [int(count) for count in counts]
-    share = _schedule(alpha_bar)
-    return _made(GaussianUNet(data, share, sizes), data, share, device, groups=sizes)
+    share = schedule_or_cosine(alpha_bar)
+    return _made(GaussianUNet(data, share, sizes), data, share, process, device, groups=sizes)
 
 
 @register("exact-mixture")
@@ -221,6 +232,7 @@ def load_mixture(
     classes: Sequence[str] = FACTORS["shape"],
     rank: int = 16,
     alpha_bar: NDArray[np.float64] | None = None,
+    process: Process = VARIANCE_PRESERVING,
     device: str = "cpu",
 ) -> ExactModel:
     """Load the exact denoiser of a mixture of low-rank Gaussians, one for each class of images.
@@ -235,7 +247,7 @@ def load_mixture(
         Prompts of which every image matches one; by default the shapes of scenes.
     rank : int
         Number of principal components of a class.
-    alpha_bar, device
+    alpha_bar, process, device
         As for `load_gaussian`.
 
     Raises
@@ -244,17 +256,23 @@ def load_mixture(
         A class is not one of the bank, an image matches none or several, or the rank is not an integer from 1 to the
         numbers of an image; the device is not there.
     """
-    data = _data(bank)
+    data = bank_or_scenes(bank)
     pixels = data.images[0].size
     if not is_integer(rank) or not 1 <= rank <= pixels:
         raise ModelError(f"rank={shown(rank)}: give an integer from 1 to {pixels}, the numbers of an image.")
-    share, named = _schedule(alpha_bar), [str(name) for name in classes]
-    return _made(MixtureUNet(data, share, named, int(rank)), data, share, device, classes=named, rank=int(rank))
+    share, named = schedule_or_cosine(alpha_bar), [str(name) for name in classes]
+    return _made(
+        MixtureUNet(data, share, named, int(rank)), data, share, process, device, classes=named, rank=int(rank)
+    )
 
 
 @register("exact-optimal")
 def load_optimal(
-    bank: ImageBank | None = None, *, alpha_bar: NDArray[np.float64] | None = None, device: str = "cpu"
+    bank: ImageBank | None = None,
+    *,
+    alpha_bar: NDArray[np.float64] | None = None,
+    process: Process = VARIANCE_PRESERVING,
+    device: str = "cpu",
 ) -> ExactModel:
     """Load the optimal denoiser of a bank of images: what it makes are, in the end, these images.
 
@@ -264,7 +282,7 @@ def load_optimal(
     ----------
     bank : ImageBank, optional
         By default ``scene_bank()``.
-    alpha_bar, device
+    alpha_bar, process, device
         As for `load_gaussian`.
 
     Raises
@@ -272,13 +290,17 @@ def load_optimal(
     ModelError
         The device is not there.
     """
-    data, share = _data(bank), _schedule(alpha_bar)
-    return _made(OptimalUNet(data, share), data, share, device)
+    data, share = bank_or_scenes(bank), schedule_or_cosine(alpha_bar)
+    return _made(OptimalUNet(data, share), data, share, process, device)
 
 
 @register("exact-wiener")
 def load_wiener(
-    bank: ImageBank | None = None, *, alpha_bar: NDArray[np.float64] | None = None, device: str = "cpu"
+    bank: ImageBank | None = None,
+    *,
+    alpha_bar: NDArray[np.float64] | None = None,
+    process: Process = VARIANCE_PRESERVING,
+    device: str = "cpu",
 ) -> ExactModel:
     """Load the best linear denoiser of a bank of images.
 
@@ -288,7 +310,7 @@ def load_wiener(
     ----------
     bank : ImageBank, optional
         By default ``scene_bank()``.
-    alpha_bar, device
+    alpha_bar, process, device
         As for `load_gaussian`.
 
     Raises
@@ -296,8 +318,8 @@ def load_wiener(
     ModelError
         The device is not there.
     """
-    data, share = _data(bank), _schedule(alpha_bar)
-    return _made(WienerUNet(data, share), data, share, device)
+    data, share = bank_or_scenes(bank), schedule_or_cosine(alpha_bar)
+    return _made(WienerUNet(data, share), data, share, process, device)
 
 
 @register("exact-local")
@@ -306,6 +328,7 @@ def load_local(
     *,
     threshold: float = 0.02,
     alpha_bar: NDArray[np.float64] | None = None,
+    process: Process = VARIANCE_PRESERVING,
     device: str = "cpu",
 ) -> ExactModel:
     """Load the analytic local denoiser of a bank of images, which puts images together from parts of several.
@@ -318,7 +341,7 @@ def load_local(
         By default ``scene_bank(64)``: its work grows with the number of images times the square of that of pixels.
     threshold : float
         Pixels count as near each other where the Wiener filter has at least this share of its largest entry.
-    alpha_bar, device
+    alpha_bar, process, device
         As for `load_gaussian`.
 
     Raises
@@ -326,13 +349,20 @@ def load_local(
     ModelError
         The threshold is not a number from 0 to 1; the device is not there.
     """
-    data, share = _data(bank, _LOCAL_IMAGES), _schedule(alpha_bar)
+    data, share = bank_or_scenes(bank, _LOCAL_IMAGES), schedule_or_cosine(alpha_bar)
     if not is_number(threshold) or not 0 <= threshold <= 1:
         raise ModelError(f"threshold={shown(threshold)}: give a number from 0 (every pixel is near) to 1.")
-    return _made(LocalUNet(data, share, float(threshold)), data, share, device, threshold=float(threshold))
+    return _made(LocalUNet(data, share, float(threshold)), data, share, process, device, threshold=float(threshold))
 
 
-def _data(bank: ImageBank | None, images: int | None = None) -> ImageBank:
+def bank_or_scenes(bank: ImageBank | None, images: int | None = None) -> ImageBank:
+    """A bank as it was given, or one of scenes.
+
+    Raises
+    ------
+    ModelError
+        It is none.
+    """
     if bank is None:
         return scene_bank() if images is None else scene_bank(images)
     if not isinstance(bank, ImageBank):
@@ -342,9 +372,12 @@ def _data(bank: ImageBank | None, images: int | None = None) -> ImageBank:
     return bank
 
 
-def _schedule(alpha_bar: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def schedule_or_cosine(alpha_bar: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """A noise schedule as it was given, or that of the embedded model."""
     return cosine_alpha_bar() if alpha_bar is None else np.asarray(alpha_bar, dtype=np.float64)
 
 
-def _made(unet: ExactUNet, data: ImageBank, alpha_bar: NDArray[np.float64], device: str, **options: Any) -> ExactModel:
-    return ExactModel(unet.to(usable_device(device)).eval(), data, alpha_bar, options)
+def _made(
+    unet: ExactUNet, data: ImageBank, alpha_bar: NDArray[np.float64], process: Process, device: str, **options: Any
+) -> ExactModel:
+    return ExactModel(unet.under(process).to(usable_device(device)).eval(), data, alpha_bar, options)

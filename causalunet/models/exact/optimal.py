@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from causalunet.models.exact.banks import ImageBank
 from causalunet.models.exact.tweedie import AlphaBar, per_row
-from causalunet.models.exact.unet import ExactUNet, Part, Picture
+from causalunet.models.exact.unet import ExactUNet, Part, Picture, wide
+from causalunet.process import Process
+from causalunet.stepping import frame_of, grown, shrunk
 
 __all__ = ["OptimalUNet", "Weights", "centred", "denoise", "log_density", "logits"]
 
@@ -26,6 +28,11 @@ def logits(x: Tensor, bank: Tensor, alpha_bar: AlphaBar) -> Tensor:
     """
     share = per_row(alpha_bar, x)
     return (share.sqrt() * (x @ bank.T) - share * bank.square().sum(-1) / 2) / (1 - share)
+
+
+def logits_by_coordinate(x: Tensor, bank: Tensor, share: Tensor) -> Tensor:
+    """As `logits`, of coordinates with a share of signal variance each, (row, coordinate)."""
+    return (share.sqrt() / (1 - share) * x) @ bank.T - (share / (1 - share)) @ bank.square().T / 2
 
 
 def denoise(x: Tensor, bank: Tensor, alpha_bar: AlphaBar, log_weights: Tensor | None = None) -> Tensor:
@@ -78,7 +85,8 @@ class _Logits(nn.Module):
     """How well every image of the bank fits x_t, as channels of one pixel; 0 for the best that is possible."""
 
     def forward(self, x: Tensor, bank: Tensor, share: Tensor, matches: Tensor) -> Tensor:
-        return centred(logits(x, bank, share), matches)[:, :, None, None].float()
+        found = logits(x, bank, share) if share.ndim == 1 else logits_by_coordinate(x, bank, share)
+        return centred(found, matches)[:, :, None, None].float()
 
 
 class _Average(Picture):
@@ -108,6 +116,25 @@ class OptimalUNet(ExactUNet):
             Part("weights", "bottleneck", "weights", "average"),
             Part("average", "decoder", "average"),
         )
+
+    def knows(self, process: Process) -> bool:
+        """Coordinates with noise of their own are as good as pixels: the basis is orthonormal."""
+        return not process.shifted
+
+    def forward(self, x: Tensor, timesteps: Tensor, matches: Tensor) -> Tensor:
+        """E[x_0 | x_t], or what a resized process has the U-Net say."""
+        if not self.process.split:
+            return super().forward(x, timesteps, matches)
+        levels, size = self.levels(timesteps), self.image_shape[1:]
+        halved = self.process.halvings(levels[0].alpha_bar)
+        frame = frame_of(self.process, *size)
+        shares = np.stack([frame.shares(level) for level in levels])
+        scale = wide(x, [level.scale for level in levels])[:, None, None, None]
+        turned = frame.coordinates(grown(x.double() / scale, halved)).flatten(1)
+        bank = frame.coordinates(self.bank.unflatten(1, self.image_shape)).flatten(1)
+        share = wide(x, shares).repeat(1, self.image_shape[0])
+        weights = self.weights(self.logits(turned, bank, share, matches), matches.double().log())
+        return shrunk(self.average(weights, self.bank), max(halved - 1, 0))
 
     def estimate(self, x: Tensor, share: Tensor, matches: Tensor) -> Tensor:
         """Mean of the images by how well they fit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from causalunet.design.anatomy import Anatomy, Component, Edge, Role
+from causalunet.errors import ModelError
 from causalunet.models.exact.banks import ImageBank
 from causalunet.models.modules import watched
+from causalunet.process import VARIANCE_PRESERVING, Process
+from causalunet.schedule import Level, TrainingSchedule
+from causalunet.stepping import shrunk
 
-__all__ = ["ExactUNet", "Part", "Picture"]
+__all__ = ["ExactUNet", "Part", "Picture", "wide"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,11 @@ class Picture(nn.Module):
         return self.pixels(*given).unflatten(1, self.image_shape).float()
 
 
+def wide(like: Tensor, numbers: Any) -> Tensor:
+    """Numbers as float64 where a tensor is."""
+    return torch.as_tensor(np.asarray(numbers), dtype=torch.float64, device=like.device)
+
+
 class ExactUNet(nn.Module):
     """Base of every exact denoiser as a network: its components make E[x_0 | x_t], in float64 inside.
 
@@ -74,6 +83,8 @@ class ExactUNet(nn.Module):
     ----------
     kind : str
         What the denoiser is called.
+    process : Process
+        Of the states that it is given, see `under`.
     """
 
     kind: ClassVar[str] = ""
@@ -82,6 +93,8 @@ class ExactUNet(nn.Module):
 
     def __init__(self, bank: ImageBank, alpha_bar: NDArray[np.float64]) -> None:
         super().__init__()
+        self.process = VARIANCE_PRESERVING
+        self.schedule = TrainingSchedule(alpha_bar)
         self.image_shape = bank.image_shape
         self.register_buffer("bank", torch.from_numpy(bank.images.reshape(len(bank), -1).astype(np.float64)))
         share = torch.from_numpy(np.array(alpha_bar, dtype=np.float64))
@@ -125,20 +138,59 @@ class ExactUNet(nn.Module):
         timesteps : Tensor, (row,)
         matches : Tensor of bool, (row, image)
         """
-        return self.estimate(x.double().flatten(1), self.share(timesteps), matches)
+        if self.process == VARIANCE_PRESERVING:
+            return self.estimate(x.double().flatten(1), self.share(timesteps), matches)
+        levels = self.levels(timesteps)
+        scale, share = (wide(x, part) for part in ([one.scale for one in levels], [one.alpha_bar for one in levels]))
+        return self.estimate(x.double().flatten(1) / scale[:, None], share, matches)
+
+    def under(self, process: Process) -> Self:
+        """Let it be given the states of a process.
+
+        Raises
+        ------
+        ModelError
+            It is not known what the denoiser is there.
+        """
+        if not self.knows(process):
+            raise ModelError(
+                f"The denoiser 'exact-{self.kind}' is not known in closed form under the process {str(process)!r}. Of "
+                "processes whose coordinates have noise of their own take load_optimal(process=...), of those that are "
+                "shifted by a given image load_restoration(process=...)."
+            )
+        self.process, self.schedule = process, TrainingSchedule(self.schedule.alpha_bar, process)
+        return self
+
+    def knows(self, process: Process) -> bool:
+        """Whether it is the denoiser under a process too; by default where that is a scale and no more."""
+        return not (process.split or process.shifted)
+
+    def levels(self, timesteps: Tensor) -> list[Level]:
+        """Noise level of every row, between whole timesteps as `TrainingSchedule` has it."""
+        last = self.schedule.timesteps - 1
+        return [self.schedule.level(min(max(time, 0.0), last)) for time in timesteps.tolist()]
+
+    def example(self, device: torch.device) -> tuple[Tensor, ...]:
+        """What a row of a call is given, at timestep 0."""
+        x = torch.zeros(1, *self.image_shape, device=device)
+        matches = torch.ones(1, len(self.bank), dtype=torch.bool, device=device)
+        return (
+            shrunk(x, self.process.halvings(self.schedule.level(0).alpha_bar)),
+            torch.zeros(1, device=device),
+            matches,
+        )
 
     def read_anatomy(self) -> Anatomy:
         """Describe the components as a graph; shapes and FLOPs are read off a call."""
         shapes: dict[str, Any] = {}
         modules = {part.name: self.get_submodule(part.module) for part in self.parts}
         device = self.bank.device
-        row = torch.zeros(1, *self.image_shape, device=device), torch.zeros(1, device=device)
+        row = self.example(device)
         counter = FlopCounterMode(display=False)
         with torch.no_grad(), watched(modules, lambda name, output: shapes.update({name: tuple(output.shape[1:])})):
-            matches = torch.ones(1, len(self.bank), dtype=torch.bool, device=device)
-            self(*row, matches)  # once before it is counted: what a condition makes is made for the first of its calls
+            self(*row)  # once before it is counted: what a condition makes is made for the first of its calls
             with counter:
-                self(*row, matches)
+                self(*row)
         counts = counter.get_flop_counts()
         root = type(self).__name__
         components = tuple(

@@ -19,7 +19,8 @@ from causalunet import metrics
 from causalunet.design.limits import shown
 from causalunet.design.registered import unknown_sampler, unknown_start
 from causalunet.design.samplers import Sampler
-from causalunet.errors import SpecError
+from causalunet.errors import ModelError, PluginError, SpecError
+from causalunet.process import VARIANCE_PRESERVING, Process
 from causalunet.registry import is_own
 from causalunet.results.engine.export import regions
 from causalunet.results.guard.checked_store import Reader, Stored
@@ -77,22 +78,28 @@ def _unknown_starts(reader: Reader) -> list[str]:
 
 def _trajectories(reader: Reader, samples: NDArray[np.bool_]) -> tuple[dict[int, Trajectory], tuple[str, ...]]:
     """Follow baselines by the study's sampler, as far as it is known; also what is not known of it."""
-    written = reader.stored.attributes.study.get("sampler")
+    attributes = reader.stored.attributes
+    written, of_model = attributes.study.get("sampler"), attributes.identity.get("process")
+    try:
+        process = VARIANCE_PRESERVING if of_model is None else Process.from_json(of_model)
+    except (ModelError, PluginError) as error:
+        return {}, (f"the process of the model ({error!s:.200})",)
     if unknown := tuple(unknown_sampler(written)):
-        return trajectories(reader, samples, None), unknown
+        return trajectories(reader, samples, None, process), unknown
     try:
         sampler = Sampler.from_json(written)
     except SpecError:  # which the check of the study tells
-        return trajectories(reader, samples, None), ()
+        return trajectories(reader, samples, None, process), ()
     if is_own(type(sampler)):
-        return trajectories(reader, samples, sampler), ()
+        return trajectories(reader, samples, sampler, process), ()
     try:
-        found, told = trajectories(reader, samples, sampler), "states that do not follow"
+        found, told = trajectories(reader, samples, sampler, process), "states that do not follow"
     except Exception as error:  # whatever a class of somebody else's raises
         found, told = {}, f"{type(error).__name__}: {error!s:.200}"
     if found and not any(one.problems for one in found.values()):
         return found, ()
-    return trajectories(reader, samples, None), (f"the sampler {shown(sampler.name)} as it is defined here ({told})",)
+    found = trajectories(reader, samples, None, process)
+    return found, (f"the sampler {shown(sampler.name)} as it is defined here ({told})",)
 
 
 def _drawn(

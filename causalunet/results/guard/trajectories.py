@@ -7,21 +7,24 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.limits import is_number, shown
-from causalunet.design.samplers import Estimate, Sampler, State
+from causalunet.design.samplers import DDIM, Estimate, Sampler, State
 from causalunet.design.starts import Noise, Start, first_states
 from causalunet.errors import CausalUNetError
 from causalunet.identity import END
 from causalunet.noise import step_noise
+from causalunet.prediction import Prediction
+from causalunet.process import VARIANCE_PRESERVING, Process
 from causalunet.results.engine.export import regions
 from causalunet.results.guard.checked_store import Reader
-from causalunet.results.meaning.schema import SAMPLE_START
-from causalunet.schedule import Level
+from causalunet.results.meaning.schema import GIVEN, SAMPLE_START
+from causalunet.schedule import Level, TrainingSchedule
+from causalunet.stepping import Stepping
 
 __all__ = ["Trajectory", "trajectories"]
 
@@ -62,7 +65,9 @@ class Trajectory:
             self.problems.append(f"sample {self.sample}: {what}")
 
 
-def trajectories(reader: Reader, chosen: NDArray[np.bool_], sampler: Sampler | None) -> dict[int, Trajectory]:
+def trajectories(
+    reader: Reader, chosen: NDArray[np.bool_], sampler: Sampler | None, process: Process = VARIANCE_PRESERVING
+) -> dict[int, Trajectory]:
     """Look at stored baselines, a chunk at a time.
 
     The first state must be the noise of the seed. Every estimate of x_0 must follow from state and prediction, clipped
@@ -77,13 +82,16 @@ def trajectories(reader: Reader, chosen: NDArray[np.bool_], sampler: Sampler | N
     chosen : ndarray of bool, (sample,)
     sampler : Sampler, optional
         Of the study; None where it is not known, and how states follow one another is not looked at.
+    process : Process
+        Of the model.
 
     Returns
     -------
     dict of int to Trajectory
         By position of the sample.
     """
-    if not reader.has(*(f"baseline/{name}" for name in (*_NAMES, "seed", "alpha_bar"))):
+    names = (*_NAMES, "seed", "alpha_bar", *((GIVEN,) if process.shifted else ()))
+    if not reader.has(*(f"baseline/{name}" for name in names)):
         return {}
     seeds = reader.read("baseline/seed").tolist()
     starts = _starts(reader, seeds)
@@ -99,7 +107,7 @@ def trajectories(reader: Reader, chosen: NDArray[np.bool_], sampler: Sampler | N
     for (samples,) in regions(chosen.shape, chunks[:1]):
         some = [found[sample] for sample in range(samples.start, samples.stop) if sample in found]
         if some:
-            _follow(reader, some, samples, chunks[1], shares, sampler)
+            _follow(reader, some, samples, chunks[1], _steps(reader, shares, sampler, process))
     if any(one.is_image for one in found.values()):
         for one in found.values():
             if not one.is_image:
@@ -121,39 +129,58 @@ def _known_ways(reader: Reader) -> set[bool]:
     return {clip} if isinstance(clip, bool) else {True, False}
 
 
-def _follow(
-    reader: Reader, some: list[Trajectory], samples: slice, chunk: int, shares: list[float], sampler: Sampler | None
-) -> None:
+class _Steps(NamedTuple):
+    """Levels of a run, the image last, and what leads from one to the next; whether that is known."""
+
+    levels: list[Level]
+    stepping: Stepping
+    known: bool
+
+
+def _steps(reader: Reader, shares: list[float], sampler: Sampler | None, process: Process) -> _Steps:
+    times = [*reader.read("baseline/timestep").tolist(), -1]
+    levels = [Level(time, share, process.scale(share)) for time, share in zip(times, shares, strict=True)]
+    pair = reader.stored.attributes.identity.get("prediction") == str(Prediction("residual_eps"))
+    training = TrainingSchedule(np.array(shares[-2::-1]), process)
+    prediction = Prediction("residual_eps" if pair else "eps")
+    return _Steps(levels, Stepping(sampler or DDIM(), training, prediction), sampler is not None)
+
+
+def _follow(reader: Reader, some: list[Trajectory], samples: slice, chunk: int, told: _Steps) -> None:
+    levels, stepping, known = told
+    sampler, shifted = stepping.sampler, stepping.process.shifted
     places = [one.sample - samples.start for one in some]
+    given = reader.read(f"baseline/{GIVEN}", samples)[places].astype(np.float64) if shifted else None
     shape = reader.stored.arrays["baseline/x_t"].shape[2:]
     nothing = np.full(shape, np.nan, np.float32)  # which nothing differs from
     start = np.stack([nothing if one.start is None else first_states([one.start], shape)[0] for one in some])
-    expected: NDArray[np.floating] | None = start
+    first = stepping.first(start, levels[0], given)
+    expected: NDArray[np.floating] | None = first
     past: tuple[Estimate, ...] = ()
-    levels = [Level(*both) for both in zip([*reader.read("baseline/timestep").tolist(), -1], shares, strict=True)]
-    calls = [] if sampler is None else sampler.calls_along(levels)
+    calls = sampler.calls_along(levels) if known else []
     noise: NDArray[np.floating] | None = None
-    slack = np.full(len(some), _ROUNDING * max(1.0, np.nan_to_num(np.abs(start)).max()))
-    steps = len(shares) - 1
+    slack = np.full(len(some), _ROUNDING * max(1.0, np.nan_to_num(np.abs(first)).max()))
+    steps = len(levels) - 1
     for (window,) in regions((steps,), (chunk,)):
         read = {name: reader.read(f"baseline/{name}", (samples, window))[places] for name in _NAMES}
         for position in range(window.start, window.stop):
             x, x0, eps = (read[name][:, position - window.start].astype(np.float64) for name in _NAMES)
             step = steps - position
             if expected is not None:
-                _check_state(some, step, steps, x - expected, noise, slack)
-            _check_estimate(some, step, x, x0, eps, shares[position])
-            if sampler is None:
+                _check_state(some, step, steps, stepping.coordinates(x - expected), noise, slack)
+            estimate = Estimate(x0, eps, None, x, levels[position])
+            _check_estimate(some, step, estimate, stepping, given)
+            if not known:
                 expected = None
                 continue
-            estimate = Estimate(x0, eps, None, x, levels[position])
             state, past = State(x, past), (estimate, *past)[: sampler.history]
             if calls[position] > 1:
                 expected = None
                 continue
-            expected = sampler.mean(state, (estimate,), *levels[position : position + 2])
+            expected = stepping.mean(state, (estimate,), levels[position], levels[position + 1], given)
             slack = _ROUNDING * (1 + _largest(expected) + _largest(x) + _largest(x0))
-            noise = step_noise([one.seed for one in some], step, shape) if sampler.draws else None
+            drawn = step_noise([one.seed for one in some], step, shape) if sampler.draws else None
+            noise = None if drawn is None else stepping.coordinates(drawn)
     _check_image(reader, some, samples, places, x0)
 
 
@@ -174,16 +201,19 @@ def _check_state(
             one.tell(f"x_t at step {step} does not follow from step {step + 1} with the noise of its seed, {one.seed}")
 
 
-def _check_estimate(some: list[Trajectory], step: int, x: Any, x0: Any, eps: Any, share: float) -> None:
-    if share == 0:  # all of x is noise, and nothing in it says anything of the estimate
+def _check_estimate(some: list[Trajectory], step: int, said: Estimate, stepping: Stepping, given: Any) -> None:
+    x0, eps, _, x, level = said
+    if level.alpha_bar == 0 and not stepping.process.shifted:  # nothing in x says anything of the estimate
         for one, off in zip(some, _largest(x - eps), strict=True):
             if off > _ROUNDING * (1 + _largest(x).max()):
                 one.tell(f"eps at step {step} is not x_t, where there is noise alone")
         return
-    of_x, of_eps = math.sqrt(1 / share), math.sqrt(1 / share - 1)
-    estimate = of_x * x - of_eps * eps
+    if (follows := stepping.implied(said, given)) is None:
+        return
+    estimate, factor = follows
     for place, one in enumerate(some):
-        slack = _ROUNDING * (1 + of_x * np.abs(x[place]).max() + of_eps * np.abs(eps[place]).max())
+        largest = max(np.abs(part[place]).max() for part in (x, eps, *(() if given is None else (given,))))
+        slack = _ROUNDING * (1 + factor * largest)
         clips = one.estimated
         near = {
             clip: np.abs(x0[place] - (np.clip(estimate[place], -1, 1) if clip else estimate[place])).max() <= slack

@@ -16,6 +16,7 @@ from causalunet.results.meaning.schema import (
     FAILED,
     MISSING,
     SELECTED,
+    SOMETIMES,
     STATUS_MEANING,
     VARIABLES,
     DeclaredCoordinate,
@@ -255,5 +256,5 @@ def conflicts(declaration: Declaration) -> list[str]:
 EARLIER = Declaration(VARIABLES, COORDINATES, DIMS)
 """What stores of format 2 hold, which do not say it."""
 
-ORDINARY = replace(EARLIER, coordinates=(*COORDINATES, *SELECTED))
+ORDINARY = replace(EARLIER, common=(*VARIABLES, *SOMETIMES), coordinates=(*COORDINATES, *SELECTED))
 """What a study without outcomes, and without coordinates of its own kinds, is stored by."""

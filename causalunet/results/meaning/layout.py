@@ -18,7 +18,15 @@ from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, LATENTS, PLACE, SA
 from causalunet.plan import Action, Plan
 from causalunet.results.meaning.declaration import ORDINARY, Declaration, DeclaredOutcome
 from causalunet.results.meaning.grid import Grid
-from causalunet.results.meaning.schema import CALLS, OPTIONAL, SAMPLE_START, DeclaredCoordinate, Variable, in_latents
+from causalunet.results.meaning.schema import (
+    CALLS,
+    GIVEN,
+    OPTIONAL,
+    SAMPLE_START,
+    DeclaredCoordinate,
+    Variable,
+    in_latents,
+)
 from causalunet.tree import run_ids
 
 __all__ = ["Coordinate", "Layout", "Recording", "StoredArray"]
@@ -140,6 +148,8 @@ class Layout:
         record, grid = self.plan.spec.record, self.grid
         if not {*variable.dims} <= self.sizes.keys():
             return False
+        if variable.path == f"baseline/{GIVEN}":
+            return self.plan.schedule.process.shifted
         if record.of == "baseline" and variable.group.startswith("activation") and INTERVENTION in variable.dims:
             return False
         chosen = {"activations/*": grid.activations, "activation_summary": grid.summary}

@@ -19,10 +19,12 @@ __all__ = [
     "FAILED",
     "FORMAT",
     "FORMAT_VERSION",
+    "GIVEN",
     "MISSING",
     "OPTIONAL",
     "SAMPLE_START",
     "SELECTED",
+    "SOMETIMES",
     "STATUS_MEANING",
     "VARIABLES",
     "DeclaredCoordinate",
@@ -35,6 +37,9 @@ __all__ = [
 FORMAT = "causalunet-results"
 FORMAT_VERSION = 3
 """Attributes of the root that say what a store is."""
+
+GIVEN = "given"
+"""Variable of the baseline, in studies of models whose process is shifted."""
 
 SAMPLE_START = "sample_start"
 CALLS = "calls"
@@ -102,7 +107,7 @@ class Variable:
 
 def in_latents(variable: Variable) -> Variable:
     """A state of the baseline's run as it is of models whose images are decoded from latents; all else is as it was."""
-    if variable.role != "state" or STEP not in variable.dims:
+    if variable.role != "state" or (STEP not in variable.dims and variable.name != GIVEN):
         return variable
     return replace(variable, dims=(*(dim for dim in variable.dims if dim not in _IMAGE), *LATENTS))
 
@@ -143,6 +148,7 @@ def _rows() -> dict[str, list[_Row]]:
         ("x_t", (*unit, STEP, *_IMAGE), "float32", "noisy image that goes into the call at the step", "1"),
         ("x0_hat", (*unit, STEP, *_IMAGE), "float32", "estimate of x_0 made at the step", "1"),
         ("eps", (*unit, STEP, *_IMAGE), "float32", "noise predicted at the step, after guidance", "1"),
+        (GIVEN, (*unit, *_IMAGE), "float32", "image that the states of the model's process are shifted by", "1"),
         ("factor_code", (*unit, FACTOR), "int8", "most probable value of each factor, as an index", "1"),
         ("factor_probability", (*unit, FACTOR), "float32", "probability of that value", "1"),
         ("status", unit, "int8", f"of the run without intervention: {STATUS_MEANING}", "1"),
@@ -252,8 +258,12 @@ _RANGES = {
 }
 """By name, least and largest value."""
 
-VARIABLES: tuple[Variable, ...] = _variables()
+_ALL = _variables()
+VARIABLES: tuple[Variable, ...] = tuple(one for one in _ALL if one.path != f"baseline/{GIVEN}")
 """Every variable that stores have without outcomes of their own."""
+
+SOMETIMES: tuple[Variable, ...] = tuple(one for one in _ALL if one not in VARIABLES)
+"""Variables that only some studies have."""
 
 _ALONG: dict[str, dict[str, tuple[str, str]]] = {
     SAMPLE: {

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from causalunet.design.samplers import ModelStatistics, load_statistics
     from causalunet.errors import CausalUNetError, MissingExtraError
     from causalunet.execute import model_statistics
-    from causalunet.models import from_pipeline, from_unet, load_model, register
+    from causalunet.models import from_network, from_pipeline, from_unet, load_model, register
     from causalunet.prompts import NO_PROMPT
     from causalunet.results import open_results
     from causalunet.shortcut import Shortcut, time_interventions, time_shortcut
@@ -103,6 +103,7 @@ __all__ = [
     "Zero",
     "analysis",
     "cut_relax_cut",
+    "from_network",
     "from_pipeline",
     "from_unet",
     "load_model",
@@ -159,7 +160,7 @@ _HOMES = {
     "causalunet.design.samplers": ("ModelStatistics", "load_statistics"),
     "causalunet.errors": ("CausalUNetError", "MissingExtraError"),
     "causalunet.execute": ("model_statistics",),
-    "causalunet.models": ("from_pipeline", "from_unet", "load_model", "register"),
+    "causalunet.models": ("from_network", "from_pipeline", "from_unet", "load_model", "register"),
     "causalunet.prompts": ("NO_PROMPT",),
     "causalunet.results": ("open_results",),
     "causalunet.shortcut": ("Shortcut", "time_interventions", "time_shortcut"),

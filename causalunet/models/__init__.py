@@ -5,6 +5,7 @@ from causalunet.models.architectures import Architecture, architectures
 from causalunet.models.base import DiffusionModel, load_model, model_names, register
 from causalunet.models.glide import load_glide
 from causalunet.models.lpips import LPIPS
+from causalunet.models.networks import from_network
 from causalunet.models.openai_unets import from_unet
 from causalunet.models.pipelines import from_pipeline, load_pretrained
 from causalunet.models.scenes import load_scenes
@@ -17,6 +18,7 @@ __all__ = [
     "DiffusionModel",
     "architectures",
     "exact",
+    "from_network",
     "from_pipeline",
     "from_unet",
     "load_glide",

@@ -14,14 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from causalunet.design.anatomy import Anatomy, Component, Edge, Role, u_edges
+from causalunet.design.anatomy import Anatomy, Edge, Role, u_edges
 from causalunet.design.limits import shown
-from causalunet.dims import CHANNEL, X, Y
 from causalunet.errors import ModelError
 from causalunet.models.checkpoints import fingerprint
+from causalunet.models.components import Place, read_components, weights_of
 from causalunet.models.devices import device_of
 from causalunet.models.labels import Prepare, label_reader
-from causalunet.models.measured import measure, on_meta
 from causalunet.prediction import Prediction
 from causalunet.process import VARIANCE_PRESERVING, Process
 
@@ -36,7 +35,6 @@ Call = Callable[..., Tensor]
 """Of the network, x, timesteps and labels, one row each, to what it predicts."""
 
 _ROLES: dict[str, Role] = {"down": "encoder", "mid": "bottleneck", "up": "decoder"}
-_IMAGE = (CHANNEL, Y, X)
 
 
 class CalledNetwork(nn.Module):
@@ -232,12 +230,19 @@ def _read(
     labels: Tensor,
 ) -> Anatomy:
     """Shapes, order and costs, by one call on the meta device."""
-    kind = type(unet.network).__name__
-    paths = {part: tuple(f"network.{path}" for path in own) for part, own in parts.items()}
-    listed = [path for own in paths.values() for path in own]
+    kind, arms = type(unet.network).__name__, [name.partition(".")[0] for name in parts]
+    places = [
+        Place(
+            name,
+            _ROLES.get(arms[number], "block"),
+            len(parts) - 1 - number if arms[number] == "up" else number,
+            tuple(f"network.{path}" for path in own),
+        )
+        for number, (name, own) in enumerate(parts.items())
+    ]
+    x, timesteps = torch.empty(1, *image_shape, device="meta"), torch.zeros(1, device="meta")
     try:
-        timesteps = torch.zeros(1, device="meta")
-        seen = measure(on_meta(unet), listed, (torch.empty(1, *image_shape, device="meta"), timesteps, labels))
+        components, flops = read_components(unet, places, (x, timesteps, labels), owner=kind)
     except AttributeError as error:
         raise ModelError(f"A path of parts is none of this {kind}: {error}.") from error
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -245,32 +250,4 @@ def _read(
             f"This {kind} cannot be called with one image of {image_shape}: {type(error).__name__}: {error!s:.300}. "
             "Say how by call=."
         ) from error
-    if seen.ran != listed:
-        at = next(pair for pair in itertools.zip_longest(seen.ran, listed) if pair[0] != pair[1])
-        raise ModelError(
-            f"Modules of this {kind} did not run once each in the order of parts: {at[0]} ran where {at[1]} stands."
-        )
-
-    def component(number: int, part: str) -> Component:
-        value = seen.outputs[paths[part][-1]]
-        output = 0 if isinstance(value, tuple | list) else None
-        value = value if output is None else value[0]
-        if not isinstance(value, Tensor):
-            raise ModelError(f"{part} puts out a {type(value).__name__}; a component puts out a tensor.")
-        image = value.ndim == 1 + len(_IMAGE)
-        role = _ROLES.get(part.partition(".")[0], "block")
-        return Component(
-            name=part,
-            role=role,
-            level=max(0, (image_shape[-1] // max(1, value.shape[-1])).bit_length() - 1) if image else 0,
-            depth=len(paths) - 1 - number if role == "decoder" else number,
-            shape=tuple(value.shape[1:]),
-            dims=_IMAGE if image else tuple(f"axis_{axis}" for axis in range(value.ndim - 1)),
-            flops=sum(seen.flops[path] for path in paths[part]),
-            parameters=sum(w.numel() for path in paths[part] for w in unet.get_submodule(path).parameters()),
-            module=paths[part] if len(paths[part]) > 1 else paths[part][0],
-            output=output,
-        )
-
-    components = tuple(component(number, part) for number, part in enumerate(paths))
-    return Anatomy(components, edges, seen.total, sum(value.numel() for value in unet.parameters()))
+    return Anatomy(components, edges, flops, weights_of(unet))

@@ -134,8 +134,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"parts": {"down.0": "nothing"}, "skips": False},
         "A path of parts is none of this Plain",
     ),
-    "another order": ({"parts": {**dict(reversed(PARTS.items()))}}, "first ran where network.last stands"),
-    "a module that runs twice": ({"network": Own()}, "first ran where network.shrink stands"),
+    "another order": (
+        {"parts": {**dict(reversed(PARTS.items()))}},
+        "network.first ran where network.last was expected",
+    ),
+    "a module that runs twice": ({"network": Own()}, "network.first ran where network.shrink was"),
     "another size": ({"image_shape": (3, 12, 12)}, r"cannot be called with one image of \(3, 12, 12\): RuntimeError"),
     "skips that are none": ({"skips": {"down.0": "up.7"}}, "skips names 'up.7', which is no component"),
     "a prediction that is none": ({"prediction": "noise"}, "A prediction of 'noise' is not known"),

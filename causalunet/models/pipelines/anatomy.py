@@ -17,7 +17,7 @@ from causalunet.design.anatomy import Anatomy, Component, Edge, Role
 from causalunet.design.ports import Port
 from causalunet.design.views import Channels
 from causalunet.errors import ModelError
-from causalunet.models.measured import Measured, measure, on_meta
+from causalunet.models.components import Place, read_components, weights_of
 
 __all__ = ["read_anatomy"]
 
@@ -60,18 +60,11 @@ def read_anatomy(unet: nn.Module, arguments: Sequence[Tensor], *, inside: str) -
     ModelError
         A block is of a kind that is not known here, or what ran is not what was expected.
     """
-    pieces = list(_pieces(unet.get_submodule(inside), f"{inside}."))
-    paths = [path for piece in pieces for path in piece.paths]
-    seen = measure(on_meta(unet), paths, arguments)
-    if seen.ran != paths:
-        where = next((pair for pair in itertools.zip_longest(seen.ran, paths) if pair[0] != pair[1]), ("", ""))
-        raise ModelError(
-            f"Modules of this {type(unet.get_submodule(inside)).__name__} did not run once each in the order of "
-            f"diffusers' U-Nets: {where[0]} ran where {where[1]} was expected."
-        )
-    size = arguments[0].shape[-1]
-    components = tuple(_component(piece, seen, unet, size, depth) for piece, depth in _with_depth(pieces))
-    return Anatomy(components, _edges(pieces, components), seen.total, _parameters(unet))
+    own = unet.get_submodule(inside)
+    pieces = list(_pieces(own, f"{inside}."))
+    places = [Place(piece.name, piece.role, depth, piece.paths) for piece, depth in _with_depth(pieces)]
+    components, flops = read_components(unet, places, arguments, owner=type(own).__name__)
+    return Anatomy(components, _edges(pieces, components), flops, weights_of(unet))
 
 
 def _pieces(unet: Any, prefix: str) -> Iterator[_Piece]:
@@ -140,27 +133,6 @@ def _with_depth(pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, int]]:
             yield piece, after
 
 
-def _component(piece: _Piece, seen: Measured, unet: nn.Module, size: int, depth: int) -> Component:
-    last = seen.outputs[piece.paths[-1]]
-    output = 0 if isinstance(last, tuple | list) else None
-    value = last if output is None else last[output]
-    if not isinstance(value, Tensor) or value.ndim != 4:
-        raise ModelError(
-            f"{piece.paths[-1]} puts out a {type(value).__name__}; an image of (channel, y, x) is expected."
-        )
-    return Component(
-        name=piece.name,
-        role=piece.role,
-        level=max(0, round(size / value.shape[-1]).bit_length() - 1),
-        depth=depth,
-        shape=tuple(value.shape[1:]),
-        flops=sum(seen.flops[path] for path in piece.paths),
-        parameters=sum(_parameters(unet.get_submodule(path)) for path in piece.paths),
-        module=piece.paths if len(piece.paths) > 1 else piece.paths[0],
-        output=output,
-    )
-
-
 def _edges(pieces: Sequence[_Piece], components: Sequence[Component]) -> tuple[Edge, ...]:
     width = {component.name: component.shape[0] for component in components}
     names = [*(piece.name for piece in pieces), "out"]
@@ -174,7 +146,3 @@ def _edges(pieces: Sequence[_Piece], components: Sequence[Component]) -> tuple[E
 
     ends = (skip(piece) for piece in pieces if piece.role == "decoder")
     return (*(Edge(*pair) for pair in itertools.pairwise(names)), *ends)
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(value.numel() for value in module.parameters())

@@ -172,7 +172,8 @@ def stand_in(visit: Visit, like: Tensor, dtype: torch.dtype, rows: CallRows) -> 
     Rows and device are those of a tensor.
     """
     if visit.skip_value == "placeholder":
-        return like.new_zeros(0, 1, 1, 1, dtype=dtype)
+        # Of no rows, so that it takes no memory, and of its shape, which the code between components may ask for.
+        return like.new_zeros(0, *visit.component.shape, dtype=dtype)
     zeros = like.new_zeros(like.shape[0], *visit.component.shape, dtype=dtype)
     return filled(zeros, visit.output_fills, visit.component.dims, rows)
 

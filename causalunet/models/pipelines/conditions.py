@@ -14,7 +14,7 @@ from torch import Tensor
 
 from causalunet.models.labels import Prepare
 
-__all__ = ["Conditions", "Labels", "Texts", "TwoTexts"]
+__all__ = ["Conditions", "Labels", "MaskedTexts", "Texts", "TwoTexts"]
 
 
 class Conditions(Protocol):
@@ -117,6 +117,18 @@ class Texts:
         """States, (prompt, token, width)."""
         with torch.inference_mode():
             return (self.pipe.encode_prompt(list(prompts), device, 1, False)[0],)
+
+
+class MaskedTexts(Texts):
+    """States of a text encoder and which of them are of words: of PixArt."""
+
+    def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
+        """States, (prompt, token, width), and their mask, (prompt, token)."""
+        with torch.inference_mode():
+            states, mask, _, _ = self.pipe.encode_prompt(
+                list(prompts), do_classifier_free_guidance=False, device=device
+            )
+        return states, mask
 
 
 class TwoTexts(Texts):

@@ -27,6 +27,7 @@ def load_pretrained(
     image_size: int | Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
     null_class: int | None = None,
+    told_guidance: float | None = None,
 ) -> PipelineModel:
     """Load a pipeline of diffusers from the model hub or a folder: safetensors only, and no code of its own.
 
@@ -40,7 +41,7 @@ def load_pretrained(
         Precision of the weights.
     revision : str, optional
         Branch, tag or commit on the hub.
-    image_size, classes, null_class
+    image_size, classes, null_class, told_guidance
         As for `from_pipeline`.
 
     Raises
@@ -54,7 +55,9 @@ def load_pretrained(
         raise ModelError(f"dtype={shown(dtype)} is not known; it is one of {', '.join(_TYPES)}.")
     pipe = _loaded(name, {"dtype": _TYPES[dtype], **({} if revision is None else {"revision": revision})})
     pipe.to(place)
-    return from_pipeline(pipe, name=name, image_size=image_size, classes=classes, null_class=null_class)
+    return from_pipeline(
+        pipe, name=name, image_size=image_size, classes=classes, null_class=null_class, told_guidance=told_guidance
+    )
 
 
 def _loaded(name: str, options: dict[str, Any]) -> Any:

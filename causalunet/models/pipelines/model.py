@@ -23,6 +23,7 @@ from causalunet.models.pipelines.anatomy import read_anatomy
 from causalunet.models.pipelines.conditions import Conditions
 from causalunet.models.pipelines.networks import Network
 from causalunet.models.pipelines.schedulers import Noise, sampler_like
+from causalunet.models.pipelines.stacks import is_stack, read_stack
 from causalunet.prediction import Prediction, training_of
 
 if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties
@@ -118,7 +119,8 @@ class PipelineModel:
         context = (part.to("meta") for part in self.encode([""]))
         x, timesteps = torch.empty(1, *self.image_shape, device="meta"), torch.empty(1, device="meta")
         try:
-            return read_anatomy(self.unet, (x, timesteps, *context), inside="unet")
+            read = read_stack if is_stack(self.unet.unet) else read_anatomy
+            return read(self.unet, (x, timesteps, *context), inside="unet")
         except (RuntimeError, ValueError) as error:
             raise ModelError(
                 f"The network of {self.name!r} cannot be called on x_t of shape {self.image_shape}; is the image size "
@@ -136,7 +138,7 @@ class PipelineModel:
         networks = {name: fingerprint(part) for name, part in self.parts.items()}
         scheduler = {key: _plain(value) for key, value in self.scheduler.config.items() if not key.startswith("_")}
         told = {"class": type(self.scheduler).__name__, **scheduler}
-        return {"weights": networks["unet"], "networks": networks, "scheduler": told, **self.settings}
+        return {"weights": fingerprint(self.unet.unet), "networks": networks, "scheduler": told, **self.settings}
 
     @property
     def factors(self) -> Mapping[str, tuple[str, ...]]:

@@ -5,12 +5,17 @@ A wrapper adds no weights; diffusers' own module stays its submodule ``unet``, a
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LabelledNetwork", "Network", "PromptedNetwork", "SizedNetwork"]
+__all__ = ["ClassTransformer", "LabelledNetwork", "MaskedTransformer", "Network", "PromptedNetwork", "SizedNetwork"]
+
+
+_TOLD_SIZES = 128
+"""Size of latents from which PixArt's networks are told that of the images."""
 
 
 class Network(nn.Module):
@@ -44,11 +49,73 @@ class LabelledNetwork(Network):
 
 
 class PromptedNetwork(Network):
-    """With the states of a text encoder: ``UNet2DConditionModel``."""
+    """With the states of a text encoder: ``UNet2DConditionModel``.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+    told_guidance : float, optional
+        Scale that a network with distilled guidance is told (Meng et al. 2023, section 3), as latent consistency models
+        are.
+    """
+
+    def __init__(self, unet: nn.Module, told_guidance: float | None = None) -> None:
+        super().__init__(unet)
+        self.told_guidance = told_guidance
 
     def forward(self, x: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
         """Predict for rows with states, (row, token, width); (row, channel, y, x)."""
-        output: Tensor = self.unet(self.cast(x), timesteps, states, return_dict=False)[0]
+        told = None if self.told_guidance is None else self._embedded(self.told_guidance, len(x), x.device)
+        output: Tensor = self.unet(self.cast(x), timesteps, states, timestep_cond=told, return_dict=False)[0]
+        return output.float()
+
+    def _embedded(self, scale: float, rows: int, device: torch.device) -> Tensor:
+        """Sines and cosines of 1000 (scale - 1), as pipelines of diffusers have it."""
+        width = self.unet.config.time_cond_proj_dim
+        rates = torch.exp(torch.arange(width // 2, device=device) * -math.log(10_000.0) / (width // 2 - 1))
+        angles = 1000 * (scale - 1) * rates
+        waves = torch.cat([angles.sin(), angles.cos(), angles.new_zeros(width % 2)])
+        return waves.to(self.dtype).expand(rows, -1)
+
+
+class ClassTransformer(Network):
+    """With classes: ``DiTTransformer2DModel``."""
+
+    def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
+        """Predict for rows with labels, (row,); (row, 2 * channel, y, x)."""
+        output: Tensor = self.unet(self.cast(x), timestep=timesteps, class_labels=labels, return_dict=False)[0]
+        return output.float()
+
+
+class MaskedTransformer(Network):
+    """With the states of a text encoder and a mask of them: ``PixArtTransformer2DModel``.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+    size : tuple of int
+        (y, x) of images in pixels, which networks for 1024 pixels are told.
+    """
+
+    def __init__(self, unet: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__(unet)
+        self.size = size
+
+    def forward(self, x: Tensor, timesteps: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """Predict for rows with states, (row, token, width), and their mask, (row, token); (row, 2 * channel, y, x)."""
+        height, width = self.size
+        told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+        if self.unet.config.sample_size == _TOLD_SIZES:
+            rows = torch.ones(len(x), 1, dtype=self.dtype, device=x.device)
+            told = {"resolution": rows * rows.new_tensor([height, width]), "aspect_ratio": rows * (height / width)}
+        output: Tensor = self.unet(
+            self.cast(x),
+            encoder_hidden_states=states,
+            encoder_attention_mask=mask,
+            timestep=timesteps,
+            added_cond_kwargs=told,
+            return_dict=False,
+        )[0]
         return output.float()
 
 

@@ -19,7 +19,8 @@ def check_pipeline(pipe: Any) -> None:
     pipe : diffusers.DiffusionPipeline
     """
     kind = type(pipe).__name__
-    missing = [name for name in ("unet", "vae", "scheduler", "text_encoder", "tokenizer") if _lacks(pipe, name)]
+    needed = ("unet", "transformer", "vae", "vqvae", "scheduler", "text_encoder", "tokenizer")
+    missing = [name for name in needed if _lacks(pipe, name)]
     if missing:
         raise ModelError(f"This {kind} has no {' and no '.join(missing)}; load it with all its parts.")
     if getattr(pipe, "safety_checker", None) is not None:
@@ -72,11 +73,6 @@ def check_network(unet: Any) -> None:
         raise ModelError(
             "An IP adapter is active: the network is told an image beside the text, which no study gives it. Unload it "
             "with pipe.unload_ip_adapter()."
-        )
-    if getattr(unet.config, "time_cond_proj_dim", None) is not None:
-        raise ModelError(
-            f"This {kind} is told the guidance scale (time_cond_proj_dim), as latent consistency models are; that "
-            "is not supported yet."
         )
     if unet.config.in_channels not in (unet.config.out_channels, unet.config.out_channels // 2):
         raise ModelError(

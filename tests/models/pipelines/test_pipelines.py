@@ -6,20 +6,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers import scheduling_lcm
 
 import causalunet as cu
+from causalunet.errors import ModelError
 from causalunet.models.pipelines import PipelineModel
+from causalunet.models.pipelines.networks import ClassTransformer
+from causalunet.noise import step_noise
 from causalunet.testing import check_model
 from tests.models.pipelines.tiny import (
     BETAS,
     PROMPTS,
     ddim,
+    dit,
+    latent_consistency,
+    latent_diffusion,
     own_images,
+    pixart,
     pixels,
     stable_diffusion,
     stable_diffusion_xl,
@@ -69,18 +78,27 @@ BASELINES: dict[str, tuple[Made, float]] = {
         5.0,
     ),
     "Stable Diffusion XL": (stable_diffusion_xl, 5.0),
+    "latent diffusion without conditions": (latent_diffusion, 1.0),
+    "DiT": (dit, 4.0),
+    "PixArt": (pixart, 4.5),
 }
+
+
+def prompts_of(model: PipelineModel) -> list[str]:
+    if hasattr(model.conditions, "pipe"):
+        return PROMPTS
+    return ["207", "360"] if isinstance(model.unet, ClassTransformer) else ["one"]
 
 
 def study(model: PipelineModel, *interventions: Any, steps: int = 5, scale: float = 1.0) -> cu.Study:
     """Of a prompt with each seed."""
 
-    text = hasattr(model.conditions, "pipe")
+    several = prompts_of(model)
     return cu.Study(
         name="pipelines",
         model=model.name,
-        prompts=PROMPTS if text else ["one"],
-        seeds=[3] if text else SEEDS,
+        prompts=several,
+        seeds=[3] if len(several) > 1 else SEEDS,
         sampler=model.sampler(steps, scale),
         interventions=interventions or [cu.SkipSteps(cu.Window(2, 1))],
     )
@@ -94,12 +112,26 @@ def test_the_baseline_is_the_pipelines_own_image(name: str, tmp_path: Path) -> N
     asked = study(model, scale=scale)
     results = asked.run(tmp_path / "s.zarr", model=model, progress=False)
     seeds = [3, 3] if len(asked.prompts) > 1 else SEEDS
-    own = own_images(pipe, model.image_shape, seeds, steps=5, scale=scale)
+    options = {"clean_caption": False, "use_resolution_binning": False} if name == "PixArt" else {}
+    own = own_images(pipe, model.image_shape, seeds, steps=5, scale=scale, **options)
     np.testing.assert_allclose(results["baseline/image"].values, own, rtol=0, atol=1e-5)
     assert results.verify(quiet=True), str(results.verify(quiet=True))
     if model.image_shape != model.picture_shape:
         assert results["baseline/x0_hat"].dims == ("sample", "step", "latent_channel", "latent_y", "latent_x")
         assert results["outcomes/image"].shape[2:] == model.picture_shape == (3, 16, 16)
+
+
+def test_a_distilled_guidance_is_told_to_the_network(tmp_path: Path) -> None:
+    pipe = latent_consistency()
+    with pytest.raises(ModelError, match=r"told the scale at every call .* told_guidance=8\.5"):
+        cu.from_pipeline(pipe)
+    model = cu.from_pipeline(pipe, name="tiny", told_guidance=8.5)
+    results = study(model, steps=4).run(tmp_path / "s.zarr", model=model, progress=False)
+    noises = [torch.from_numpy(step_noise([3, 3], step, model.image_shape)) for step in (4, 3, 2)]
+    with mock.patch.object(scheduling_lcm, "randn_tensor", side_effect=noises):
+        own = own_images(pipe, model.image_shape, [3, 3], steps=4, scale=8.5)
+    np.testing.assert_allclose(results["baseline/image"].values, own, rtol=0, atol=1e-5)
+    assert model.fingerprint != cu.from_pipeline(pipe, told_guidance=7.5).fingerprint
 
 
 @contextmanager
@@ -133,7 +165,7 @@ def cut_by_hand(model: PipelineModel, network: torch.nn.Module, place: str) -> I
         handle.remove()
 
 
-@pytest.mark.parametrize("make", [pixels, stable_diffusion, stable_diffusion_xl], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [pixels, stable_diffusion, dit], ids=lambda make: make.__name__)
 def test_every_cut_is_the_one_by_hooks_in_the_original_forward(make: Made, tmp_path: Path) -> None:
     pipe = make()
     model = cu.from_pipeline(pipe, name="tiny")
@@ -144,17 +176,16 @@ def test_every_cut_is_the_one_by_hooks_in_the_original_forward(make: Made, tmp_p
     seeds = [3, 3] if len(asked.prompts) > 1 else SEEDS
     images = results.outcomes.image.sel(kind="edit").values
     for place, image in zip(places, images, strict=True):
-        with cut_by_hand(model, pipe.unet, place):
+        with cut_by_hand(model, model.unet.unet, place):
             own = own_images(pipe, model.image_shape, seeds, steps=2, scale=3.0)
         np.testing.assert_allclose(image, own, rtol=0, atol=1e-5, err_msg=place)
         assert np.abs(image - results["baseline/image"].values).max() > 1e-5, place
 
 
-@pytest.mark.parametrize("make", [pixels, stable_diffusion, stable_diffusion_xl], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [pixels, stable_diffusion_xl, pixart], ids=lambda make: make.__name__)
 def test_it_is_what_studies_take_it_for(make: Made) -> None:
     model = cu.from_pipeline(make())
-    prompts = ["one"] if make is pixels else PROMPTS
-    told = check_model(model, prompts)
+    told = check_model(model, prompts_of(model))
     assert told, str(told)
 
 

@@ -84,7 +84,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no decoder": (lambda: without("vae"), "has no vae; load it with all its parts"),
     "a safety checker": (lambda: changed(checked), "safety checker .* is active"),
     "an IP adapter": (lambda: changed(adapted), "IP adapter is active"),
-    "an embedded guidance": (lambda: changed(told_guidance), "time_cond_proj_dim"),
+    "an embedded guidance": (lambda: changed(told_guidance), "told the scale at every call"),
     "a compiled network": (lambda: changed(compiled), "is compiled"),
     "copies": (lambda: changed(parallel), "is in a DataParallel"),
     "two precisions": (lambda: changed(half_a_block), "of several precisions, float16 and float32"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from diffusers.pipelines.ddim import pipeline_ddim
 from diffusers.pipelines.ddpm import pipeline_ddpm
+from diffusers.pipelines.deprecated.latent_diffusion_uncond import pipeline_latent_diffusion_uncond
+from diffusers.pipelines.dit import pipeline_dit
 from numpy.typing import NDArray
 
 from causalunet.models.latent_diffusion import _tokenizer, build_text_encoder
@@ -122,23 +125,101 @@ def stable_diffusion_xl(scheduler: Any = None) -> Any:
     )
 
 
+def latent_consistency(scheduler: Any = None) -> Any:
+    """Stable Diffusion's layout with distilled guidance."""
+    return quiet(
+        diffusers.LatentConsistencyModelPipeline(
+            vae=autoencoder(),
+            unet=text_unet(time_cond_proj_dim=8),
+            text_encoder=seeded(build_text_encoder),
+            tokenizer=_tokenizer(),
+            scheduler=scheduler or diffusers.LCMScheduler(clip_sample=False, **BETAS),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    )
+
+
+def latent_diffusion(scheduler: Any = None) -> Any:
+    """Without conditions, in latents of a quantised autoencoder."""
+    vqvae = seeded(
+        diffusers.VQModel,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        latent_channels=3,
+        norm_num_groups=4,
+        num_vq_embeddings=16,
+        sample_size=16,
+    )
+    unet = pixels(sample_size=8).unet
+    return quiet(diffusers.LDMPipeline(vqvae=vqvae, unet=unet, scheduler=scheduler or ddim(set_alpha_to_one=False)))
+
+
+def dit(scheduler: Any = None) -> Any:
+    """A transformer with classes."""
+    transformer = seeded(
+        diffusers.DiTTransformer2DModel,
+        sample_size=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=3,
+        num_attention_heads=2,
+        attention_head_dim=8,
+    )
+    return quiet(diffusers.DiTPipeline(transformer, autoencoder(), scheduler or ddim()))
+
+
+def pixart(scheduler: Any = None) -> Any:
+    """A transformer with the states of a text encoder."""
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(vocab_size=64, d_model=16, d_ff=32, d_kv=8, num_layers=1, num_heads=2)
+    encoder = seeded(lambda: T5EncoderModel(config))
+    transformer = seeded(
+        diffusers.PixArtTransformer2DModel,
+        sample_size=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=3,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=16,
+    )
+    return quiet(
+        diffusers.PixArtAlphaPipeline(
+            tokenizer=_tokenizer(),
+            text_encoder=encoder,
+            vae=autoencoder(),
+            transformer=transformer,
+            scheduler=scheduler or ddim(),
+        )
+    )
+
+
 def quiet(pipe: Any) -> Any:
     """Without a bar."""
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def own_images(pipe: Any, shape: tuple[int, int, int], seeds: list[int], *, steps: int, scale: float = 1.0) -> NDArray:
+def own_images(
+    pipe: Any, shape: tuple[int, int, int], seeds: list[int], *, steps: int, scale: float = 1.0, **options: Any
+) -> NDArray:
     """Images that the pipeline makes itself of the noise of seeds, a prompt with each, (sample, channel, y, x)."""
-    x = torch.from_numpy(initial_noise(seeds, shape)).to(pipe.unet.dtype)
-    if "text_encoder" not in pipe.components:
-        with (
-            mock.patch.object(pipeline_ddim, "randn_tensor", return_value=x),
-            mock.patch.object(pipeline_ddpm, "randn_tensor", return_value=x),
-        ):
-            images = pipe(batch_size=len(seeds), num_inference_steps=steps, output_type="np").images
-    else:
-        images = pipe(
-            PROMPTS[: len(seeds)], latents=x, num_inference_steps=steps, guidance_scale=scale, output_type="np"
-        ).images
+    given: dict[str, Any] = {"num_inference_steps": steps, "output_type": "np", **options}
+    network = pipe.transformer if "transformer" in pipe.components else pipe.unet
+    x = torch.from_numpy(initial_noise(seeds, shape)).to(network.dtype)
+    drawn = (pipeline_ddim, pipeline_ddpm, pipeline_dit, pipeline_latent_diffusion_uncond)
+    with contextlib.ExitStack() as stack:
+        for module in drawn:
+            stack.enter_context(mock.patch.object(module, "randn_tensor", return_value=x))
+        if "text_encoder" in pipe.components:
+            images = pipe(PROMPTS[: len(seeds)], latents=x, guidance_scale=scale, **given).images
+        elif "transformer" in pipe.components:
+            images = pipe(class_labels=[207, 360], guidance_scale=scale, **given).images
+        else:
+            images = pipe(batch_size=len(seeds), **given).images
     return np.moveaxis(np.asarray(images), -1, 1)

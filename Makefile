@@ -37,7 +37,8 @@ study: $(VENV)/.installed-run
 	@$(BIN)/python studies/temporal_dynamics/study.py --quick $(ARGS)
 
 # In this order: later studies read the results of earlier ones.
-STUDIES := temporal_dynamics longest_window relaxation tradeoff shortcut search which_sampler across_models systems/painters
+STUDIES := temporal_dynamics longest_window relaxation tradeoff shortcut search which_sampler across_models \
+  systems/painters systems/interpolants systems/spd systems/udpm
 
 studies: $(VENV)/.installed-run
 	@set -e; for name in $(STUDIES); do $(BIN)/python studies/$$name/study.py --quick $(ARGS); done

@@ -58,11 +58,15 @@ sqrt(1 - ab_t) / (1 - alpha_t) R (Shi et al. 2023, equation 24).
 _PAIR = "residual_eps"
 """Residual and noise, each with channels of its own (Liu et al. 2023)."""
 
+_SCORED = "velocity_score"
+"""Velocity and score, each with channels of its own: of paths between two kinds of images, where neither tells both."""
+
 _WORDS = {
     **dict(zip(PREDICTIONS, ("noise", "image", "v", "velocity", "score", "residual", "resnoise"), strict=True)),
     _PAIR: "residual and noise",
+    _SCORED: "velocity and score",
 }
-_FROM_NOISE = ("x0", "v", "velocity", "residual", _PAIR)
+_FROM_NOISE = ("x0", "v", "velocity", "residual", _PAIR, _SCORED)
 """What says something of the image where no signal is left."""
 _OF_GIVEN = ("residual", "resnoise", _PAIR)
 """What only models of a shifted process predict."""
@@ -80,7 +84,8 @@ class Prediction:
     ----------
     of : str
         ``"eps"``, ``"x0"``, ``"v"``, ``"velocity"``, ``"score"``, ``"residual"`` or ``"resnoise"``, see
-        ``PREDICTIONS``; or ``"residual_eps"``: residual and noise both, as twice the channels.
+        ``PREDICTIONS``; or, as twice the channels, ``"residual_eps"``: residual and noise both, or
+        ``"velocity_score"``: velocity and score both.
     variance : bool
         Whether it puts out as many channels again: the place of the log variance between its bounds, -1 ... 1 (Nichol
         & Dhariwal 2021, equation 15).
@@ -97,8 +102,8 @@ class Prediction:
     def __post_init__(self) -> None:
         if self.of not in _WORDS:
             raise ModelError(f"A prediction of {shown(self.of)} is not known; known: {', '.join(_WORDS)}.")
-        if self.pair and self.variance:
-            raise ModelError("A prediction of residual and noise has no variance beside; give variance=False.")
+        if (self.pair or self.scored) and self.variance:
+            raise ModelError(f"A prediction of {_WORDS[self.of]} has no variance beside; give variance=False.")
 
     def __str__(self) -> str:
         """In words, as stores name it."""
@@ -108,6 +113,11 @@ class Prediction:
     def pair(self) -> bool:
         """Whether residual and noise are predicted apart."""
         return self.of == _PAIR
+
+    @property
+    def scored(self) -> bool:
+        """Whether velocity and score are predicted apart: then x_0 and eps of an estimate do not make up x."""
+        return self.of == _SCORED
 
     @property
     def by_step(self) -> bool:
@@ -126,7 +136,7 @@ class Prediction:
 
     def channels(self, of_image: int) -> int:
         """Channels that the U-Net puts out."""
-        return 2 * of_image if self.variance or self.pair else of_image
+        return 2 * of_image if self.variance or self.pair or self.scored else of_image
 
     def split(self, output: Any) -> tuple[Any, Any]:
         """Take what the U-Net put out apart: value, and fraction of the variance or None.
@@ -160,10 +170,15 @@ class Prediction:
         Notes
         -----
         Two lines with two unknowns: scale x = image x_0 + given u + noise eps, and value = p x_0 + r u + q eps. Of
-        residual and noise both, x_0 is what x has beside them, as in the code of Liu et al. 2023.
+        residual and noise both, x_0 is what x has beside them, as in the code of Liu et al. 2023. Of velocity and score
+        both, x_0 is where the velocity leads, and eps what the score has for noise.
         """
         told = Told(level.signal, 0.0, level.noise) if told is None else told
         image, of_given, noise, scale = told.image, told.given, told.noise, level.scale
+        if self.scored:
+            half = value.shape[1] // 2
+            x0, _ = Prediction("velocity").image_and_noise(value[:, :half], x, level, told, given)
+            return x0, -noise * value[:, half:]
         if self.pair:
             # scale x = signal x_0 + given u + residual R + noise eps with R as it was predicted
             half = value.shape[1] // 2

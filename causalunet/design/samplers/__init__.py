@@ -10,6 +10,7 @@ from causalunet.design.samplers.dpm_v3 import DPMSolverV3
 from causalunet.design.samplers.euler import Euler, EulerAncestral
 from causalunet.design.samplers.evodiff import EVODiff
 from causalunet.design.samplers.flow import FlowHeun
+from causalunet.design.samplers.flow_sde import FlowSDE
 from causalunet.design.samplers.heun import EDM, Heun
 from causalunet.design.samplers.lcm import LCM
 from causalunet.design.samplers.pndm import PNDM
@@ -32,6 +33,7 @@ __all__ = [
     "Euler",
     "EulerAncestral",
     "FlowHeun",
+    "FlowSDE",
     "Heun",
     "ModelStatistics",
     "Query",

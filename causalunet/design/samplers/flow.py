@@ -12,22 +12,30 @@ from causalunet.design.samplers.base import Estimate
 from causalunet.design.samplers.heun import Heun
 from causalunet.schedule import Level
 
-__all__ = ["FlowHeun"]
+__all__ = ["FlowHeun", "along_straight", "size_of", "velocity"]
 
 
-def _velocity(estimate: Estimate) -> Any:
+def velocity(estimate: Estimate) -> Any:
+    """Of x over t along a straight path, eps - x_0, with the noise that leads from the estimate of x_0 to x."""
     return noise_left(estimate) - estimate.x0
 
 
-def _size(level: Level) -> float:
+def size_of(level: Level) -> float:
     """Of x, where its signal and its noise would add up to 1."""
     return math.sqrt(level.alpha_bar) + math.sqrt(1 - level.alpha_bar)
 
 
-def _along(x: Any, slope: Any, at: Level, to: Level) -> Any:
-    """Go along a straight line in t = noise / (signal + noise)."""
-    before, after = (math.sqrt(1 - level.alpha_bar) / _size(level) for level in (at, to))
-    return _size(to) * (x / _size(at) + (after - before) * slope)
+def along_straight(x: Any, slope: Any, at: Level, to: Level) -> Any:
+    """Go along a straight line in t = noise / (signal + noise).
+
+    Parameters
+    ----------
+    x, slope : Tensor, (sample, channel, y, x)
+    at, to : Level
+        From where to where; the image too.
+    """
+    before, after = (math.sqrt(1 - level.alpha_bar) / size_of(level) for level in (at, to))
+    return size_of(to) * (x / size_of(at) + (after - before) * slope)
 
 
 @clear_calls
@@ -59,5 +67,5 @@ class FlowHeun(Heun):
     name: ClassVar[str] = "flow_heun"
     from_noise: ClassVar[bool] = True
 
-    _slope = staticmethod(_velocity)
-    _along = staticmethod(_along)
+    _slope = staticmethod(velocity)
+    _along = staticmethod(along_straight)

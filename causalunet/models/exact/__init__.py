@@ -6,6 +6,7 @@ from causalunet.models.exact.mixture import Mixture
 from causalunet.models.exact.model import (
     ExactModel,
     load_gaussian,
+    load_interpolant,
     load_local,
     load_mixture,
     load_optimal,
@@ -20,6 +21,7 @@ __all__ = [
     "Mixture",
     "RestorationModel",
     "load_gaussian",
+    "load_interpolant",
     "load_local",
     "load_mixture",
     "load_optimal",

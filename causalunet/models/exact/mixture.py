@@ -18,7 +18,7 @@ from causalunet.models.exact.optimal import Weights, centred
 from causalunet.models.exact.tweedie import AlphaBar
 from causalunet.models.exact.unet import ExactUNet, Part, Picture
 
-__all__ = ["Mixture", "MixtureUNet"]
+__all__ = ["Mixture", "MixtureUNet", "parted"]
 
 
 class Mixture(NamedTuple):
@@ -119,7 +119,7 @@ class MixtureUNet(ExactUNet):
 
     def __init__(self, bank: ImageBank, alpha_bar: NDArray[np.float64], classes: Sequence[str], rank: int) -> None:
         super().__init__(bank, alpha_bar)
-        self.register_buffer("membership", torch.from_numpy(_membership(bank, classes)))
+        self.register_buffer("membership", torch.from_numpy(parted(bank, classes)))
         fits = [fitted(self.bank[own], rank) for own in self.membership]
         for name, parts in zip(Gaussian._fields, zip(*fits, strict=True), strict=True):
             self.register_buffer(f"class_{name}", torch.stack(parts))
@@ -155,8 +155,14 @@ class MixtureUNet(ExactUNet):
         return x0
 
 
-def _membership(bank: ImageBank, classes: Sequence[str]) -> NDArray[np.bool_]:
-    """Images of every class, (class, image)."""
+def parted(bank: ImageBank, classes: Sequence[str]) -> NDArray[np.bool_]:
+    """Images of every class, (class, image).
+
+    Raises
+    ------
+    PromptError, ModelError
+        A class is not one of the bank, or an image matches none or several.
+    """
     found = bank.matches(classes)
     several = found.sum(axis=0)
     if (several != 1).any():

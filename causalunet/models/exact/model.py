@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from causalunet.models.checkpoints import fingerprint
 from causalunet.models.devices import usable_device
 from causalunet.models.exact.banks import ImageBank, scene_bank
 from causalunet.models.exact.gaussian import Gaussian, GaussianUNet, fitted
+from causalunet.models.exact.interpolant import LATENTS, InterpolantUNet, Latent
 from causalunet.models.exact.local import LocalUNet
 from causalunet.models.exact.mixture import MixtureUNet
 from causalunet.models.exact.optimal import OptimalUNet
@@ -29,17 +31,26 @@ from causalunet.models.exact.wiener import WienerUNet
 from causalunet.prediction import Prediction
 from causalunet.process import VARIANCE_PRESERVING, Process
 from causalunet.scenes import FACTORS
-from causalunet.schedule import cosine_alpha_bar
+from causalunet.schedule import cosine_alpha_bar, straight_alpha_bar
 
 if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties
     from builtins import property as cached_property
 else:
     from functools import cached_property
 
-__all__ = ["ExactModel", "load_gaussian", "load_local", "load_mixture", "load_optimal", "load_wiener"]
+__all__ = [
+    "ExactModel",
+    "load_gaussian",
+    "load_interpolant",
+    "load_local",
+    "load_mixture",
+    "load_optimal",
+    "load_wiener",
+]
 
 _GROUPS = (1, 1, 2, 4, 8, 16, 32)
 _LOCAL_IMAGES = 64
+_INTERPOLATED = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +86,8 @@ class ExactModel:
 
     @property
     def prediction(self) -> Prediction:
-        """The image itself: noise in single precision would leave nothing of it where there is hardly any signal."""
-        return Prediction("x0")
+        """Of its U-Net."""
+        return self.unet.prediction
 
     @property
     def clip(self) -> bool:
@@ -353,6 +364,63 @@ def load_local(
     if not is_number(threshold) or not 0 <= threshold <= 1:
         raise ModelError(f"threshold={shown(threshold)}: give a number from 0 (every pixel is near) to 1.")
     return _made(LocalUNet(data, share, float(threshold)), data, share, process, device, threshold=float(threshold))
+
+
+@register("exact-interpolant")
+def load_interpolant(
+    bank: ImageBank | None = None,
+    *,
+    other: ImageBank | None = None,
+    classes: Sequence[str] = (),
+    path: str = "linear",
+    latent: float = 1.0,
+    pixel_noise: float = 0.1,
+    device: str = "cpu",
+) -> ExactModel:
+    """Load velocity and score of a stochastic interpolant between two banks of images, or mixtures of Gaussians.
+
+    A run begins with a sample of the other end, which is what its start has to give. Its components are ``evidence``,
+    ``weights``, and ``image``, ``other`` and ``score``, see `causalunet.models.exact.interpolant.InterpolantUNet`.
+
+    Parameters
+    ----------
+    bank : ImageBank, optional
+        Where runs end; by default ``scene_bank(size=12)``.
+    other : ImageBank, optional
+        Where they begin; by default the same bank.
+    classes : sequence of str
+        Prompts of which every image of both banks matches one, such as the values of a factor: each is a Gaussian. By
+        default one Gaussian stands for all.
+    path : str
+        ``"linear"`` or ``"trigonometric"``.
+    latent : float
+        c of g^2 = c t (1 - t), the variance of the noise between the ends, at least 0; below 4 on the trigonometric
+        path.
+    pixel_noise : float
+        Standard deviation of the noise that every pixel has at both ends, above 0.
+    device
+        As for `load_gaussian`.
+
+    Raises
+    ------
+    ModelError
+        The banks have other shapes, or a number, a path or the classes do not fit.
+    """
+    data = scene_bank(size=_INTERPOLATED) if bank is None else bank_or_scenes(bank)
+    begin = data if other is None else bank_or_scenes(other)
+    if begin.image_shape != data.image_shape:
+        raise ModelError(f"Images at the ends have shapes {data.image_shape} and {begin.image_shape}; give equal ones.")
+    if path not in LATENTS:
+        raise ModelError(f"path={shown(path)} is not known; known: {', '.join(LATENTS)}.")
+    most = 4.0 if path == "trigonometric" else math.inf
+    if not is_number(latent) or not 0 <= latent < most:
+        raise ModelError(f"latent={shown(latent)}: give a number of at least 0, below 4 on the trigonometric path.")
+    if not is_number(pixel_noise) or pixel_noise <= 0:
+        raise ModelError(f"pixel_noise={shown(pixel_noise)}: give a number above 0; without it there is no density.")
+    named = [str(name) for name in classes] or [""]
+    unet = InterpolantUNet(data, begin, named, Latent(path, float(latent)), float(pixel_noise))
+    options = {"other": begin.digest, "classes": named, "path": path, "latent": latent, "pixel_noise": pixel_noise}
+    return _made(unet, data, straight_alpha_bar(), Process("straight"), device, **options)
 
 
 def bank_or_scenes(bank: ImageBank | None, images: int | None = None) -> ImageBank:

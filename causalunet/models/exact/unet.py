@@ -15,6 +15,7 @@ from causalunet.design.anatomy import Anatomy, Component, Edge, Role
 from causalunet.errors import ModelError
 from causalunet.models.exact.banks import ImageBank
 from causalunet.models.modules import watched
+from causalunet.prediction import Prediction
 from causalunet.process import VARIANCE_PRESERVING, Process
 from causalunet.schedule import Level, TrainingSchedule
 from causalunet.stepping import shrunk
@@ -83,11 +84,15 @@ class ExactUNet(nn.Module):
     ----------
     kind : str
         What the denoiser is called.
+    prediction : Prediction
+        What it puts out: mostly the image itself, since noise in single precision would leave nothing of it where
+        there is hardly any signal.
     process : Process
         Of the states that it is given, see `under`.
     """
 
     kind: ClassVar[str] = ""
+    prediction: ClassVar[Prediction] = Prediction("x0")
     bank: Tensor
     log_snr: Tensor
 

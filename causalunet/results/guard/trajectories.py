@@ -140,9 +140,10 @@ class _Steps(NamedTuple):
 def _steps(reader: Reader, shares: list[float], sampler: Sampler | None, process: Process) -> _Steps:
     times = [*reader.read("baseline/timestep").tolist(), -1]
     levels = [Level(time, share, process.scale(share)) for time, share in zip(times, shares, strict=True)]
-    pair = reader.stored.attributes.identity.get("prediction") == str(Prediction("residual_eps"))
+    told = reader.stored.attributes.identity.get("prediction")
+    of = next((of for of in ("residual_eps", "velocity_score") if told == str(Prediction(of))), "eps")
     training = TrainingSchedule(np.array(shares[-2::-1]), process)
-    prediction = Prediction("residual_eps" if pair else "eps")
+    prediction = Prediction(of)
     return _Steps(levels, Stepping(sampler or DDIM(), training, prediction), sampler is not None)
 
 
@@ -203,6 +204,8 @@ def _check_state(
 
 def _check_estimate(some: list[Trajectory], step: int, said: Estimate, stepping: Stepping, given: Any) -> None:
     x0, eps, _, x, level = said
+    if stepping.prediction.scored:  # two things, which do not make up x
+        return
     if level.alpha_bar == 0 and not stepping.process.shifted:  # nothing in x says anything of the estimate
         for one, off in zip(some, _largest(x - eps), strict=True):
             if off > _ROUNDING * (1 + _largest(x).max()):

@@ -10,6 +10,7 @@ from causalunet.execute.call.trace import TracedUNet
 from causalunet.execute.walk.batches import mean_batch_size, micro_batch_size
 from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
+from causalunet.models.given import as_put_in
 from causalunet.models.tf32 import exact_float32
 from causalunet.plan import Action, Plan
 
@@ -34,7 +35,7 @@ def calibrate(plan: Plan, budget: int, repeats: int = 2) -> float:
     unet = TracedUNet(model.unet, model.anatomy)
     context = tuple(part.expand(rows, *part.shape[1:]) for part in encoded(model, plan.spec.prompts[:1]))
     device = device_of(model)
-    x = torch.zeros(rows, *model.image_shape, device=device)
+    x, _ = as_put_in(model, torch.zeros(rows, *model.image_shape, device=device), 0)
     timesteps = torch.zeros(rows, device=device)
     elapsed = []
     with torch.inference_mode(), exact_float32():

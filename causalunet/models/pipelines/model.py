@@ -138,7 +138,23 @@ class PipelineModel:
         networks = {name: fingerprint(part) for name, part in self.parts.items()}
         scheduler = {key: _plain(value) for key, value in self.scheduler.config.items() if not key.startswith("_")}
         told = {"class": type(self.scheduler).__name__, **scheduler}
-        return {"weights": fingerprint(self.unet.unet), "networks": networks, "scheduler": told, **self.settings}
+        adapters = {"adapters": scales} if (scales := self._adapters()) else {}
+        return {
+            "weights": fingerprint(self.unet.unet),
+            "networks": networks,
+            "scheduler": told,
+            **self.settings,
+            **adapters,
+        }
+
+    def _adapters(self) -> str:
+        """Digest of how much low-rank adapters count: their weights are among the network's, their scales are not."""
+        scales = {
+            name: sorted((str(key), float(value)) for key, value in module.scaling.items())
+            for name, module in self.unet.unet.named_modules()
+            if isinstance(getattr(module, "scaling", None), dict)
+        }
+        return hashlib.sha256(json.dumps(scales).encode()).hexdigest()[:16] if scales else ""
 
     @property
     def factors(self) -> Mapping[str, tuple[str, ...]]:

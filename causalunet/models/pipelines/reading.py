@@ -190,9 +190,9 @@ def _latent_diffusion(asked: _Asked) -> PipelineModel:
 
 def _stable_diffusion(asked: _Asked) -> PipelineModel:
     asked.refuse_classes()
-    pipe, width = asked.pipe, asked.pipe.unet.config.time_cond_proj_dim
+    pipe = asked.pipe
     check_network(pipe.unet)
-    if width is None:
+    if pipe.unet.config.time_cond_proj_dim is None:
         asked.refuse_guidance()
     elif asked.told_guidance is None:
         raise ModelError(

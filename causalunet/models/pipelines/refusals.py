@@ -74,6 +74,11 @@ def check_network(unet: Any) -> None:
             "An IP adapter is active: the network is told an image beside the text, which no study gives it. Unload it "
             "with pipe.unload_ip_adapter()."
         )
+    if any(getattr(block, "s1", None) is not None for block in getattr(unet, "up_blocks", ())):
+        raise ModelError(
+            "FreeU is on: it filters skip connections between the blocks, where no study could cut them. Turn it off "
+            "with pipe.disable_freeu()."
+        )
     if unet.config.in_channels not in (unet.config.out_channels, unet.config.out_channels // 2):
         raise ModelError(
             f"This {kind} takes {unet.config.in_channels} channels and puts out {unet.config.out_channels}: it is told "

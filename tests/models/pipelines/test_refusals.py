@@ -54,6 +54,10 @@ def half_a_block(pipe: Any) -> None:
     pipe.unet.mid_block.half()
 
 
+def filtered(pipe: Any) -> None:
+    pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
+
+
 def on_meta(pipe: Any) -> None:
     pipe.unet.to("meta")
 
@@ -85,6 +89,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a safety checker": (lambda: changed(checked), "safety checker .* is active"),
     "an IP adapter": (lambda: changed(adapted), "IP adapter is active"),
     "an embedded guidance": (lambda: changed(told_guidance), "told the scale at every call"),
+    "filtered skip connections": (lambda: changed(filtered), "FreeU is on"),
     "a compiled network": (lambda: changed(compiled), "is compiled"),
     "copies": (lambda: changed(parallel), "is in a DataParallel"),
     "two precisions": (lambda: changed(half_a_block), "of several precisions, float16 and float32"),
@@ -154,7 +159,11 @@ def test_what_changes_images_is_in_the_fingerprint() -> None:
     def scaled(pipe: Any) -> None:
         pipe.vae.register_to_config(scaling_factor=0.5)
 
+    def adapted_by(pipe: Any) -> None:
+        pipe.unet.conv_in.scaling = {"style": 0.5}  # as layers of peft have it
+
     others = [told(moved(part)) for part in ("unet", "vae", "text_encoder")]
+    others += [told(adapted_by)]
     others += [told(scaled), told(scheduler=ddim(beta_end=0.02)), told(scheduler=ddim(prediction_type="v_prediction"))]
     assert told() == told()
     assert len({told(), *others}) == 1 + len(others)

@@ -13,6 +13,7 @@ from causalunet.results.meaning.declaration import ORDINARY
 from causalunet.results.meaning.schema import (
     FORMAT,
     FORMAT_VERSION,
+    SOMETIMES,
     VARIABLES,
     Variable,
 )
@@ -33,8 +34,12 @@ class StoredForm(Directive):
             nodes.Text(f", version {FORMAT_VERSION}."),
         ]
         made: list[nodes.Node] = [version, _section("Coordinates", _coordinates())]
+        groups = list(dict.fromkeys(variable.group for variable in VARIABLES))
+        stored = sorted(
+            (*VARIABLES, *SOMETIMES), key=lambda variable: groups.index(variable.group)
+        )
         for group, variables in itertools.groupby(
-            VARIABLES, key=lambda variable: variable.group
+            stored, key=lambda variable: variable.group
         ):
             rows = _table(_VARIABLES, [_of_variable(one) for one in variables])
             made.append(_section(group, rows, literal=True))

@@ -78,6 +78,10 @@ class RestorationUNet(OptimalUNet):
         log_weights : Tensor, (row, image)
             Log p(image | u).
         """
+        return self.restored(x, timesteps, given, log_weights)
+
+    def restored(self, x: Tensor, timesteps: Tensor, given: Tensor, log_weights: Tensor) -> Tensor:
+        """As `forward`: for subclasses that put out something else."""
         weights = np.array([self.process.weights(level.alpha_bar) for level in self.levels(timesteps)])
         image, of_given, noise = (wide(x, part)[:, None] for part in weights.T)
         scale = torch.hypot(image, noise)
@@ -108,7 +112,7 @@ class RestorationModel(ExactModel):
     """
 
     damage: str = field(default="coarse", kw_only=True)
-    noise: float = field(default=0.5, kw_only=True)
+    noise: float = field(default=1.0, kw_only=True)
 
     guidable = False
     unprompted = False
@@ -174,7 +178,7 @@ def load_restoration(
     bank: ImageBank | None = None,
     *,
     damage: str = "coarse",
-    noise: float = 0.5,
+    noise: float = 1.0,
     process: Process | None = None,
     alpha_bar: NDArray[np.float64] | None = None,
     device: str = "cpu",

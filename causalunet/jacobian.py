@@ -39,6 +39,8 @@ from causalunet.schedule import Level
 __all__ = ["Denoiser", "Spectrum", "jacobian_rows", "jacobian_spectrum", "numerical_rank"]
 
 _BATCH = 8
+_OTHERS = 4
+"""Vectors by which it is estimated what lies off a basis."""
 
 
 @clear_calls
@@ -239,8 +241,8 @@ class Spectrum:
     values : ndarray of float64, (rank,)
         Falling.
     norm : float
-        Estimate of its Frobenius norm, the root of the sum of all squared singular values: from the same random
-        vectors, exact where there are as many as numbers in an image.
+        Of Frobenius, the root of the sum of all squared singular values: those found, and an estimate of the rest,
+        which is nothing where the rank is no larger than the number of values.
     """
 
     values: NDArray[np.float64]
@@ -267,7 +269,7 @@ def jacobian_spectrum(
         How many random vectors are taken along, and so values found. The last ones are too small where the spectrum
         falls slowly: take a few more than are wanted.
     passes : int
-        Times that the vectors go backwards; 0 is a random sketch. A pass takes twice ``count`` rows of U-Net calls.
+        Times that the vectors go backwards and forwards again; 0 is a random sketch.
     seed : int
         Of the vectors.
     batch : int
@@ -280,27 +282,43 @@ def jacobian_spectrum(
 
     Notes
     -----
-    Halko, Martinsson & Tropp 2011, algorithm 4.4.
+    Halko, Martinsson & Tropp 2011, algorithm 4.4. It takes (2 passes + 1) ``count`` rows of U-Net calls and a few more.
     """
     shape = denoiser.model.image_shape
     size = int(np.prod(shape))
     if not is_integer(count) or not 1 <= count <= size:
         raise SpecError(f"jacobian_spectrum got count={shown(count)}; an image has {size} numbers, so 1 to {size}.")
-    products = _Products(denoiser, x, batch)
-    drawn = torch.randn(size, count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    along = products.of_inputs(_vectors(drawn, shape, denoiser))
-    norm = float(np.sqrt(size / count) * along.double().norm())
+    products, rng = _Products(denoiser, x, batch), torch.Generator().manual_seed(seed)
+    basis = _orthonormal(torch.randn(size, count, generator=rng, dtype=torch.float64))
+    along = products.of_inputs(_images(basis, denoiser))
     for _ in range(passes):
-        back = products.of_outputs(_vectors(along.flatten(1).double().T, shape, denoiser))
-        along = products.of_inputs(_vectors(back.flatten(1).double().T, shape, denoiser))
-    values = torch.linalg.svdvals(along.flatten(1).double().cpu())
-    return Spectrum(values.numpy(), norm)
+        back = products.of_outputs(_images(_orthonormal(_columns(along)), denoiser))
+        basis = _orthonormal(_columns(back))
+        along = products.of_inputs(_images(basis, denoiser))
+    values = torch.linalg.svdvals(_columns(along))
+    held = float(values.square().sum())
+    if others := min(size - count, max(_OTHERS, count // 4)):
+        # What lies off the basis is told by a few vectors that have nothing of it (Meyer et al. 2021, Hutch++).
+        rest = torch.randn(size, others, generator=rng, dtype=torch.float64)
+        rest = rest - basis @ (basis.T @ rest)
+        said = _columns(products.of_inputs(_images(rest, denoiser)))
+        held += (size - count) * float(said.square().sum() / rest.square().sum())
+    return Spectrum(values.numpy(), held**0.5)
 
 
-def _vectors(columns: Tensor, shape: tuple[int, int, int], denoiser: Denoiser) -> Tensor:
-    """An orthonormal basis of some columns, as images."""
-    basis = torch.linalg.qr(columns.cpu())[0].T.unflatten(1, shape)
-    return basis.to(device_of(denoiser.model), torch.float32)
+def _orthonormal(columns: Tensor) -> Tensor:
+    """A basis of what some columns span, (number, vector)."""
+    return torch.linalg.qr(columns)[0]
+
+
+def _columns(images: Tensor) -> Tensor:
+    """Images as columns, (number, vector), in double precision."""
+    return images.flatten(1).double().cpu().T
+
+
+def _images(columns: Tensor, denoiser: Denoiser) -> Tensor:
+    """Columns as images, (vector, channel, y, x)."""
+    return columns.T.unflatten(1, denoiser.model.image_shape).to(device_of(denoiser.model), torch.float32)
 
 
 def numerical_rank(spectrum: Spectrum, share: float = 0.99) -> int | None:

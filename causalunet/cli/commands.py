@@ -146,6 +146,7 @@ def _add_measuring(commands: Any) -> None:
     told = "its parameters, such as scales=2, or a JSON object"
     measure.add_argument("parameters", metavar="NAME=VALUE", nargs="*", help=told)
     measure.add_argument("--retry-failed", action="store_true", help="measure cells again of which it failed")
+    measure.add_argument("--read-factors", action="store_true", help="load the study's model, whose reader it needs")
     measure.set_defaults(command=measuring.measure)
 
 

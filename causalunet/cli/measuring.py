@@ -16,6 +16,7 @@ from causalunet.design.outcomes import Outcome
 from causalunet.errors import SpecError
 from causalunet.results.meaning.schema import COMPLETE
 from causalunet.results.store import open_results
+from causalunet.study import load_registered
 
 __all__ = ["measure", "outcome_asked"]
 
@@ -26,7 +27,8 @@ def measure(options: argparse.Namespace) -> Exit:
     """Measure an outcome of every cell of a store that has it not measured yet."""
     outcome = outcome_asked(options.outcome, options.parameters)
     results = open_results(options.store)
-    results = results.add_outcome(outcome, retry_failed=options.retry_failed)
+    model = load_registered(results.attrs["study"]["model"]) if options.read_factors else None
+    results = results.add_outcome(outcome, model=model, retry_failed=options.retry_failed)
     measured = np.asarray(results.outcomes[f"{outcome.variable}_status"].values == COMPLETE)
     tell(f"Measured: {outcome.variable} of {int(measured.sum()):,} of {measured.size:,} cells, in {options.store}")
     return Exit.DONE if measured.all() else Exit.INCOMPLETE

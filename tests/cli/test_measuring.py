@@ -127,3 +127,37 @@ def test_values_are_json_or_else_text() -> None:
     assert outcome_asked("ms_ssim", ["scales=3"]) == MultiScaleSSIM(3)
     with pytest.raises(CheckpointError, match=r"no weights file at nowhere/at all\.pth"):
         outcome_asked("lpips", ["weights=nowhere/at all.pth"])
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Outcome):
+    """What the first factor of an image is read as."""
+
+    name: ClassVar[str] = "read"
+    definition: ClassVar[str] = "Code of the first factor."
+
+    def measure(self, images: Any, baseline: Any, context: Any) -> Any:
+        flat = images.reshape(-1, *images.shape[2:])
+        return context.read_factors(flat)[0][:, 0].reshape(images.shape[:2]).astype(np.float64)
+
+
+class Reader:
+    """A model with a factor, which is 2 of all images."""
+
+    factors: ClassVar[dict[str, tuple[str, ...]]] = {"shape": ("a", "b", "c")}
+
+    def read_factors(self, images: Any) -> Any:
+        return np.full((len(images), 1), 2), np.ones((len(images), 1), np.float32)
+
+
+def test_an_outcome_that_asks_the_factor_reader(
+    copied: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("causalunet.cli.measuring.load_registered", lambda name: asked.append(name) or Reader())
+    with OUTCOMES.scoped(read=Read):
+        assert command("measure", copied, "read").code == 2, "without a reader it is none"
+        assert not asked
+        assert command("measure", copied, "read", "--read-factors").code == 0
+        assert asked == [cu.open_results(copied).attrs["study"]["model"]]
+        assert (cu.open_results(copied).outcomes["read"] == 2).all()

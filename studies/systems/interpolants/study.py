@@ -5,7 +5,7 @@ of what the model has learned, and e, which the sampler adds and the score takes
 only the way there; so what they change of an effect is theirs.
 
     python studies/systems/interpolants/study.py --quick     # two minutes on two cores
-    python studies/systems/interpolants/study.py --medium    # twenty minutes
+    python studies/systems/interpolants/study.py --medium    # more steps and samples
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ them turn into noise at one pace; a scalar schedule drowns fine ones first. Both
 scenes; and effects are foretold, frequency by frequency, for a Gaussian of the same spectrum.
 
     python studies/systems/spd/study.py --quick     # one minute on two cores
-    python studies/systems/spd/study.py --medium    # ten minutes
+    python studies/systems/spd/study.py --medium    # more steps and samples
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Upsampling diffusion has three steps, and each says an image of twice the size. That leaves little to skip; so what a
 level says is exchanged for what it says in another sample's run, or is left at the mean of all images.
 
-    python studies/systems/udpm/study.py --quick     # half a minute on two cores
-    python studies/systems/udpm/study.py --medium    # two minutes
+    python studies/systems/udpm/study.py --quick     # a minute on two cores
+    python studies/systems/udpm/study.py --medium    # more samples
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from causalunet.progress import what_stays
 from causalunet.results.store import Results, open_results
 from causalunet.study import Study
 
-__all__ = ["Folder", "run_script"]
+__all__ = ["Folder", "drawn_across", "run_script"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,77 @@ def run_script(
         sys.exit(2)
     stores = ", ".join(str(folder.store_of(part)) for part in studies)
     console.print(f"Results: {stores}   figures: {folder.figures}", highlight=False, markup=False, soft_wrap=True)
+
+
+def drawn_across(
+    models: Mapping[str, str],
+    samplers: Sequence[str],
+    kinds: Mapping[str, str],
+    *,
+    reference: str,
+    early: int,
+    name: str,
+) -> Callable[[dict[str, Results], Folder, Console], None]:
+    """Make what draws a sweep under several samplers on several models, for `run_script`; one panel for each model.
+
+    Parameters
+    ----------
+    models : mapping of str to str
+        Names of models to titles; studies are called by model and sampler, as in ``"shapes ddim"``.
+    samplers : sequence of str
+        What they are called.
+    kinds : mapping of str to str
+        Kinds of intervention to what is done, a row of panels each.
+    reference : str
+        The sampler that the others are divided by.
+    early : int
+        How many of the first starts count as early.
+    name : str
+        Of the figure.
+
+    Returns
+    -------
+    callable
+        Prints mean squared errors to each sampler's own whole run, by the first step of the window, and how many times
+        those of the reference the early ones are, with 95 % intervals.
+    """
+
+    def draw(results: dict[str, Results], folder: Folder, console: Console) -> None:
+        from matplotlib.figure import Figure
+
+        from causalunet.analysis import across
+        from causalunet.report import save
+
+        figure = Figure(figsize=(3.4 * len(models), 3.1 * len(kinds)), layout="constrained")
+        axes = figure.subplots(len(kinds), len(models), squeeze=False)
+        for row, (kind, done) in enumerate(kinds.items()):
+            for column, (model, title) in enumerate(models.items()):
+                of_model = {sampler: results[f"{model} {sampler}"] for sampler in samplers}
+                found = across(of_model, reference=reference, early=early, kind=kind)
+                for line in _told(found, f"{title}, {done}"):
+                    console.print(line, highlight=False, markup=False, soft_wrap=True)
+                ax = axes[row, column]
+                means = found["mean"].where(found["mean"] > 0).values  # of a logarithm
+                for sampler, curve in zip(samplers, means, strict=True):
+                    ax.plot(found["start"].values, curve, marker="o", ms=3, lw=1, label=sampler)
+                ax.set(xlabel="first step", yscale="log", title=title)
+                ax.invert_xaxis()
+            axes[row, 0].set_ylabel(f"mean squared error, {done}")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(samplers))
+        save(figure, folder.figures / f"{name}.png")
+
+    return draw
+
+
+def _told(found: xr.Dataset, title: str) -> Iterator[str]:
+    """Lines of the table of `drawn_across`."""
+    starts = " ".join(f"{start:>9.0f}" for start in found["start"].values)
+    yield f"{title}\n{'first step':24} calls {starts}   early, times {found.attrs['reference']}"
+    for place, name in enumerate(found["study"].values):
+        one = found.isel(study=place)
+        means = " ".join(f"{value:9.2e}" for value in one["mean"].values)
+        low, high = one["early_interval"].values
+        yield f"{name:24} {int(one['calls']):5} {means}   {float(one['early']):.2f} ({low:.2f} to {high:.2f})"
 
 
 def _write_page(results: xr.DataTree, path: Path, question: str) -> None:

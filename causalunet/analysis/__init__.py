@@ -1,5 +1,6 @@
 """Effects from stored results: numpy, scipy and xarray only."""
 
+from causalunet.analysis.across import across
 from causalunet.analysis.bisection import bisection
 from causalunet.analysis.compare import compare
 from causalunet.analysis.criteria import Criterion, frontier
@@ -19,6 +20,7 @@ from causalunet.analysis.summary import summary_table
 __all__ = [
     "Criterion",
     "LinearRun",
+    "across",
     "bisection",
     "bootstrap_mean",
     "compare",

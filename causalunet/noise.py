@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 __all__ = ["initial_noise", "step_noise"]
 
+_STAGES = 32  # bits: more steps than any run has
 _INITIAL = 0  # steps count from 1, so 0 names x_T, whatever T is
 
 
-def step_noise(seeds: Iterable[int], step: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def step_noise(seeds: Iterable[int], step: int, shape: tuple[int, ...], stage: int = 0) -> NDArray[np.float32]:
     """Standard normal noise added on the way from a step to the next.
 
     Parameters
@@ -23,6 +24,8 @@ def step_noise(seeds: Iterable[int], step: int, shape: tuple[int, ...]) -> NDArr
         Step of the U-Net call, T ... 1.
     shape : tuple of int
         (channel, y, x).
+    stage : int
+        Which of a step's further U-Net calls the noise is for, from 1 on; 0 is that which ends the step.
 
     Returns
     -------
@@ -33,8 +36,9 @@ def step_noise(seeds: Iterable[int], step: int, shape: tuple[int, ...]) -> NDArr
     Philox is counter-based (Salmon et al. 2011): each (seed, step) is a stream of its own, so no other sample, batch
     or skipped step can move it.
     """
+    of = step + (stage << _STAGES)
     return np.stack(
-        [np.random.Generator(np.random.Philox(key=[seed, step])).standard_normal(shape, np.float32) for seed in seeds]
+        [np.random.Generator(np.random.Philox(key=[seed, of])).standard_normal(shape, np.float32) for seed in seeds]
     )
 
 

@@ -12,6 +12,7 @@ from unittest import mock
 import diffusers
 import torch
 from diffusers.schedulers import scheduling_ddpm as ddpm
+from diffusers.schedulers import scheduling_dpmsolver_singlestep as singlestep
 from diffusers.schedulers import scheduling_euler_ancestral_discrete as euler_ancestral
 from diffusers.schedulers import scheduling_lcm as lcm
 from torch import Tensor
@@ -115,10 +116,20 @@ def with_orders(
     spaced(scheduler, asked)
     scheduler.order_list = [*range(1, order + 1)] * (len(levels) - 2) + [1]
     found = []
-    for level, timestep in zip(asked, scheduler.timesteps, strict=True):
-        x = scheduler.step(denoise(x, level)[1], timestep, x).prev_sample
+    for passed, (level, timestep) in enumerate(zip(asked, scheduler.timesteps, strict=True)):
+        step, stage = divmod(passed, order)
+        # The last call of a step ends it, the earlier ones end where the next one looks.
+        ends = stage == order - 1 or passed == len(asked) - 1
+        noise = noises[step] if ends else further_noise(noises, step, stage + 1)
+        with mock.patch.object(singlestep, "randn_tensor", lambda *_, n=noise, **__: n):
+            x = scheduler.step(denoise(x, level)[1], timestep, x).prev_sample
         found.append(x)
     return found
+
+
+def further_noise(noises: Sequence[Tensor], step: int, stage: int) -> Tensor:
+    """Noise of a step's further calls: what was drawn, turned round, which is other noise."""
+    return torch.roll(noises[step], stage, -1).flip(-2)
 
 
 @dataclass(frozen=True)
@@ -204,6 +215,16 @@ CASES: dict[str, Case] = {
             fixed(DPMSinglestep, order=order),
             "DPMSolverSinglestepScheduler",
             {**SINGLE, "solver_order": order},
+            with_orders,
+            lambda steps, order=order: order * (steps - 1) + 1,  # type: ignore[misc]
+        )
+        for order in (1, 2, 3)
+    },
+    **{
+        f"DPMSinglestep({order}, stochastic)": Case(
+            fixed(DPMSinglestep, order=order, stochastic=True),
+            "DPMSolverSinglestepScheduler",
+            {**SINGLE, "solver_order": order, "algorithm_type": "sde-dpmsolver++"},
             with_orders,
             lambda steps, order=order: order * (steps - 1) + 1,  # type: ignore[misc]
         )

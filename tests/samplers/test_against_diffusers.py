@@ -16,7 +16,7 @@ from causalunet.models.exact import ImageBank, load_gaussian
 from causalunet.models.text_to_image import TextToImage
 from causalunet.prediction import Prediction
 from causalunet.schedule import Level
-from tests.samplers.against import CASES, TRAINING, Case
+from tests.samplers.against import CASES, TRAINING, Case, further_noise
 from tests.samplers.walks import Denoise, levels_of, walk
 
 pytestmark = [
@@ -77,7 +77,7 @@ def test_trajectories_are_those_of_diffusers(case: Case, steps: int, denoise: De
     levels = levels_of(TRAINING, sampler.schedule(TRAINING.alpha_bar).timesteps[::-1])
     drawn = torch.Generator().manual_seed(0)
     x, *noises = (torch.randn(SHAPE, generator=drawn, dtype=torch.float64) for _ in range(steps + 1))
-    ours = walk(sampler, denoise, levels, TRAINING, x, noises)
+    ours = walk(sampler, denoise, levels, TRAINING, x, noises, between=lambda *of: further_noise(noises, *of))
     assert len(ours.asked) == case.calls(steps)
     theirs = case.follow(case.theirs(), denoise, levels, x, noises)
     assert len(theirs) == len(ours.asked)

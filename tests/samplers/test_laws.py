@@ -43,6 +43,7 @@ def model() -> ExactModel:
 MORE: list[tuple[str, dict[str, Any]]] = [
     ("dpmpp_multistep", {"order": 3}),
     ("dpmpp_singlestep", {"order": 3}),
+    ("dpmpp_singlestep", {"order": 3, "stochastic": True}),
     ("pndm", {"runge_kutta": True}),
     ("unipc", {"order": 3}),
     ("dpm_solver_v3", {"order": 3, "pseudo_corrector": True}),
@@ -90,7 +91,11 @@ def test_skipped_steps_are_a_run_on_the_steps_that_are_left(
     levels = levels_of(training, [schedule.timestep(step) for step in called])
     x = torch.from_numpy(initial_noise(SEEDS, model.image_shape))
     noises = [torch.from_numpy(step_noise(SEEDS, step, model.image_shape)) for step in called]
-    by_hand = walk(sampler, denoiser(model), levels, training, x, noises)
+
+    def between(passed: int, stage: int) -> torch.Tensor:
+        return torch.from_numpy(step_noise(SEEDS, called[passed], model.image_shape, stage))
+
+    by_hand = walk(sampler, denoiser(model), levels, training, x, noises, between=between)
     np.testing.assert_allclose(found, model.decode(by_hand.states[-1]), rtol=0, atol=1e-5)
 
 

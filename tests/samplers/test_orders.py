@@ -107,6 +107,8 @@ def test_pseudo_numerical_methods_are_of_second_order_at_least(runge_kutta: bool
         DPMMultistep(steps=300, stochastic=True, order=1),
         DPMMultistep(steps=300, stochastic=True),
         DPMMultistep(steps=300, stochastic=True, order=3),
+        DPMSinglestep(steps=150, stochastic=True),
+        DPMSinglestep(steps=200, stochastic=True, order=3),
         cu.DDPM(steps=300, variance="small"),
         cu.DDPM(steps=300, variance="large"),
     ],
@@ -116,12 +118,15 @@ def test_with_noise_and_without_the_marginals_are_those_of_the_data(sampler: Sam
     """Each noise by itself: the steps are linear, so that variances add up."""
     sigmas = np.geomspace(40, 0.1, sampler.steps)
     levels, steps = between(sigmas), sampler.steps
-    rows = np.eye(steps + 1)[:, :, None] * np.ones(
-        3
-    )  # (row, which noise, number): x_T first, and row by row one of them
-    x = np.concatenate([np.zeros((1, 3)), rows[:, 0]])
-    noises = [np.concatenate([np.zeros((1, 3)), rows[:, step + 1]]) for step in range(steps - 1)]
-    found = walk(sampler, denoise, levels, TRAINING, x, noises).states[-1]
+    each = max(sampler.calls_along(levels))  # noises of a step: of its further calls, and that which ends it
+    rows = np.eye((steps - 1) * each + 1)[:, :, None] * np.ones(3)  # (which noise, row, number), x_T first
+
+    def noise(passed: int, stage: int = 0) -> Any:
+        return np.concatenate([np.zeros((1, 3)), rows[passed * each + stage + 1]])
+
+    noises = [noise(passed) for passed in range(steps - 1)]
+    x = np.concatenate([np.zeros((1, 3)), rows[0]])
+    found = walk(sampler, denoise, levels, TRAINING, x, noises, between=noise).states[-1]
     first, last = levels[0], levels[-1]
     parts = (found[1:] - found[0]) ** 2
     variance = parts[0] * (first.alpha_bar * SPREAD**2 + 1 - first.alpha_bar) + parts[1:].sum(axis=0)

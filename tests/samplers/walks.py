@@ -28,8 +28,12 @@ def walk(
     x: Any,
     noises: Sequence[Any] = (),
     past: tuple[Estimate, ...] = (),
+    between: Callable[[int, int], Any] | None = None,
 ) -> Walked:
-    """Go along levels, the image last; a noise for every step where the sampler draws, and what was passed before."""
+    """Go along levels, the image last; a noise for every step where the sampler draws, and what was passed before.
+
+    ``between`` gives the noise of a step's further calls, by the steps passed and the number of the call.
+    """
     asked: list[Level] = []
 
     def estimate(x: Any, level: Level) -> Estimate:
@@ -38,9 +42,13 @@ def walk(
 
     state, states = State(x, past), list[Any]()
     for passed, (at, to) in enumerate(itertools.pairwise(levels)):
-        said = (estimate(state.x, at),)
+        said: tuple[Estimate, ...] = (estimate(state.x, at),)
         while len(said) < sampler.calls(at, to, passed + len(past)):
-            said = (*said, estimate(*sampler.further(state, said, at, to, training)))
+            x, level = sampler.further(state, said, at, to, training)
+            spread = sampler.further_spread(said, at, level) if sampler.draws else 0.0
+            if spread and between is not None:
+                x = x + spread * between(passed, len(said))
+            said = (*said, estimate(x, level))
         state = sampler.step(state, said, at, to, noises[passed] if sampler.draws else None)
         states.append(state.x)
     return Walked(states, asked)

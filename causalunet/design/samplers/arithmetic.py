@@ -13,12 +13,18 @@ from causalunet.design.samplers.base import Estimate
 from causalunet.errors import SpecError
 from causalunet.schedule import Level
 
-__all__ = ["along_noise", "along_slope", "checked_order", "half_log_snr", "noise_left", "slope"]
+__all__ = ["along_noise", "along_slope", "checked_order", "forgotten_noise", "half_log_snr", "noise_left", "slope"]
 
 
 def half_log_snr(level: Level) -> float:
     """Lambda of DPM-Solver (Lu et al. 2022): logarithm of signal over noise, which is infinite at the image."""
     return level.log_snr / 2
+
+
+def forgotten_noise(at: Level, to: Level) -> float:
+    """Standard deviation of the noise that the SDE of Lu et al. 2022, section 5.3, forgets and draws anew on a way."""
+    length = half_log_snr(to) - half_log_snr(at)
+    return math.sqrt((1 - to.alpha_bar) * -math.expm1(-2 * length))
 
 
 def noise_left(estimate: Estimate) -> Any:

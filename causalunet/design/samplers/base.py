@@ -282,6 +282,25 @@ class Sampler:
         """
         raise NotImplementedError(self.name)
 
+    def further_spread(self, estimates: tuple[Estimate, ...], at: Level, level: Level) -> float:
+        """What standard normal noise, drawn for this call alone, is multiplied by before it is added to x of `further`.
+
+        Asked for where the sampler `draws` and a step takes several `calls`; most add none there.
+
+        Parameters
+        ----------
+        estimates : tuple of Estimate
+            Of the calls of this step so far.
+        at, level : Level
+            Of the step, and of the call.
+
+        Returns
+        -------
+        float
+            At least 0.
+        """
+        return 0.0
+
     def mean(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
         """Where a step goes, but for the noise that it draws.
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
 from causalunet.design.limits import shown
-from causalunet.design.samplers.arithmetic import checked_order, half_log_snr
+from causalunet.design.samplers.arithmetic import checked_order, forgotten_noise, half_log_snr
 from causalunet.design.samplers.base import Estimate, Sampler, State
 from causalunet.errors import SpecError
 from causalunet.schedule import Level
@@ -91,5 +91,4 @@ class DPMMultistep(Sampler):
 
     def spread(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> float:
         """What of the noise the SDE has forgotten."""
-        length = half_log_snr(to) - half_log_snr(at)
-        return math.sqrt((1 - to.alpha_bar) * -math.expm1(-2 * length))
+        return forgotten_noise(at, to)

@@ -1,4 +1,4 @@
-"""DPM-Solver++ within a step, of order 1 to 3 (Lu et al. 2022)."""
+"""DPM-Solver++ within a step, of order 1 to 3, without noise and with (Lu et al. 2022)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
-from causalunet.design.samplers.arithmetic import checked_order, half_log_snr
+from causalunet.design.limits import shown
+from causalunet.design.samplers.arithmetic import checked_order, forgotten_noise, half_log_snr
 from causalunet.design.samplers.base import Estimate, Query, Sampler, State
+from causalunet.errors import SpecError
 from causalunet.schedule import Level, TrainingSchedule
 
 __all__ = ["DPMSinglestep"]
@@ -34,6 +36,10 @@ class DPMSinglestep(Sampler):
         At which timesteps the steps lie.
     order : int
         1 (which is DDIM), 2 or 3.
+    stochastic : bool
+        Solve the SDE instead of the ODE. What a further call is given has noise too, drawn for it alone, as in
+        diffusers: each call sees as much noise as its level has. A path of the SDE has one noise along all of a step;
+        the variance at the end is therefore good to the first order only.
 
     Notes
     -----
@@ -44,10 +50,18 @@ class DPMSinglestep(Sampler):
     name: ClassVar[str] = "dpmpp_singlestep"
 
     order: int = 2
+    stochastic: bool = False
 
     def __post_init__(self) -> None:
         super(DPMSinglestep, self).__post_init__()
         checked_order("DPMSinglestep", self.order)
+        if not isinstance(self.stochastic, bool):
+            raise SpecError(f"DPMSinglestep got stochastic={shown(self.stochastic)}; it is True or False.")
+
+    @property
+    def draws(self) -> bool:
+        """Only if it is stochastic."""
+        return self.stochastic
 
     def calls(self, at: Level, to: Level, passed: int) -> int:
         """As many as its order, but for the step to the image."""
@@ -59,20 +73,30 @@ class DPMSinglestep(Sampler):
         """After another equal part of the step."""
         begin, end = at.log_snr, to.log_snr
         level = training.level_of(begin + (end - begin) * len(estimates) / self.order)
-        return Query(_solved(state.x, estimates, at, level), level)
+        return Query(self._solved(state.x, estimates, at, level), level)
+
+    def further_spread(self, estimates: tuple[Estimate, ...], at: Level, level: Level) -> float:
+        """As of a step that ends there."""
+        return forgotten_noise(at, level)
+
+    def spread(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> float:
+        """What of the noise the SDE has forgotten."""
+        return forgotten_noise(at, to)
 
     def mean(self, state: State, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
         """By all calls of the step."""
-        return estimates[0].x0 if to.alpha_bar == 1 else _solved(state.x, estimates, at, to)
+        return estimates[0].x0 if to.alpha_bar == 1 else self._solved(state.x, estimates, at, to)
 
-
-def _solved(x: Any, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
-    """Go to a level by the first estimate and the slope to the last, which that order needs and no more."""
-    length = half_log_snr(to) - half_log_snr(at)
-    gone, signal = -math.expm1(-length), math.sqrt(to.alpha_bar)
-    line = math.sqrt((1 - to.alpha_bar) / (1 - at.alpha_bar)) * x + signal * gone * estimates[0].x0
-    if len(estimates) == 1:
-        return line
-    last = estimates[-1]
-    slope = (last.x0 - estimates[0].x0) / ((half_log_snr(last.level) - half_log_snr(at)) / length)
-    return line + signal * (gone / 2 if len(estimates) == 2 else 1 - gone / length) * slope
+    def _solved(self, x: Any, estimates: tuple[Estimate, ...], at: Level, to: Level) -> Any:
+        """Go to a level by the first estimate and the slope to the last, which that order needs and no more."""
+        length = half_log_snr(to) - half_log_snr(at)
+        # The SDE forgets twice as fast, and half of it is put back as noise.
+        rate = 2 * length if self.stochastic else length
+        gone, signal = -math.expm1(-rate), math.sqrt(to.alpha_bar)
+        kept = math.sqrt((1 - to.alpha_bar) / (1 - at.alpha_bar)) * math.exp(length - rate)
+        line = kept * x + signal * gone * estimates[0].x0
+        if len(estimates) == 1:
+            return line
+        last = estimates[-1]
+        slope = (last.x0 - estimates[0].x0) / ((half_log_snr(last.level) - half_log_snr(at)) / length)
+        return line + signal * (gone / 2 if len(estimates) == 2 else 1 - gone / rate) * slope

@@ -149,13 +149,25 @@ class _Walk:
         asked = [
             _Asked(
                 replace(way.call, forks=(way.fork,), replays=()),
-                self.stepping.further(way.state, way.estimates, at, way.to, self.given_of(way.call)),
+                self._noised(
+                    way, self.stepping.further(way.state, way.estimates, at, way.to, self.given_of(way.call)), at
+                ),
             )
             for way in ways
         ]
         said = self.estimates(action, asked, len(ways[0].estimates))
         for way, estimate in zip(ways, said, strict=True):
             yield way._replace(estimates=(*way.estimates, estimate))
+
+    def _noised(self, way: _Way, query: Query, at: Level) -> Query:
+        """With the noise that the sampler adds before a further call, the same for all runs of a sample."""
+        sampler = self.plan.spec.sampler
+        spread = sampler.further_spread(way.estimates, at, query.level) if sampler.draws else 0.0
+        if not spread:
+            return query
+        seeds, stage = self.blocks[way.call.source].seeds, len(way.estimates)
+        drawn = torch.from_numpy(step_noise(seeds, way.call.step, self.plan.image_shape, stage))
+        return query._replace(x=query.x + spread * drawn.to(self.device))
 
     def _call(self, action: Action, pieces: _Pieces, batch: Tensor, *, first: bool) -> CallResult:
         branches, device, n = len(self.contexts), batch.device, len(self.blocks[0].seeds)

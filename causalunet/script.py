@@ -162,7 +162,8 @@ def drawn_across(
     Parameters
     ----------
     models : mapping of str to str
-        Names of models to titles; studies are called by model and sampler, as in ``"shapes ddim"``.
+        Names of models to titles; studies are called by model and sampler, as in ``"shapes ddim"``. Those that a size
+        leaves out are not drawn.
     samplers : sequence of str
         What they are called.
     kinds : mapping of str to str
@@ -187,10 +188,11 @@ def drawn_across(
         from causalunet.analysis import across
         from causalunet.report import save
 
-        figure = Figure(figsize=(3.4 * len(models), 3.1 * len(kinds)), layout="constrained")
-        axes = figure.subplots(len(kinds), len(models), squeeze=False)
+        run = {model: title for model, title in models.items() if f"{model} {reference}" in results}
+        figure = Figure(figsize=(3.4 * len(run), 3.1 * len(kinds)), layout="constrained")
+        axes = figure.subplots(len(kinds), len(run), squeeze=False)
         for row, (kind, done) in enumerate(kinds.items()):
-            for column, (model, title) in enumerate(models.items()):
+            for column, (model, title) in enumerate(run.items()):
                 of_model = {sampler: results[f"{model} {sampler}"] for sampler in samplers}
                 found = across(of_model, reference=reference, early=early, kind=kind)
                 for line in _told(found, f"{title}, {done}"):

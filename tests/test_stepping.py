@@ -360,7 +360,7 @@ def test_tensors_and_arrays_take_the_same_steps() -> None:
         told = u if process.shifted else None
         expected = taken(one, value, x, at, to, z, told)
         tensors = [torch.from_numpy(part) for part in arrays]
-        found = taken(one, *tensors[:2], at, to, tensors[2], tensors[3] if process.shifted else None)
+        found = taken(one, tensors[0], tensors[1], at, to, tensors[2], tensors[3] if process.shifted else None)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 

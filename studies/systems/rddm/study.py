@@ -72,7 +72,9 @@ class TwoHeadedUNet(RestorationUNet):
         heads = Part("residual", "decoder", "residual"), Part("noise", "decoder", "noise")
         return (logits, weights, Part("average", "decoder", "average", "residual noise"), *heads)
 
-    def forward(self, x: Tensor, timesteps: Tensor, given: Tensor, log_weights: Tensor) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, timesteps: Tensor, given: Tensor, log_weights: Tensor
+    ) -> Tensor:
         """Residual and noise, (row, 2 * channel, y, x)."""
         x0 = self.restored(x, timesteps, given, log_weights)
         weights = [self.process.weights(level.alpha_bar) for level in self.levels(timesteps)]

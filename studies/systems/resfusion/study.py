@@ -82,18 +82,20 @@ def make_studies(folder: Folder, *, steps: int, samples: int) -> dict[str, cu.St
 def truth(results: xr.DataTree) -> NDArray[np.float32]:
     """What was damaged, (sample, channel, y, x)."""
     model: Any = load_resfusion()
-    return np.asarray(model.truth([str(prompt) for prompt in results["baseline"]["prompt"].values]))
+    return np.asarray(model.truth([str(prompt) for prompt in results["baseline"].to_dataset()["prompt"].values]))
 
 
 def error(images: xr.DataArray, expected: NDArray[np.float32]) -> xr.DataArray:
     """Root of the mean squared distance to what was damaged, over samples."""
-    return np.sqrt(np.square(images - expected).mean(("sample", "channel", "y", "x")))
+    squared: xr.DataArray = (images - expected) ** 2
+    root: xr.DataArray = squared.mean(("sample", "channel", "y", "x")) ** 0.5
+    return root
 
 
 def compared(results: xr.DataTree) -> xr.Dataset:
     """Effects of skipped steps and of a blind denoiser by start, and how far images are from what was damaged."""
     expected, outcomes = truth(results), results["outcomes"].to_dataset()
-    parts = {}
+    parts: dict[str, Any] = {}
     for name, kind in (("skipped", "skip_steps"), ("blind", "edit")):
         own = outcomes.isel(intervention=outcomes["kind"].values == kind)
         found = cu.analysis.effects(results, "mse", threshold=0.01, kind=kind)
@@ -102,7 +104,7 @@ def compared(results: xr.DataTree) -> xr.Dataset:
         parts[f"{name}_interval"] = (("start", "bound"), found["interval"].values)
         parts[f"{name}_error"] = ("start", error(own["image"], expected).sel(intervention=order).values)
         start = found["start"].values
-    whole = float(error(results["baseline"]["image"], expected))
+    whole = float(error(results["baseline"].to_dataset()["image"], expected))
     made = xr.Dataset(parts, coords={"start": start, "bound": ["lower", "upper"]}, attrs={"error": whole})
     return made.sortby("start", ascending=False)
 

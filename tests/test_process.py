@@ -105,7 +105,13 @@ def test_on_a_gaussian_all_predictions_say_the_same(of: str, process: str, share
         torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
-SAMPLED = [name for name in SAMPLERS if SAMPLERS[name].__module__.startswith("causalunet.") and name != "ddpm"]
+SCALED = {"evodiff"}
+"""Whose weights depend on how large x is, as their authors' code has it."""
+SAMPLED = [
+    name
+    for name in SAMPLERS
+    if SAMPLERS[name].__module__.startswith("causalunet.") and name != "ddpm" and name not in SCALED
+]
 
 
 @pytest.mark.parametrize("process", ["variance-exploding", "straight"])

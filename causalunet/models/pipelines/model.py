@@ -89,7 +89,7 @@ class PipelineModel:
             "noise": f"{len(shares)} timesteps, alpha_bar {shares[0]:.4g} to {shares[-1]:.4g}{ends}",
             "scheduler": type(self.scheduler).__name__,
             "prompts": self.conditions.words,
-            "components": self.anatomy.listing,
+            "components": f"{len(self.anatomy.components)}, and {len(self.anatomy.skips)} skip connections",
         }
         return "\n".join([self.name, *(f"  {name:10} {told}" for name, told in lines.items())])
 

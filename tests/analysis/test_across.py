@@ -78,7 +78,7 @@ def test_a_script_prints_and_draws_them(results: dict[str, xr.DataTree], tmp_pat
         {"model": "a model"}, list(KINDS), {"skip_steps": "skipped"}, reference="DDIM", early=2, name="figure"
     )
     console, folder = Console(file=StringIO(), width=200), Folder(tmp_path, "quick", tmp_path)
-    draw({f"model {name}": results[name] for name in KINDS}, folder, console)  # type: ignore[dict-item]
+    draw({f"model {name}": results[name] for name in KINDS}, folder, console)  # type: ignore[misc]
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "a model, skipped" in printed
     assert "1.00 (1.00 to 1.00)" in printed

@@ -58,7 +58,7 @@ def test_closed_form_is_the_diagonal_that_signs_find(model: ExactModel) -> None:
     """By autograd, over many signs, and by hand from the covariance."""
     given: dict[str, Any] = {"seeds": range(2), "levels": 5}
     exact = cu.model_statistics(model, **given)
-    signs = cu.model_statistics(Without(model), probes=400, **given)  # type: ignore[arg-type]
+    signs = cu.model_statistics(Without(model), probes=400, **given)
     np.testing.assert_allclose(signs.linear, exact.linear, atol=0.05)
     assert np.abs(signs.linear[-1] - exact.linear[-1]).max() > 1e-6, "they are one"
     share = 1 / (1 + np.exp(-2 * exact.half_log_snr[-1]))
@@ -70,7 +70,7 @@ def test_closed_form_is_the_diagonal_that_signs_find(model: ExactModel) -> None:
 def test_statistics_of_guided_predictions_are_their_sum(model: ExactModel) -> None:
     """Guidance of strength w weighs slopes as it weighs predictions, of a prompt and of none."""
     given: dict[str, Any] = {"seeds": (0,), "levels": 4, "probes": 64}
-    plain = [cu.model_statistics(Without(model), prompts=[prompt], **given) for prompt in ("image 1", cu.NO_PROMPT)]  # type: ignore[arg-type]
+    plain = [cu.model_statistics(Without(model), prompts=[prompt], **given) for prompt in ("image 1", cu.NO_PROMPT)]
     found = cu.model_statistics(model, prompts=["image 1"], guidance=CFG(2), **given)
     np.testing.assert_allclose(found.linear, 2 * plain[0].linear - plain[1].linear, atol=1e-5)
     assert found.guidance == CFG(2).to_json()
@@ -124,10 +124,9 @@ def test_statistics_of_something_else_are_refused_when_planned(larger: ExactMode
         study(sampler).plan(load_optimal(bank(12)), calibrate=False)
     with pytest.raises(SpecError, match=r"measured under the guidance .*'none'"):
         study(replace(sampler, guidance_scale=2.0), "image 1").plan(larger, calibrate=False)
-    short = cu.ModelStatistics(
-        made.fingerprint, made.half_log_snr[1:-1], *(one[1:-1] for one in (made.linear, made.scaling, made.bias)),
-        guidance=made.guidance,
-    )  # fmt: skip
+    names = ("half_log_snr", "linear", "scaling", "bias")
+    inner: dict[str, Any] = {name: getattr(made, name)[1:-1] for name in names}
+    short = replace(made, **inner)
     with pytest.raises(SpecError, match="Give the sampler a spacing within"):
         study(replace(sampler, statistics=short)).plan(larger, calibrate=False)
     within = replace(sampler, statistics=short, spacing=Karras(sigma_min=0.5, sigma_max=20))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def flow(x: Any, at: Level, to: Level) -> Any:
 
 def statistics(places: NDArray[np.float64], linear: Any, scaling: Any = 0.0, bias: Any = 0.0) -> cu.ModelStatistics:
     shape = (len(places), *MEAN.shape)
-    return cu.ModelStatistics("some model", places, *(np.broadcast_to(one, shape) for one in (linear, scaling, bias)))
+    arrays: Any = [np.broadcast_to(one, shape) for one in (linear, scaling, bias)]
+    return cu.ModelStatistics("some model", places, *arrays)
 
 
 def exact(places: NDArray[np.float64]) -> Any:
@@ -54,7 +56,8 @@ def exact(places: NDArray[np.float64]) -> Any:
 
 @pytest.mark.parametrize("run", GOLDEN["runs"], ids=lambda run: " ".join(map(str, list(run.values())[:4])))
 def test_runs_are_those_of_its_authors(run: dict[str, Any]) -> None:
-    known = cu.ModelStatistics("golden", GRID, *(np.array(GOLDEN[name]) for name in "lsb"))
+    arrays: Any = [np.array(GOLDEN[name]) for name in "lsb"]
+    known = cu.ModelStatistics("golden", GRID, *arrays)
     given = {name: value for name, value in run.items() if name != "states"}
     sampler = cu.DPMSolverV3(statistics=known, official=True, **given)
     levels = [level(GRID[place]) for place in GOLDEN["levels"]]
@@ -67,8 +70,13 @@ def test_runs_are_those_of_its_authors(run: dict[str, Any]) -> None:
 def test_integrals_are_those_of_another_solver(ends: tuple[float, float], official: bool) -> None:
     """Of smooth statistics on a fine grid, between its levels; L, S, B and all that is made of them at once."""
     grid = np.linspace(-3, 3, 2001)
-    curves = (lambda p: 1 / (1 + np.exp(2 * p)), lambda p: 0.3 * np.cos(p), lambda p: 0.4 * np.sin(2 * p))
-    known = cu.ModelStatistics("smooth", grid, *(curve(grid)[:, None, None, None] for curve in curves))
+    curves: tuple[Callable[[Any], Any], ...] = (
+        lambda p: 1 / (1 + np.exp(2 * p)),
+        lambda p: 0.3 * np.cos(p),
+        lambda p: 0.4 * np.sin(2 * p),
+    )
+    arrays: Any = [curve(grid)[:, None, None, None] for curve in curves]
+    known = cu.ModelStatistics("smooth", grid, *arrays)
 
     def change(place: float, so_far: NDArray[np.float64]) -> list[float]:
         linear, scaling, bias = (float(curve(place)) for curve in curves)

@@ -134,7 +134,7 @@ def test_runs_do_not_depend_on_batch_or_order(sampler: Sampler, model: ExactMode
 
 def test_conformance(sampler: Sampler) -> None:
     """Of fields that are not the defaults, where there are others."""
-    others = {
+    others: dict[str, Any] = {
         "order": 1 if isinstance(sampler, cu.EVODiff) else 3,
         "eta": 0.4,
         "churn": 30.0,

@@ -10,6 +10,8 @@ samplers of equally many U-Net calls; each image is compared with the one that i
 
 from __future__ import annotations
 
+from typing import Any
+
 import causalunet as cu
 from causalunet.design import Leading, Sampler
 from causalunet.script import Folder, drawn_across, run_script
@@ -33,7 +35,7 @@ def measured(folder: Folder, model: str, samples: int) -> cu.ModelStatistics:
 
 def samplers(steps: int, statistics: cu.ModelStatistics | None) -> dict[str, Sampler]:
     """One U-Net call a step, at the same timesteps."""
-    given = {"steps": steps, "guidance_scale": 1.0, "spacing": Leading()}
+    given: dict[str, Any] = {"steps": steps, "guidance_scale": 1.0, "spacing": Leading()}
     return {
         "DDIM": cu.DDIM(**given),
         "DPM++ 2M": cu.DPMMultistep(**given),

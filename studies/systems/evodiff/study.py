@@ -10,6 +10,8 @@ before, so that a step that is left out changes the weights of the next.
 
 from __future__ import annotations
 
+from typing import Any
+
 import causalunet as cu
 from causalunet.design import Leading, Sampler
 from causalunet.script import Folder, drawn_across, run_script
@@ -19,7 +21,7 @@ MODELS = {"exact-gaussian": "Gaussian", "exact-optimal": "optimal denoiser", "sh
 
 def samplers(steps: int) -> dict[str, Sampler]:
     """One U-Net call a step, at the same timesteps."""
-    given = {"steps": steps, "guidance_scale": 1.0, "spacing": Leading()}
+    given: dict[str, Any] = {"steps": steps, "guidance_scale": 1.0, "spacing": Leading()}
     return {
         "DDIM": cu.DDIM(**given),
         "DPM++ 2M": cu.DPMMultistep(**given),

@@ -12,6 +12,7 @@ every start on; each image is compared with the one that its own sampler makes o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import causalunet as cu
 from causalunet.design import Leading, Sampler
@@ -24,7 +25,7 @@ CUT = {"exact-gaussian": "pc.1", "exact-optimal": "average", "shapes": "up.5"}
 
 def samplers(steps: int) -> dict[str, Sampler]:
     """At the same timesteps; they differ in U-Net calls."""
-    given = {"steps": steps, "guidance_scale": 1.0, "spacing": Leading()}
+    given: dict[str, Any] = {"steps": steps, "guidance_scale": 1.0, "spacing": Leading()}
     return {
         "DDIM": cu.DDIM(**given),
         "PNDM": cu.PNDM(**given),

@@ -193,7 +193,8 @@ class _Run:
         partial.replace(self.checkpoint)
         weights = {name: value.to("cpu", torch.float16).contiguous() for name, value in self.average.items()}
         told = asdict(self.config) | {"iteration": self.iteration, "begin_with": self._began_with}
-        metadata = {"training": json.dumps(told)}
+        # What was not given is left out, as in weights of before there was such a choice.
+        metadata = {"training": json.dumps({name: value for name, value in told.items() if value is not None})}
         save_file(weights, partial, metadata=metadata)
         partial.chmod(0o644)
         partial.replace(self.weights)

@@ -39,8 +39,8 @@ WITH_CODE = [
     for page in PAGES
     if page not in ELSEWHERE and any(not block.reason for block in find(page.read_text(encoding="utf-8")))
 ]
-SLOW = {"6-shortcut.md", "7-script.md"}
-"""They take half a minute and more each; `make docs` executes them too, up to their exercises."""
+LONG = {page for page in WITH_CODE if page.parent == STUDY.parent} | {DOCS / "index.md", DOCS / "concepts/samplers.md"}
+"""Tutorials, which `make docs` executes as well, up to their exercises, and others that take half a minute and more."""
 GALLERY = sorted(DOCS.glob("gallery/*.py"))
 
 
@@ -74,10 +74,7 @@ def run_script(path: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "page",
-    [
-        pytest.param(page, marks=[pytest.mark.slow] if page.name in SLOW else [], id=relative(page))
-        for page in WITH_CODE
-    ],
+    [pytest.param(page, marks=[pytest.mark.slow] if page in LONG else [], id=relative(page)) for page in WITH_CODE],
 )
 def test_every_block_runs_as_typed(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
@@ -98,6 +95,7 @@ def test_every_block_runs_as_typed(
         run(page)
 
 
+@pytest.mark.slow  # `make docs` draws them as well
 @pytest.mark.parametrize("script", GALLERY, ids=relative)
 def test_every_figure_of_the_gallery_is_drawn(script: Path, tutorials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tutorials.parent / "gallery")

@@ -64,6 +64,7 @@ def code_of(page: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.slow
 def test_documented_code_passes_a_type_checker(tmp_path: Path) -> None:
     modules = {relative(page): code for page in PAGES if (code := code_of(page)).strip()}
     assert {"README.md", "docs/tutorials/1-first-intervention.md", "docs/tutorials/8-own-model.md"} <= set(modules)

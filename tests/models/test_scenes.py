@@ -73,7 +73,7 @@ def test_weights_are_small_and_say_how_they_were_made(name: str) -> None:
         told = json.loads(file.metadata()["training"])
         assert all(file.get_tensor(key).dtype == torch.float16 for key in list(file.keys())[:5])
     assert told.pop("iteration") == config["iterations"]
-    assert {"ema": 0.0} | told == config
+    assert {"ema": 0.0, "begin_with": None} | told == config
 
 
 def test_the_model_has_a_name_and_is_described(model: TextToImage) -> None:
@@ -134,6 +134,7 @@ def test_results_verify(results: xr.DataTree) -> None:
     assert results.audit.null_difference.values.max() < 1e-3
 
 
+@pytest.mark.slow
 def test_images_show_more_of_their_prompts_than_those_of_others_do(model: TextToImage) -> None:
     """Of 200 prompts 71 % of single factors are read as asked, by chance 36 % would be."""
     found = evaluate_scenes(model, WORLD, n=8, sampler=cu.DDPM(steps=20, guidance_scale=3.0))

@@ -103,7 +103,13 @@ def assert_alike(grown: xr.DataTree, fresh: xr.DataTree) -> None:
                 np.testing.assert_array_equal(there[key], values, err_msg=f"{path} {key}")
 
 
-@pytest.mark.parametrize("change", GROWN.values(), ids=GROWN)
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(change, id=name, marks=[] if name == "everything" else [pytest.mark.slow])
+        for name, change in GROWN.items()
+    ],
+)
 def test_a_grown_study_is_as_if_it_had_been_so_from_the_start(
     change: dict[str, Any], tiny_model: TextToImage, tmp_path: Path
 ) -> None:

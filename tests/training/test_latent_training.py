@@ -34,6 +34,8 @@ from causalunet.training.latent import (
     train_latent,
 )
 
+pytestmark = pytest.mark.slow  # two networks are trained for each of most tests
+
 AUTOENCODER = AutoencoderTrainingConfig(iterations=4, batch_size=2, warmup=2, decay=2)
 DENOISER = LatentTrainingConfig(iterations=4, batch_size=2, warmup=2, decay=2)
 PROMPTS = ["a striped red triangle on the left, dark background", ""]

@@ -165,7 +165,9 @@ def cut_by_hand(model: PipelineModel, network: torch.nn.Module, place: str) -> I
         handle.remove()
 
 
-@pytest.mark.parametrize("make", [pixels, stable_diffusion, dit], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [pixels, stable_diffusion, pytest.param(dit, marks=pytest.mark.slow)], ids=lambda make: make.__name__
+)
 def test_every_cut_is_the_one_by_hooks_in_the_original_forward(make: Made, tmp_path: Path) -> None:
     pipe = make()
     model = cu.from_pipeline(pipe, name="tiny")
@@ -182,7 +184,11 @@ def test_every_cut_is_the_one_by_hooks_in_the_original_forward(make: Made, tmp_p
         assert np.abs(image - results["baseline/image"].values).max() > 1e-5, place
 
 
-@pytest.mark.parametrize("make", [pixels, stable_diffusion_xl, pixart], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [pixels, pytest.param(stable_diffusion_xl, marks=pytest.mark.slow), pixart],
+    ids=lambda make: make.__name__,
+)
 def test_it_is_what_studies_take_it_for(make: Made) -> None:
     model = cu.from_pipeline(make())
     told = check_model(model, prompts_of(model))

@@ -64,27 +64,16 @@ def across(
     check_resampling(probability, resamples)
     if reference not in results:
         raise SpecError(f"No study is called {reference!r}; there are {', '.join(results) or 'none'}.")
-    found = {name: curve(tree, variable, **selection)[variable] for name, tree in results.items()}
-    first = found[reference]
-    for name, one in found.items():
-        if one.shape != first.shape or not np.array_equal(one["start"], first["start"]):
-            raise SpecError(
-                f"The studies {name!r} and {reference!r} have other samples or starts: {one.sizes} and {first.sizes}. "
-                "Give results of the same interventions on the same samples."
-            )
+    found = _alike({name: curve(tree, variable, **selection)[variable] for name, tree in results.items()}, reference)
+    starts = found[reference]["start"].values
     values = np.stack([one.transpose("start", "sample").values for one in found.values()])
-    names, bounds = list(found), ["lower", "upper"]
     means, drawn = _resampled(values, resamples, seed)
-    of = names.index(reference)
-
-    def divided(each: NDArray[np.float64]) -> NDArray[np.float64]:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(each / each[..., of : of + 1, :])
+    of = list(found).index(reference)
 
     def interval(each: NDArray[np.float64]) -> NDArray[np.float64]:
         tails = [(1 - probability) / 2, (1 + probability) / 2]
         with np.errstate(invalid="ignore"):  # NaN where the reference has resamples without any effect
-            return np.moveaxis(np.quantile(divided(each), tails, axis=0), 0, -1)
+            return np.moveaxis(np.quantile(_divided(each, of), tails, axis=0), 0, -1)
 
     first_ones = np.s_[..., :early]
     together, drawn_together = (each[first_ones].mean(-1, keepdims=True) for each in (means, drawn))
@@ -92,15 +81,33 @@ def across(
     return xr.Dataset(
         {
             "mean": (("study", "start"), means),
-            "ratio": (("study", "start"), divided(means)),
+            "ratio": (("study", "start"), _divided(means, of)),
             "interval": (("study", "start", "bound"), interval(drawn)),
-            "early": ("study", divided(together)[:, 0]),
+            "early": ("study", _divided(together, of)[:, 0]),
             "early_interval": (("study", "bound"), interval(drawn_together)[:, 0]),
             "calls": ("study", np.array([int(one) for one in calls])),
         },
-        coords={"study": names, "start": first["start"].values, "bound": bounds},
+        coords={"study": list(found), "start": starts, "bound": ["lower", "upper"]},
         attrs={"reference": reference, "probability": probability, "samples": values.shape[-1]},
     )
+
+
+def _alike(found: dict[str, xr.DataArray], reference: str) -> dict[str, xr.DataArray]:
+    """Raise `SpecError` unless all have the samples and starts of the reference."""
+    first = found[reference]
+    for name, one in found.items():
+        if one.shape != first.shape or not np.array_equal(one["start"], first["start"]):
+            raise SpecError(
+                f"The studies {name!r} and {reference!r} have other samples or starts: {one.sizes} and {first.sizes}. "
+                "Give results of the same interventions on the same samples."
+            )
+    return found
+
+
+def _divided(each: NDArray[np.float64], of: int) -> NDArray[np.float64]:
+    """By one study, (..., study, start)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(each / each[..., of : of + 1, :])
 
 
 def _resampled(

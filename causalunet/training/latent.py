@@ -25,7 +25,7 @@ from causalunet.models.latent_diffusion import (
     save_pipeline,
 )
 from causalunet.noise import initial_noise
-from causalunet.prediction import PREDICTIONS
+from causalunet.prediction import PREDICTIONS, Told
 from causalunet.schedule import cosine_alpha_bar
 from causalunet.training.batches import Batch
 from causalunet.training.denoising import draw_timesteps
@@ -222,8 +222,8 @@ class _Denoising:
             x0 = self.scaling * (latents.mean + latents.std * batch["spread"])
         timesteps, eps = batch["timesteps"], batch["noise"]
         signal, noise = (table[timesteps][:, None, None, None] for table in (self._signal, self._noise))
-        weights: Any = PREDICTIONS["v"]  # its arithmetic is that of tensors too
-        of_x0, of_eps = weights(signal, noise)
+        shares: Any = signal, 0.0, noise  # its arithmetic is that of tensors too
+        of_x0, _, of_eps = PREDICTIONS["v"](Told(*shares))
         text = self.network["text_encoder"](batch["tokens"]).last_hidden_state
         predicted = self.network["unet"](signal * x0 + noise * eps, timesteps, text).sample
         return (predicted - (of_x0 * x0 + of_eps * eps)).square().mean(), {}

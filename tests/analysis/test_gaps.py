@@ -26,6 +26,9 @@ INTERVENTIONS = (
 BLOCKS = {"kind": "ablate_block", "bottom": 2, "length": 3}
 QUICK = {"resamples": 50}
 CALLS: dict[str, Callable[..., Any]] = {
+    "across": lambda tree, **o: analysis.across(
+        {"one": tree, "other": tree}, "mse", reference="one", early=2, **BLOCKS, **QUICK, **o
+    ),
     "compare": lambda tree, **o: analysis.compare(
         tree, {"kind": "skip_steps", "start": 19}, {"kind": "ablate_skip", "start": 19}, **QUICK, **o
     ),

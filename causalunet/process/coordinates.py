@@ -31,7 +31,7 @@ class ShortestPath(Process):
 
     A frequency whose variance among images is S0 has a share (1 - S0^tau) / (1 - S0) of signal variance, so that the
     variance of its states is S0^tau, a geodesic from S0 to 1. Here alpha_bar is tau, from 1 at the image to 0: the
-    share of a frequency of variance 1. S0 = c1 / |c2 + f|^power, and f in periods per image is the distance from
+    share of a frequency of variance 1. S0 = c1 / (c2 + f)^power, and f in periods per image is the distance from
     frequency 0.
 
     Shortest path diffusion (Das et al. 2023, arXiv 2306.00501, section 4).

@@ -59,7 +59,7 @@ class Fork(NamedTuple):
         U-Net calls of the step on the way there: the shared one, and those that some samplers make after it, which look
         where it goes.
     later : tuple of Action
-        What is done to these, see `Action`.
+        What is done to these, see ``Action``.
     """
 
     target: int

@@ -153,7 +153,7 @@ def from_network(
     image_shape : tuple of int
         (channel, y, x).
     alpha_bar : ndarray of float64, (timestep,)
-        Training schedule, from `causalunet.schedule`.
+        Training schedule, from ``causalunet.schedule``.
     prediction : Prediction or str
         What the network puts out.
     process : Process

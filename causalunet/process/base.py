@@ -133,7 +133,7 @@ class Process:
     def shift(self, alpha_bar: float) -> Shift:
         """How x_t differs from that of a plain process; nothing at the image, where `Shift.given` is 0.
 
-        Asked for where the process is `shifted`.
+        Asked for where the process is ``shifted``.
         """
         return Shift(0.0, 0.0, 0.0)
 
@@ -150,7 +150,7 @@ class Process:
     def basis(self, size: int) -> NDArray[np.float64]:
         """Orthonormal rows, (coordinate, size): coordinates of an image are basis @ image @ basis' along y and x.
 
-        Asked for where the process is `split`.
+        Asked for where the process is ``split``.
 
         Raises
         ------

@@ -109,7 +109,7 @@ class Pyramid(Process):
     Parameters
     ----------
     of : str
-        Not asked: `signals` and `noises` say how large x is.
+        Not asked: ``signals`` and ``noises`` say how large x is.
     signals, noises : tuple of float
         Of every level from 1 on, above 0; their ratio falls. Level l is timestep l - 1 of a model.
 

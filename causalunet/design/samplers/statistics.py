@@ -42,7 +42,7 @@ class ModelStatistics:
     scaling, bias : ndarray of float64, (level, channel, y, x)
         s and b: f' is near s f + b along a run, where f = (sigma eps - l x) / alpha and f' is its change with lambda.
     guidance : mapping
-        What was predicted by, as `causalunet.design.Guidance.to_json` writes it.
+        What was predicted by, as ``Guidance.to_json`` writes it.
     made : mapping
         How they were measured, in plain JSON types. It is told, and no part of what they are.
 

@@ -380,7 +380,7 @@ def load_interpolant(
     """Load velocity and score of a stochastic interpolant between two banks of images, or mixtures of Gaussians.
 
     A run begins with a sample of the other end, which is what its start has to give. Its components are ``evidence``,
-    ``weights``, and ``image``, ``other`` and ``score``, see `causalunet.models.exact.interpolant.InterpolantUNet`.
+    ``weights``, and ``image``, ``other`` and ``score``, see ``causalunet.models.exact.interpolant.InterpolantUNet``.
 
     Parameters
     ----------

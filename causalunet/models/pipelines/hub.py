@@ -42,7 +42,7 @@ def load_pretrained(
     revision : str, optional
         Branch, tag or commit on the hub.
     image_size, classes, null_class, told_guidance
-        As for `from_pipeline`.
+        As for `causalunet.from_pipeline`.
 
     Raises
     ------

@@ -144,8 +144,12 @@ class Plan:
 
     def _cost_of(self, stretch: Stretch) -> StretchCost:
         """What a stretch takes for one sample and one row of a call."""
-        calls = self.calls_by_step if self.spec.sampler.several else None
-        return cost_of_stretch(stretch, self.anatomy, self.schedule.steps, calls)
+        return self._stretch_costs[id(stretch)]  # the plan's own, which live as long as it does
+
+    @cached_property
+    def _stretch_costs(self) -> dict[int, StretchCost]:
+        calls, steps = self.calls_by_step if self.spec.sampler.several else None, self.schedule.steps
+        return {id(one): cost_of_stretch(one, self.anatomy, steps, calls) for one in self.stretches}
 
     def _costs_of_runs(self, stretch: Stretch) -> Iterable[tuple[tuple[RunId, ...], RunCost]]:
         """Runs of the study that a stretch serves, with what each of them takes there."""

@@ -168,7 +168,7 @@ def loader_of(name: str) -> Callable[..., DiffusionModel]:
         The name is not registered.
     """
     loader = MODELS.get(name)
-    if loader is None and "/" in name:
+    if loader is None and isinstance(name, str) and "/" in name:
         from causalunet.models.pipelines.hub import load_pretrained  # diffusers is an extra, and slow to import
 
         return partial(load_pretrained, name)

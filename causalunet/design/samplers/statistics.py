@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalunet.calls import clear_calls
 from causalunet.design.digests import written
 from causalunet.design.limits import shown
 from causalunet.errors import SpecError
@@ -25,6 +26,7 @@ _KNOWN: dict[str, ModelStatistics] = {}
 """That were made, loaded or given to a sampler in this process, by digest."""
 
 
+@clear_calls
 @dataclass(frozen=True, eq=False)
 class ModelStatistics:
     """How a model's prediction goes with its state, on the average, at every noise level (Zheng et al. 2023).

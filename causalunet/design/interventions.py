@@ -173,7 +173,8 @@ class Intervention:
             value = getattr(self, name)
             if name == "window":
                 parts += [f"{part.start}-{part.stop}" for part in value.parts]
-                parts += [] if value.stage is None else [f"stage={value.stage}"]
+                if value.stage is not None:
+                    parts.append(f"stage={value.stage}")
             elif name == "fill":
                 parts.append(fill_words(value.to_json()))
             elif name == "view":

@@ -121,10 +121,16 @@ def plain(text: str) -> str:
     return "".join(part if part == "\n" or part.isprintable() else ascii(part)[1:-1] for part in text)
 
 
+_PLAIN = frozenset((type(None), int, float))
+
+
 def plain_number(value: Any) -> Any:
     """Make a plain number of one of NumPy's or of another library's; anything else stays what it is."""
-    if isinstance(value, bool | str):
+    # Studies ask this of every field of every edit: what can be told by type is told without an error to be caught.
+    if type(value) in _PLAIN or isinstance(value, bool | str):
         return value
+    if not hasattr(type(value), "__index__"):
+        return float(value) if isinstance(value, Real) else value
     try:
         return operator.index(value)
     except TypeError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import json
-import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -346,14 +345,13 @@ COSTLY: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.timeout(90)
 @pytest.mark.parametrize("name", COSTLY)
-def test_reading_takes_little_time(name: str) -> None:
-    """About a megabyte of JSON each; measured are 9 s at most."""
+def test_reading_comes_to_an_end(name: str) -> None:
+    """About a megabyte of JSON each, which takes some seconds at most; what grows with a square takes hours."""
     value = COSTLY[name]()
-    begun = time.process_time()
     with contextlib.suppress(CausalUNetError):
         cu.Study.from_json(value)
-    assert time.process_time() - begun < 10
 
 
 @pytest.mark.slow
@@ -369,16 +367,15 @@ def test_reading_takes_little_memory(name: str) -> None:
     assert peak < 100_000_000
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "pattern", ["*a" * 64, "*a" * 63 + "*b", "?*" * 64, "[a-z]" * 25, "[" * 128, "[!" * 64, "[z-a]" * 25]
 )
-def test_patterns_match_in_little_time(pattern: str) -> None:
-    begun = time.process_time()
+def test_patterns_that_could_match_in_many_ways_come_to_an_end(pattern: str) -> None:
     for name in ("a" * 128, "b" * 128, "ab" * 64):
         fnmatch.fnmatchcase(name, pattern)
         with contextlib.suppress(ComponentError):
             u_anatomy().select([pattern])
-    assert time.process_time() - begun < 2
 
 
 @given(st.lists(windows(), min_size=1, max_size=4))

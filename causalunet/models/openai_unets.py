@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from causalunet.design.limits import plain_number
+from causalunet.design.limits import is_integer, plain_number, shown
 from causalunet.errors import ModelError
 from causalunet.models.byte_pairs import padded
 from causalunet.models.checking import check_values
@@ -33,7 +33,7 @@ def from_unet(
     unet: nn.Module,
     *,
     name: str,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     alpha_bar: NDArray[np.float64] | None = None,
     tokenize: Tokenize | None = None,
     classes: Sequence[str] | None = None,
@@ -51,8 +51,9 @@ def from_unet(
         without, that predicts the noise (and the variance). It is put into evaluation mode, and moved nowhere.
     name : str
         What results call it.
-    image_size : int, optional
-        Pixels; by default ``unet.image_size``, which only guided-diffusion's objects have.
+    image_size : int or tuple of int, optional
+        Pixels, or (y, x); by default ``unet.image_size``, which only guided-diffusion's objects have. A U-Net of
+        convolutions takes other sizes than those that it was trained with, if they can be halved as often as it does.
     alpha_bar : ndarray of float64, (timestep,), optional
         Training schedule, from ``causalunet.schedule``. By default the squared-cosine schedule for GLIDE; the other
         packages train with that or the linear one, so theirs must be said.
@@ -84,9 +85,7 @@ def from_unet(
     check_values(unet, f"this {type(unet).__name__}")
     wrapper, prepare = _wrap(unet, tokenize, classes, plain_number(null_class))
     wrapper.fraction = _fraction(unet, variance)
-    size = image_size if image_size is not None else getattr(unet, "image_size", None)
-    if size is None:
-        raise ModelError(f"A {type(unet).__name__} does not say how large its images are. Give image_size, in pixels.")
+    height, width = _size(unet, image_size if image_size is not None else getattr(unet, "image_size", None))
     if alpha_bar is None and isinstance(wrapper, LabelledUNet):
         raise ModelError(
             f"A {type(unet).__name__} does not say which noise schedule it was trained with. Give alpha_bar: "
@@ -95,9 +94,19 @@ def from_unet(
     schedule = _checked(cosine_alpha_bar() if alpha_bar is None else alpha_bar)
     wrapper.time_scale = _time_scale(unet, len(schedule), rescale_timesteps)
     unet.eval()
-    model = HandedIn(name, wrapper, prepare, (_in_channels(unet), size, size), schedule, clip)
+    model = HandedIn(name, wrapper, prepare, (_in_channels(unet), height, width), schedule, clip)
     model.anatomy  # noqa: B018 - read now, so that what cannot be called is told here
     return model
+
+
+def _size(unet: nn.Module, given: Any) -> tuple[int, int]:
+    """Pixels along y and x."""
+    sides = [plain_number(side) for side in given] if isinstance(given, tuple | list) else [plain_number(given)] * 2
+    if given is None:
+        raise ModelError(f"A {type(unet).__name__} does not say how large its images are. Give image_size, in pixels.")
+    if len(sides) != 2 or not all(is_integer(side) and side > 0 for side in sides):
+        raise ModelError(f"image_size={shown(given)} is no size; give a number of pixels, or (y, x).")
+    return sides[0], sides[1]
 
 
 def _checked(alpha_bar: NDArray[np.float64]) -> NDArray[np.float64]:

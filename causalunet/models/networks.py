@@ -79,6 +79,10 @@ class NetworkModel:
         Whether the estimate of x_0 is clipped to [-1, 1].
     whole_timesteps : bool
         Whether the network takes whole timesteps only.
+    guidable : bool
+        Whether the empty prompt means "no condition", so that there is something to guide from.
+    conditional : bool
+        Whether it has conditions at all.
     """
 
     name: str
@@ -91,6 +95,8 @@ class NetworkModel:
     process: Process = VARIANCE_PRESERVING
     clip: bool = True
     whole_timesteps: bool = False
+    guidable: bool = True
+    conditional: bool = True
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
@@ -100,6 +106,11 @@ class NetworkModel:
         digest = hashlib.sha256(json.dumps(told).encode())
         digest.update(np.ascontiguousarray(self.alpha_bar, dtype=np.float64).tobytes())
         return digest.hexdigest()[:16]
+
+    @property
+    def unprompted(self) -> bool:
+        """Whether a sample without a prompt can be made: also of a network that never has a condition."""
+        return self.guidable or not self.conditional
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """Raise `PromptError` for prompts that name no class."""
@@ -167,7 +178,8 @@ def from_network(
     classes : int or sequence of str, optional
         Number of classes, or their names. Without classes prompts only name samples.
     null_class : int, optional
-        The class that stands for none.
+        The class that stands for none. Only with it there is something to guide from; the rows of a guided call are
+        those of the prompts first, then those without one, in whatever order the network's own pipeline has them.
     clip : bool
         Whether the estimate of x_0 is clipped to [-1, 1].
     whole_timesteps : bool
@@ -196,7 +208,18 @@ def from_network(
     anatomy = _read(unet, paths, _edges(list(paths), skips), image_shape, labels.to("meta"))
     schedule = np.asarray(alpha_bar, dtype=np.float64)
     return NetworkModel(
-        name, unet, anatomy, image_shape, schedule, prepare, kind, process, clip, whole_timesteps=whole_timesteps
+        name,
+        unet,
+        anatomy,
+        image_shape,
+        schedule,
+        prepare,
+        kind,
+        process,
+        clip,
+        whole_timesteps=whole_timesteps,
+        guidable=null_class is not None,
+        conditional=count is not None,
     )
 
 
@@ -248,6 +271,10 @@ def _read(
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ModelError(
             f"This {kind} cannot be called with one image of {image_shape}: {type(error).__name__}: {error!s:.300}. "
-            "Say how by call=."
+            + (
+                "Tensors that are made on the way have to be on x.device."
+                if "meta" in str(error)
+                else "Say how by call=."
+            )
         ) from error
     return Anatomy(components, edges, flops, weights_of(unet))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         PNDM,
         AblateBlock,
         AblateSkip,
+        Bypass,
         Channels,
         Composition,
         DPMMultistep,
@@ -71,6 +72,7 @@ __all__ = [
     "PNDM",
     "AblateBlock",
     "AblateSkip",
+    "Bypass",
     "CausalUNetError",
     "Channels",
     "Composition",
@@ -124,6 +126,7 @@ _HOMES = {
     "causalunet.design": (
         "AblateBlock",
         "AblateSkip",
+        "Bypass",
         "Channels",
         "Composition",
         "DDIM",

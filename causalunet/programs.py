@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.anatomy import Anatomy
-from causalunet.design.donors import Donor, OfBaseline
+from causalunet.design.donors import OfBaseline, OwnBefore, OwnInput
 from causalunet.design.fills import Fill
 from causalunet.design.interventions import Edit
 from causalunet.design.samplers import Sampler
@@ -45,7 +45,7 @@ class Origin(NamedTuple):
 
 
 class PlacedFill(NamedTuple):
-    """One edit as it stands at one step."""
+    """One edit as it stands at one step, with where its donors of other calls come from."""
 
     site: Site
     fill: Fill
@@ -112,14 +112,14 @@ def program_maker(anatomy: Anatomy, steps: int) -> Callable[[Sequence[Edit]], Pr
         # Donors are resolved before actions are compared: two runs that hold values of different steps do not share.
         by_stage = [in_stage(present, stage) for stage in stages_of(present)]
         fills = tuple(
-            frozenset(
-                PlacedFill(edit.site, edit.fill, tuple(_origin(donor, edit, step, edits) for donor in edit.fill.donors))
-                for edit in there
-            )
+            frozenset(PlacedFill(edit.site, edit.fill, tuple(_origins(edit, step, edits))) for edit in there)
             for there in by_stage
         )
         if fills not in actions:
-            dead = [anatomy.dead(anatomy.severed(there)) if there else frozenset[str]() for there in by_stage]
+            dead = [
+                anatomy.dead(anatomy.severed(there), anatomy.passed(there)) if there else frozenset[str]()
+                for there in by_stage
+            ]
             first, *later = map(Action, fills, dead)
             actions[fills] = replace(first, later=tuple(later))
         return actions[fills]
@@ -156,8 +156,13 @@ def calls_by_step(program: Program, sampler: Sampler, schedule: Schedule) -> NDA
     return found
 
 
-def _origin(donor: Donor, edit: Edit, step: int, edits: Sequence[Edit]) -> Origin:
-    """Where a fill that is put in place at some step takes a value from."""
+def _origins(edit: Edit, step: int, edits: Sequence[Edit]) -> Iterator[Origin]:
+    """Of an edit at some step: where its fill's donors come from, but for those of the call itself."""
+    return (_origin(donor, edit, step, edits) for donor in edit.fill.donors if not isinstance(donor, OwnInput))
+
+
+def _origin(donor: OwnBefore | OfBaseline, edit: Edit, step: int, edits: Sequence[Edit]) -> Origin:
+    """Where a fill that is put in place at some step takes a value of another call from."""
     if isinstance(donor, OfBaseline):
         return Origin(False, 0, donor.prompt, donor.seed)
     # One content, one meaning: windows that follow each other are one, in whichever parts of a composition they stand.

@@ -54,7 +54,7 @@ def _actions(present: Sequence[Edit], anatomy: Anatomy) -> tuple[Action, ...]:
 
 def _action(present: Sequence[Edit], anatomy: Anatomy) -> Action:
     fills = frozenset(PlacedFill(edit.site, edit.fill) for edit in present)
-    return Action(fills, anatomy.dead(anatomy.severed(present)) if present else frozenset())
+    return Action(fills, anatomy.dead(anatomy.severed(present), anatomy.passed(present)) if present else frozenset())
 
 
 def _grow_tree(

@@ -1,8 +1,8 @@
 """What a user writes: windows, fills, interventions, sweeps, studies, and the anatomy that they speak of."""
 
 from causalunet.design.anatomy import Anatomy, Component, Edge
-from causalunet.design.donors import FillContext, OfBaseline, OwnBefore
-from causalunet.design.fills import Fill, Hold, Identity, Jump, Patch, Scale, Zero
+from causalunet.design.donors import FillContext, OfBaseline, OwnBefore, OwnInput
+from causalunet.design.fills import Bypass, Fill, Hold, Identity, Jump, Patch, Scale, Zero
 from causalunet.design.guidance import CFG, Guidance, NoGuidance
 from causalunet.design.interventions import Composition, Edit, Intervention
 from causalunet.design.kinds import AblateBlock, AblateSkip, Null, SkipSteps
@@ -48,6 +48,7 @@ __all__ = [
     "Anatomy",
     "Axes",
     "Beta",
+    "Bypass",
     "Channels",
     "Component",
     "Composition",
@@ -79,6 +80,7 @@ __all__ = [
     "Null",
     "OfBaseline",
     "OwnBefore",
+    "OwnInput",
     "Patch",
     "Pixels",
     "Port",

@@ -61,6 +61,9 @@ class Component:
     output : int, optional
         Of a module that puts out a tuple or a list, the place of the tensor that goes on; nothing may depend on the
         others. By default it puts out a tensor.
+    input : int or str, optional
+        Position or keyword, in the call of its first module, of the tensor that it changes, which has the shape of
+        what it puts out: what `causalunet.Bypass` puts in place. By default there is none.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Component:
     module: str | tuple[str, ...]
     dims: tuple[str, ...] = (CHANNEL, Y, X)
     output: int | None = None
+    input: int | str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not COMPONENT_NAME.fullmatch(self.name):
@@ -89,6 +93,11 @@ class Component:
             raise ComponentError(
                 f"The component {self.name} has output={shown(self.output)}; give the place of a tensor in the tuple "
                 "that its module puts out, from 0 on, or None."
+            )
+        if self.input is not None and not (isinstance(self.input, str) or (is_integer(self.input) and self.input >= 0)):
+            raise ComponentError(
+                f"The component {self.name} has input={shown(self.input)}; give the position of an argument, from 0 "
+                "on, a keyword, or None."
             )
         if len(self.dims) != len(self.shape):
             raise ComponentError(
@@ -195,6 +204,11 @@ class Anatomy:
         others = (c.name for c in self.components if (len(c.modules) > 1) != several)
         return (middle.name, *itertools.islice(others, 1), *itertools.islice(self.skips, 1))
 
+    @property
+    def passable(self) -> tuple[str, ...]:
+        """Components that can be passed by: with an input of the shape of their output, to which nothing is joined."""
+        return tuple(one.name for one in self.components if one.input is not None and not self.skip_into(one.name))
+
     def skip_into(self, component: str) -> Edge | None:
         """The skip connection that ends in a component, if one does."""
         return next((edge for edge in self.skips.values() if edge.target == component), None)
@@ -224,6 +238,10 @@ class Anatomy:
         """Places whose value is replaced as a whole, in all rows, so that what feeds only them is dead."""
         return {edit.component for edit in edits if edit.fill.severs and self._covered(edit)}
 
+    def passed(self, edits: Iterable[Edit]) -> set[str]:
+        """Places among the severed ones that what they are given goes past, so that it has to be computed."""
+        return {edit.component for edit in edits if edit.fill.severs and edit.fill.takes_input and self._covered(edit)}
+
     def _covered(self, edit: Edit) -> bool:
         if edit.branch != "both":
             return False
@@ -243,13 +261,15 @@ class Anatomy:
                     "anatomy, or leave the component out of the record; it can be edited all the same."
                 )
 
-    def dead(self, severed: Collection[str]) -> frozenset[str]:
+    def dead(self, severed: Collection[str], passed: Collection[str] = ()) -> frozenset[str]:
         """Components whose output reaches the image on no path once some places are severed.
 
         Parameters
         ----------
         severed : collection of str
             Component names (the value put out is replaced) and skip names (the edge carries something else).
+        passed : collection of str
+            Of the severed components those that are replaced by what they are given.
 
         Returns
         -------
@@ -258,12 +278,12 @@ class Anatomy:
         """
         live = {"out"}
         for component in reversed(self.components):
-            if component.name in severed:
+            if component.name in severed and component.name not in passed:
                 continue
             outgoing = (edge for edge in self.edges if edge.source == component.name and edge.name not in severed)
             if any(edge.target in live for edge in outgoing):
                 live.add(component.name)
-        return frozenset(self.by_name) - live
+        return frozenset(self.by_name) - (live - {*passed})
 
     def live_flops(self, dead: Collection[str]) -> int:
         """Floating-point operations of one row's call when some components do not run."""
@@ -324,6 +344,8 @@ class Anatomy:
                     f"It has {self.listing}."
                 )
             edit.view.check(self.axes(edit.component), edit.component)
+            if edit.fill.takes_input:
+                self._check_input(edit, intervention.label)
         # Windows are long and edits few: what holds at one step holds at many, and is looked at once.
         first: dict[tuple[int, ...], int] = {}
         for step, _, present in overlaid([edit.window for edit in edits]):
@@ -343,13 +365,28 @@ class Anatomy:
             if (one.site.view.mask(axes) & other.site.view.mask(axes)).any():
                 raise SpecError(twice(one, other, step))
 
+    def _check_input(self, edit: Edit, label: str) -> None:
+        """Raise `ComponentError` unless a component has an input, and that is all that comes to it."""
+        if edit.component in self.passable:
+            return
+        ends = self.skip_into(edit.component)
+        why = "is no one tensor of the shape of what it puts out"
+        if edit.component in self.skips:
+            why = "is nothing: a skip connection is no block"
+        elif ends is not None:
+            why = f"is a path and {ends.name}"
+        raise ComponentError(
+            f"{label!r} puts what {edit.component} is given in place of what it puts out ({edit.fill.name!r}); what it "
+            f"is given {why}. Components that can be passed by: {', '.join(_ranges(self.passable)) or 'none'}."
+        )
+
     def _check_reachable(self, edits: tuple[Edit, ...], step: int) -> None:
-        severed = self.severed(edits)
-        dead = self.dead(severed)
+        severed, passed = self.severed(edits), self.passed(edits)
+        dead = self.dead(severed, passed)
         for edit in edits:
             place = self.skips[edit.component].target if edit.component in self.skips else edit.component
-            replaced_and_used = place in severed and any(target not in dead for target in self.consumers(place))
-            if place in dead and not (edit.component == place and replaced_and_used):
+            read = any(target not in dead or target in passed for target in self.consumers(place))
+            if place in dead and not (edit.component == place and place in severed and read):
                 raise SpecError(
                     f"At step {step} the edit of {edit.component} could never fire: {place} is dead, because "
                     f"{', '.join(sorted(severed - {edit.component}))} is replaced. Leave that edit out."

@@ -1,4 +1,4 @@
-"""Donors: values of the edited place, in some run at some step, that a fill puts in place or mixes in."""
+"""Donors: values of the edited place, or what it is made of, that a fill puts in place or mixes in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from causalunet.design.limits import LARGEST, check_text, is_integer, plain_numb
 from causalunet.errors import PromptError, SpecError
 from causalunet.prompts import NoPrompt
 
-__all__ = ["Donor", "FillContext", "OfBaseline", "OwnBefore"]
+__all__ = ["Donor", "FillContext", "OfBaseline", "OwnBefore", "OwnInput"]
 
 
 @clear_calls
@@ -56,8 +56,17 @@ class OfBaseline:
         check_text("A donor", "prompt", prompt, kind=PromptError)
 
 
-Donor = OwnBefore | OfBaseline
-"""Where a fill takes a value of the place that it is put in."""
+@clear_calls
+@dataclass(frozen=True, slots=True)
+class OwnInput:
+    """What the component is given in the same call, of the shape of what it puts out, see `Component.input`.
+
+    A skip connection has none, nor has a component whose input and output have two shapes.
+    """
+
+
+Donor = OwnBefore | OfBaseline | OwnInput
+"""Where a fill takes a value from."""
 
 
 @clear_calls

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
-from causalunet.design.donors import Donor, FillContext, OfBaseline, OwnBefore
+from causalunet.design.donors import Donor, FillContext, OfBaseline, OwnBefore, OwnInput
 from causalunet.design.limits import is_number, plain_number, shown
 from causalunet.design.named import read_named, write_named
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
 
-__all__ = ["FILLS", "Fill", "Hold", "Identity", "Jump", "Patch", "Scale", "Zero", "fill_words", "says_what"]
+__all__ = ["FILLS", "Bypass", "Fill", "Hold", "Identity", "Jump", "Patch", "Scale", "Zero", "fill_words", "says_what"]
 
 FILLS: Registry[type[Fill]] = Registry("fill", "causalunet.fills")
 """Every fill, by name."""
@@ -29,7 +29,7 @@ class Fill:
         Its name in JSON.
     severs : bool
         Whether the value put in place owes nothing to the value replaced. What feeds only a severed place is dead
-        code and is not run.
+        code and is not run; what a component is given is computed where the fill takes it (`OwnInput`).
     """
 
     name: ClassVar[str] = ""
@@ -58,8 +58,13 @@ class Fill:
 
     @property
     def donors(self) -> tuple[Donor, ...]:
-        """Values of the same place in other calls that it needs: none, unless a subclass says otherwise."""
+        """Values that it needs, of the same place in other calls or of its input: none, unless a subclass says so."""
         return ()
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether what the component is given is among its donors."""
+        return any(isinstance(donor, OwnInput) for donor in self.donors)
 
     def put(self, value: Any, context: FillContext) -> Any:
         """Make what is put in place of a value, knowing where that is: `apply`, unless a subclass overrides this.
@@ -176,6 +181,29 @@ class Hold(Fill):
 
     def put(self, value: Any, context: FillContext) -> Any:
         """A copy of the value that is held."""
+        return context.donors[0].clone()
+
+
+@clear_calls
+@dataclass(frozen=True, slots=True)
+class Bypass(Fill):
+    """What the component is given, in place of what it makes of it: the path goes past it, and it does not run.
+
+    Of a residual block, such as one of a transformer, the residual is left out. It is of components whose input and
+    output have one shape, see `Component.input`; where several tensors go through a block, as text and image do through
+    joint blocks, all go past it.
+    """
+
+    name: ClassVar[str] = "bypass"
+    severs: ClassVar[bool] = True
+
+    @property
+    def donors(self) -> tuple[Donor, ...]:
+        """What the component is given."""
+        return (OwnInput(),)
+
+    def put(self, value: Any, context: FillContext) -> Any:
+        """A copy of what the component is given."""
         return context.donors[0].clone()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from causalunet.design.anatomy import Component, Role
 from causalunet.dims import CHANNEL, X, Y
 from causalunet.errors import ModelError
-from causalunet.models.measured import Measured, measure, on_meta
+from causalunet.models.measured import Measured, input_of, measure, on_meta
 
 __all__ = ["Place", "read_components", "weights_of"]
 
@@ -96,6 +96,7 @@ def _component(place: Place, seen: Measured, unet: nn.Module, width: int) -> Com
         parameters=sum(weights_of(unet.get_submodule(path)) for path in place.paths),
         module=place.paths if len(place.paths) > 1 else place.paths[0],
         output=output,
+        input=input_of(seen.inputs[place.paths[0]], value),
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["Measured", "measure", "on_meta"]
+__all__ = ["Measured", "input_of", "measure", "on_meta"]
 
 
 class Measured(NamedTuple):
@@ -22,6 +22,8 @@ class Measured(NamedTuple):
         Paths of modules, each time that one ran.
     outputs : dict
         What each put out last: a tensor on the meta device, or what it was instead.
+    inputs : dict
+        What each was called with last, by position and keyword.
     flops : dict of str to int
         Floating-point operations of each; a multiply-add counts as two.
     total : int
@@ -30,8 +32,15 @@ class Measured(NamedTuple):
 
     ran: list[str]
     outputs: dict[str, Any]
+    inputs: dict[str, dict[int | str, Any]]
     flops: dict[str, int]
     total: int
+
+
+def input_of(given: Mapping[int | str, Any], output: Tensor) -> int | str | None:
+    """Where the first tensor that a module is called with enters, if it has the shape of what the module puts out."""
+    where, first = next(((key, value) for key, value in given.items() if isinstance(value, Tensor)), (None, None))
+    return where if first is not None and first.shape == output.shape else None
 
 
 def on_meta(unet: nn.Module) -> nn.Module:
@@ -56,14 +65,16 @@ def measure(twin: nn.Module, paths: Sequence[str], arguments: Sequence[Tensor]) 
     arguments : sequence of Tensor
         Of its forward, on the meta device.
     """
-    ran, outputs = list[str](), dict[str, Any]()
+    ran, outputs, given = list[str](), dict[str, Any](), dict[str, dict[int | str, Any]]()
 
     def watch(path: str) -> Any:
-        def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        def note(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             ran.append(path)
             outputs[path] = output
+            given[path] = dict(enumerate(inputs))
+            given[path].update(named)
 
-        return twin.get_submodule(path).register_forward_hook(note)
+        return twin.get_submodule(path).register_forward_hook(note, with_kwargs=True)
 
     handles = [watch(path) for path in paths]
     counter = FlopCounterMode(display=False)
@@ -75,4 +86,4 @@ def measure(twin: nn.Module, paths: Sequence[str], arguments: Sequence[Tensor]) 
             handle.remove()
     counts, root = counter.get_flop_counts(), type(twin).__name__
     flops = {path: sum(counts.get(f"{root}.{path}", {}).values()) for path in paths}
-    return Measured(ran, outputs, flops, counter.get_total_flops())
+    return Measured(ran, outputs, given, flops, counter.get_total_flops())

@@ -12,7 +12,7 @@ from causalunet.design.anatomy import Anatomy, Component, Edge, Role, u_edges
 from causalunet.design.ports import Port
 from causalunet.design.views import Channels
 from causalunet.errors import ModelError
-from causalunet.models.measured import measure, on_meta
+from causalunet.models.measured import Measured, input_of, measure, on_meta
 from causalunet.models.openai_layout import TextUNet
 
 __all__ = ["read_anatomy", "read_called"]
@@ -98,7 +98,8 @@ def read_called(unet: nn.Module, arguments: Sequence[Tensor], *, inside: str = "
     """
     blocks = _blocks(unet, f"{inside}." if inside else "")
     edges = u_edges(*(sum(block.role == role for block in blocks) for role in ("encoder", "decoder")))
-    shapes, flops, total = _measure(on_meta(unet), [block.path for block in blocks], arguments)
+    seen = _measure(on_meta(unet), [block.path for block in blocks], arguments)
+    shapes = {path: tuple(output.shape[1:]) for path, output in seen.outputs.items()}
     components = tuple(
         Component(
             name=block.name,
@@ -106,13 +107,14 @@ def read_called(unet: nn.Module, arguments: Sequence[Tensor], *, inside: str = "
             level=_level(arguments[0].shape[-1], shapes[block.path][2]),
             depth=min(index, len(blocks) - 1 - index),
             shape=shapes[block.path],
-            flops=flops[block.path],
+            flops=seen.flops[block.path],
             parameters=sum(parameter.numel() for parameter in block.module.parameters()),
             module=block.path,
+            input=input_of(seen.inputs[block.path], seen.outputs[block.path]),
         )
         for index, block in enumerate(blocks)
     )
-    return Anatomy(components, edges, total, sum(parameter.numel() for parameter in unet.parameters()))
+    return Anatomy(components, edges, seen.total, sum(parameter.numel() for parameter in unet.parameters()))
 
 
 def _blocks(unet: nn.Module, prefix: str) -> list[_Block]:
@@ -128,17 +130,15 @@ def _blocks(unet: nn.Module, prefix: str) -> list[_Block]:
     ]
 
 
-def _measure(
-    twin: nn.Module, paths: list[str], arguments: Sequence[Tensor]
-) -> tuple[dict[str, tuple[int, int, int]], dict[str, int], int]:
-    """Output shapes and FLOPs of the blocks, and FLOPs of the whole call, for one row."""
+def _measure(twin: nn.Module, paths: list[str], arguments: Sequence[Tensor]) -> Measured:
+    """What one call shows, of one row."""
     seen = measure(twin, paths, arguments)
     if seen.ran != paths:
         raise ModelError(
             f"The blocks of this {type(twin).__name__} ran in the order {', '.join(seen.ran)}; a U-Net "
             "in OpenAI's layout runs every input block, the middle block, then every output block, each once."
         )
-    return {path: tuple(seen.outputs[path].shape[1:]) for path in paths}, seen.flops, seen.total
+    return seen
 
 
 def _level(image_size: int, resolution: int) -> int:

@@ -191,6 +191,7 @@ def read_flow_anatomy(config: FlowConfig) -> Anatomy:
             flops=sum(flops for path in paths for flops in counts.get(f"OnTimesteps.{path}", {}).values()),
             parameters=sum(value.numel() for path in paths for value in unet.get_submodule(path).parameters()),
             module=paths if len(paths) > 1 else paths[0],
+            input=0 if name.startswith("block") else None,
         )
         for depth, (name, paths, size, dim) in enumerate(parts)
     )

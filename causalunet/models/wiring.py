@@ -107,6 +107,7 @@ def read_wiring(
     """
     between = _Between(unet, anatomy, arguments, outputs, owner, wholes or {})
     usual = between.call({})
+    _check_inputs(anatomy, usual, outputs, owner)
     for name in wholes or ():
         _check_beside(name, usual, between.call({}, beside=name), owner)
     found: dict[str, list[SkipPlace]] = {}
@@ -303,6 +304,19 @@ def _changed(before: Given, after: Given) -> dict[int | str, list[int]]:
             rest = [dimension for dimension in range(a.ndim) if dimension != 1]
             changed[key] = differs.any(dim=rest).nonzero().flatten().tolist() if a.ndim > 1 else [0]
     return dict(sorted(changed.items(), key=lambda item: str(item[0])))
+
+
+def _check_inputs(anatomy: Anatomy, usual: _Call, outputs: Mapping[str, Tensor], owner: str) -> None:
+    for name, component in anatomy.by_name.items():
+        given = {} if component.input is None else usual.given[name]
+        found = given.get(component.input) if component.input is not None else outputs[name]
+        if found is None or found.shape[1:] != outputs[name].shape[1:]:
+            tensors = ", ".join(f"{key!r} {tuple(value.shape[1:])}" for key, value in given.items()) or "none"
+            raise ModelError(
+                f"{owner}: the anatomy says that the input of {name} is argument {component.input!r}, of the shape of "
+                f"what it puts out, {component.shape}; tensors that it is called with: {tensors}. Name one of that "
+                "shape, or leave input out: then the component cannot be passed by."
+            )
 
 
 def _check_used(anatomy: Anatomy, source: str, used: Collection[str], owner: str) -> None:

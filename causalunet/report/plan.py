@@ -69,7 +69,7 @@ def _draw(ax: Axes, edit: Edit, rows: list[str]) -> None:
     """Bars over the steps of an edit; step t covers t - 0.5 ... t + 0.5."""
     skipped = edit.component == "unet"
     replaced = "replaced by zeros" if isinstance(edit.fill, Zero) else f"replaced: {edit.fill.name}"
-    severed = ", with all that feeds only it" if edit.fill.severs else ""
+    severed = ", with all that feeds only it" if edit.fill.severs and not edit.fill.takes_input else ""
     label = "step skipped" if skipped else replaced + severed
     for part in edit.window.parts:
         named: dict[str, Any] = {} if label in ax.get_legend_handles_labels()[1] else {"label": label}

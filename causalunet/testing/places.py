@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from causalunet.design import views
-from causalunet.design.fills import Fill, Identity, Zero
+from causalunet.design.fills import Bypass, Fill, Identity, Zero
 from causalunet.design.sites import Site
 from causalunet.design.views import Branch
 from causalunet.execute.call.trace import TracedUNet
+from causalunet.execute.call.visits import CallContext
 from causalunet.models.base import DiffusionModel
 from causalunet.plan import Action, PlacedFill
 from causalunet.testing.rows import Half, Rows, difference, rounding
@@ -90,14 +91,16 @@ class Places:
             return
 
     def dead(self, places: Sequence[str]) -> Iterator[str]:
-        """Zeros in every place, with and without running what feeds nothing else."""
+        """Zeros, or the component's input, in every place, with and without running what feeds nothing else."""
         wrong: list[str] = []
         ended: dict[str, list[str]] = {}
-        for place in places:
-            dead = self._anatomy.dead({place})
+        tried: list[tuple[str, Fill]] = [(place, Zero()) for place in places]
+        tried += [(place, Bypass()) for place in places if place in self._anatomy.passable]
+        for place, fill in tried:
+            dead = self._anatomy.dead({place}, {place} if fill.takes_input else ())
             if not dead:
                 continue
-            fills = frozenset([PlacedFill(Site(place), Zero())])
+            fills = frozenset([PlacedFill(Site(place), fill)])
             try:
                 off = difference(self._call(Action(fills, dead)), self._call(Action(fills)))
             except Exception as error:  # whatever a foreign forward makes of what stands in for a block
@@ -171,7 +174,8 @@ class Places:
         return difference(self._call(Action(fills)), self._usual)
 
     def _call(self, action: Action) -> Tensor:
-        return self._unet(action, self._rows.fresh(), self._rows.cond_rows).output.float()
+        context = CallContext(1, 1)  # fills that take what a component is given do not ask where they are
+        return self._unet(action, self._rows.fresh(), self._rows.cond_rows, context=context).output.float()
 
 
 def _named(places: Sequence[str]) -> str:

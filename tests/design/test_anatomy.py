@@ -202,7 +202,7 @@ def test_checking_walks_over_each_window_once(steps: int, monkeypatch: pytest.Mo
     walked, searched, walk, search = [], [], Window.__iter__, Anatomy.dead
     intervention = AblateSkip(3, Window(steps, steps)) + AblateBlock(2, Window(steps // 2, 9))
     monkeypatch.setattr(Window, "__iter__", lambda window: walked.append(window) or walk(window))
-    monkeypatch.setattr(Anatomy, "dead", lambda anatomy, severed: searched.append(severed) or search(anatomy, severed))
+    monkeypatch.setattr(Anatomy, "dead", lambda anatomy, *places: searched.append(places) or search(anatomy, *places))
     U16.check(intervention)
     assert not walked, "windows are compared by their ends"
     assert len(searched) == 2, "what is dead is searched for once per set of edits"

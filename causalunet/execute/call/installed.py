@@ -21,6 +21,7 @@ from causalunet.execute.call.visits import (
     CallRows,
     Visit,
     check_call,
+    entering,
     fill_edge,
     filled,
     lay_out_visits,
@@ -58,6 +59,7 @@ class InstalledUNet:
         self._undo: list[Callable[[], None]] = []
         self._like: Tensor | None = None
         self._rows: CallRows | None = None
+        self._entering: dict[str, Tensor] = {}
         self._kept: dict[str, Tensor] = {}
         self._fired: Counter[str] = Counter()
 
@@ -112,6 +114,7 @@ class InstalledUNet:
             output = self._unet(*arguments)
         finally:
             self._like = self._rows = None
+            self._entering = {}
         check_call(action, self._fired)
         return CallResult(output.clone(), {}, self._fired, self._kept)
 
@@ -134,6 +137,11 @@ class InstalledUNet:
     def _install(self, visit: Visit) -> None:
         module = self._modules[visit.component.name]
         first, *others = self._anatomy.modules_of(visit.component.name)
+        if visit.takes_input:
+            handle = self._modules[first].register_forward_pre_hook(
+                lambda _, given, named: self._enter(visit, given, named), with_kwargs=True
+            )
+            self._undo.append(handle.remove)
         if visit.skip_value:
             for name in (first, *others)[:-1]:
                 self._undo.append(replace_forward(self._modules[name], partial(self._inside, name)))
@@ -148,6 +156,11 @@ class InstalledUNet:
             after = module.register_forward_hook(lambda _, given, output: self._output(visit, output))
             self._undo.append(after.remove)
 
+    def _enter(self, visit: Visit, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        value = entering(visit, given, named)
+        if value is not None:
+            self._entering[visit.component.name] = value
+
     def _inside(self, module: str, *_: Any, **__: Any) -> Tensor:
         return self._types.zeros(module, self._now()[0])
 
@@ -155,7 +168,7 @@ class InstalledUNet:
         like, rows = self._now()
         name = visit.component.name
         self._fired.update([name] if visit.output_fills else [])
-        value = stand_in(visit, like, self._types.of(name), rows)
+        value = stand_in(visit, like, self._types.of(name), rows, self._entering.get(name))
         if visit.keep:
             self._kept[name] = value.clone()
         return self._types.whole(name, value)
@@ -178,7 +191,7 @@ class InstalledUNet:
         part = part_of(output, port)
         if visit.output_fills:
             self._fired[name] += 1
-            part = filled(part, visit.output_fills, visit.component.dims, rows)
+            part = filled(part, visit.output_fills, visit.component.dims, rows, self._entering.get(name))
         if visit.keep:
             self._kept[name] = part.clone()
         return whole_with(output, port, part)

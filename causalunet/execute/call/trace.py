@@ -17,6 +17,7 @@ from causalunet.execute.call.visits import (
     CallRows,
     Visit,
     check_call,
+    entering,
     fill_edge,
     filled,
     lay_out_visits,
@@ -119,10 +120,11 @@ class TracedUNet:
         """Edit and read one component while the U-Net runs."""
         component, envoy = visit.component, self._envoys[visit.component.name]
         first, *others = self._anatomy.modules_of(component.name)
+        given_here = entering(visit, *self._envoys[first].inputs) if visit.takes_input else None
         if visit.skip_value:
             for name in (first, *others)[:-1]:
                 self._envoys[name].skip(self._types.zeros(name, like))
-            value = stand_in(visit, like, self._types.of(component.name), rows)
+            value = stand_in(visit, like, self._types.of(component.name), rows, given_here)
             envoy.skip(self._types.whole(component.name, value))
             if visit.keep:
                 journal.kept[component.name] = value.clone()
@@ -139,7 +141,7 @@ class TracedUNet:
                 journal.fired[visit.edge] += 1
         port = component.output
         if visit.output_fills:
-            put_out = filled(part_of(envoy.output, port), visit.output_fills, component.dims, rows)
+            put_out = filled(part_of(envoy.output, port), visit.output_fills, component.dims, rows, given_here)
             envoy.output = whole_with(envoy.output, port, put_out)
             journal.fired[component.name] += 1
         if visit.record:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy, Component
-from causalunet.design.donors import FillContext
+from causalunet.design.donors import FillContext, OwnInput
 from causalunet.design.fills import Fill
 from causalunet.design.ports import Port
 from causalunet.design.views import Axes
@@ -28,6 +28,7 @@ __all__ = [
     "UNetCaller",
     "Visit",
     "check_call",
+    "entering",
     "fill_edge",
     "filled",
     "lay_out_visits",
@@ -122,8 +123,8 @@ class CallRows(NamedTuple):
     timestep: Tensor
     context: CallContext | None = None
 
-    def told(self, placed: PlacedFill, axes: Axes) -> FillContext:
-        """What one fill is told.
+    def told(self, placed: PlacedFill, axes: Axes, entering: Tensor | None = None) -> FillContext:
+        """What one fill is told; ``entering`` is what its component is given, (row, ...), of those that ask for it.
 
         Raises
         ------
@@ -135,7 +136,11 @@ class CallRows(NamedTuple):
                 f"The fill {placed.fill.name!r} asks where in a run it is put; call with context=CallContext(...)."
             )
         place, view = placed.site.component, placed.site.view
-        given = [self.context.donors[place, origin] for origin in placed.donors]
+        others = iter(placed.donors)
+        given = (
+            entering if isinstance(donor, OwnInput) else self.context.donors[place, next(others)]
+            for donor in placed.fill.donors
+        )
         donors = tuple(view.get(value, axes) for value in given)
         return FillContext(self.context.step, self.timestep, self.timestep / self.context.timesteps, donors)
 
@@ -155,6 +160,11 @@ class Visit:
     keep: bool = False
     keep_edge: bool = False
 
+    @property
+    def takes_input(self) -> bool:
+        """Whether a fill takes what the component is given."""
+        return any(placed.fill.takes_input for placed in self.output_fills)
+
 
 def check_call(action: Action, fired: Counter[str]) -> None:
     """Raise `FiringError` unless every edit of a call fired exactly once."""
@@ -166,16 +176,36 @@ def check_call(action: Action, fired: Counter[str]) -> None:
         )
 
 
-def stand_in(visit: Visit, like: Tensor, dtype: torch.dtype, rows: CallRows) -> Tensor:
+def entering(visit: Visit, given: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
+    """What a component is given that a fill puts in place of what it puts out; None where none takes it.
+
+    Raises
+    ------
+    FiringError
+        It is not called with a tensor there.
+    """
+    if not visit.takes_input:
+        return None
+    where = visit.component.input
+    value = named.get(where) if isinstance(where, str) else dict(enumerate(given)).get(-1 if where is None else where)
+    if not isinstance(value, Tensor):
+        raise FiringError(
+            f"{visit.component.name} was called without a tensor at {where!r}, which is its input by the model's "
+            "anatomy; please report the model."
+        )
+    return value
+
+
+def stand_in(visit: Visit, like: Tensor, dtype: torch.dtype, rows: CallRows, entering: Tensor | None = None) -> Tensor:
     """Make what a component that does not run puts out: zeros, or what a fill puts in place of them.
 
-    Rows and device are those of a tensor.
+    Rows and device are those of a tensor; ``entering`` is what the component is given, where a fill takes it.
     """
     if visit.skip_value == "placeholder":
         # Of no rows, so that it takes no memory, and of its shape, which the code between components may ask for.
         return like.new_zeros(0, *visit.component.shape, dtype=dtype)
     zeros = like.new_zeros(like.shape[0], *visit.component.shape, dtype=dtype)
-    return filled(zeros, visit.output_fills, visit.component.dims, rows)
+    return filled(zeros, visit.output_fills, visit.component.dims, rows, entering)
 
 
 def fill_edge(
@@ -201,7 +231,13 @@ def fill_edge(
     return (*given[:where], replaced, *given[where + 1 :]), named, comes
 
 
-def filled(value: Tensor, fills: tuple[PlacedFill, ...], dims: tuple[str, ...], rows: CallRows) -> Tensor:
+def filled(
+    value: Tensor,
+    fills: tuple[PlacedFill, ...],
+    dims: tuple[str, ...],
+    rows: CallRows,
+    entering: Tensor | None = None,
+) -> Tensor:
     """Replace a value, or the part of it that a view shows; never in place, since others may hold the tensor.
 
     Parameters
@@ -212,12 +248,15 @@ def filled(value: Tensor, fills: tuple[PlacedFill, ...], dims: tuple[str, ...], 
     dims : tuple of str
         Names of the dimensions after the rows.
     rows : CallRows
+    entering : Tensor, (row, ...), optional
+        What the component is given, for fills that take it.
     """
     axes = Axes((ROW, *dims), tuple(value.shape), rows.cond)
+    entering = None if entering is None else entering.to(value.dtype)
     for placed in fills:
         view, fill = placed.site.view, placed.fill
         part = view.get(value, axes)
-        told = rows.told(placed, axes) if type(fill).put is not Fill.put else None
+        told = rows.told(placed, axes, entering) if type(fill).put is not Fill.put else None
         replaced = fill.apply(part) if told is None else fill.put(part, told)
         held = told is not None and any(replaced is donor for donor in told.donors)
         if replaced is part or held or replaced.shape != part.shape or replaced.dtype != part.dtype:
@@ -261,6 +300,7 @@ def lay_out_visits(
     fills: dict[str, list[PlacedFill]] = {}
     for placed in action.fills:
         fills.setdefault(placed.site.component, []).append(placed)
+    passed = {name for name, there in fills.items() if any(placed.fill.takes_input for placed in there)}
     ports = skip_ports(unet, anatomy, arguments) if (fills.keys() | set(keep)) & anatomy.skips.keys() else {}
     visits = []
     for component in anatomy.components:
@@ -268,7 +308,7 @@ def lay_out_visits(
         if name in action.dead:
             # What a living block takes in needs its true shape, even if only to be replaced on the edge; any other dead
             # tensor only has to concatenate with its like.
-            read = any(target not in action.dead for target in anatomy.consumers(name))
+            read = any(target not in action.dead or target in passed for target in anatomy.consumers(name))
             skip_value = "zeros" if read else "placeholder"
             visits.append(
                 Visit(component, skip_value=skip_value, output_fills=tuple(fills.get(name, ())), keep=name in keep)

@@ -12,6 +12,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.hooks import LayerSkipConfig, apply_layer_skip
 from diffusers.schedulers import scheduling_lcm
 
 import causalunet as cu
@@ -135,9 +136,9 @@ def test_a_distilled_guidance_is_told_to_the_network(tmp_path: Path) -> None:
 
 
 @contextmanager
-def cut_by_hand(model: PipelineModel, network: torch.nn.Module, place: str) -> Iterator[None]:
-    """Zero what a block puts out, or what a skip connection brings, by hooks in the forward of diffusers."""
-    anatomy = model.anatomy
+def by_hand(model: PipelineModel, place: str, *, bypass: bool = False) -> Iterator[None]:
+    """Zero what a block puts out, or what a skip connection brings, or pass by a block: hooks in diffusers' forward."""
+    anatomy, network = model.anatomy, model.unet.unet
 
     def module(path: str) -> torch.nn.Module:
         return network.get_submodule(path.removeprefix("unet."))
@@ -151,37 +152,74 @@ def cut_by_hand(model: PipelineModel, network: torch.nn.Module, place: str) -> I
             joined[:, -width:] = 0
             return (joined, *given[1:])
 
-        handle = module(target.modules[0]).register_forward_pre_hook(zero_last)
+        handles = [module(target.modules[0]).register_forward_pre_hook(zero_last)]
+    elif bypass:
+        modules = anatomy.by_name[place].modules
+        given: list[torch.Tensor] = []
+
+        def note(_: Any, arguments: tuple[Any, ...]) -> None:
+            given.append(arguments[0])
+
+        def give_back(_m: Any, _g: Any, output: Any) -> Any:
+            return given.pop() if isinstance(output, torch.Tensor) else (given.pop(), *output[1:])
+
+        handles = [
+            module(modules[0]).register_forward_pre_hook(note),
+            module(modules[-1]).register_forward_hook(give_back),
+        ]
     else:
 
         def zero(_m: Any, _g: Any, output: Any) -> Any:
             whole = isinstance(output, torch.Tensor)
             return torch.zeros_like(output) if whole else (torch.zeros_like(output[0]), *output[1:])
 
-        handle = module(anatomy.by_name[place].modules[-1]).register_forward_hook(zero)
+        handles = [module(anatomy.by_name[place].modules[-1]).register_forward_hook(zero)]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @pytest.mark.parametrize(
     "make", [pixels, stable_diffusion, pytest.param(dit, marks=pytest.mark.slow)], ids=lambda make: make.__name__
 )
-def test_every_cut_is_the_one_by_hooks_in_the_original_forward(make: Made, tmp_path: Path) -> None:
+def test_every_cut_and_bypass_is_the_one_by_hooks_in_the_original_forward(make: Made, tmp_path: Path) -> None:
     pipe = make()
     model = cu.from_pipeline(pipe, name="tiny")
-    places = [*model.anatomy.by_name, *model.anatomy.skips]
-    whole = cu.Window(2, 2)
-    asked = study(model, *(cu.Edit(place, whole) for place in places), steps=2, scale=3.0)
-    results = asked.run(tmp_path / "s.zarr", model=model, progress=False)
-    seeds = [3, 3] if len(asked.prompts) > 1 else SEEDS
+    whole, anatomy = cu.Window(2, 2), model.anatomy
+    asked = [(place, False) for place in (*anatomy.by_name, *anatomy.skips)]
+    asked += [(place, True) for place in anatomy.passable]
+    edits = [cu.Edit(place, whole, cu.Bypass() if bypass else cu.Zero()) for place, bypass in asked]
+    made = study(model, *edits, steps=2, scale=3.0)
+    results = made.run(tmp_path / "s.zarr", model=model, progress=False)
+    seeds = [3, 3] if len(made.prompts) > 1 else SEEDS
     images = results.outcomes.image.sel(kind="edit").values
-    for place, image in zip(places, images, strict=True):
-        with cut_by_hand(model, model.unet.unet, place):
+    for (place, bypass), image in zip(asked, images, strict=True):
+        with by_hand(model, place, bypass=bypass):
             own = own_images(pipe, model.image_shape, seeds, steps=2, scale=3.0)
         np.testing.assert_allclose(image, own, rtol=0, atol=1e-5, err_msg=place)
         assert np.abs(image - results["baseline/image"].values).max() > 1e-5, place
+
+
+@pytest.mark.parametrize("make", [dit, pixart], ids=lambda make: make.__name__)
+def test_a_bypass_is_the_layer_skip_of_diffusers(make: Made, tmp_path: Path) -> None:
+    pipe = make()
+    model = cu.from_pipeline(pipe, name="tiny")
+    assert model.anatomy.passable == ("block.0", "block.1", "block.2")
+    whole = cu.Window(2, 2)
+    several = cu.Edit("block.0", whole, cu.Bypass()) + cu.Edit("block.1", whole, cu.Bypass())
+    asked = study(model, cu.Edit("block.1", whole, cu.Bypass()), several, steps=2, scale=3.0)
+    results = asked.run(tmp_path / "s.zarr", model=model, progress=False)
+    for indices, image in zip([[1], [0, 1]], results.outcomes.image.sel(kind=["edit", "composition"]), strict=True):
+        skipped = make()
+        apply_layer_skip(skipped.transformer, LayerSkipConfig(indices=indices, fqn="transformer_blocks"))
+        options = {"clean_caption": False, "use_resolution_binning": False} if make is pixart else {}
+        own = own_images(skipped, model.image_shape, [3, 3], steps=2, scale=3.0, **options)
+        np.testing.assert_allclose(image, own, rtol=0, atol=1e-5)
+        assert np.abs(image - results["baseline/image"].values).max() > 1e-5
+    flops, block = results.outcomes.flops.sel(kind="edit"), model.anatomy.by_name["block.1"].flops
+    assert int(flops[0]) == 2 * 2 * (model.anatomy.flops - block)  # two steps of two branches
 
 
 @pytest.mark.parametrize(

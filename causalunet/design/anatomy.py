@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from causalunet.calls import clear_calls
 from causalunet.design.conflicts import twice
@@ -58,12 +58,14 @@ class Component:
         the last puts out is the block's.
     dims : tuple of str
         Names of the dimensions of ``shape``.
-    output : int, optional
+    output : int or tuple of int, optional
         Of a module that puts out a tuple or a list, the place of the tensor that goes on; nothing may depend on the
-        others. By default it puts out a tensor.
-    input : int or str, optional
+        others. Where several go on, as text and image of a joint block, the places of all: the block then puts out one
+        tensor, these one after the other along the first dimension of ``shape``. By default it puts out a tensor.
+    input : int, str or tuple of these, optional
         Position or keyword, in the call of its first module, of the tensor that it changes, which has the shape of
-        what it puts out: what `causalunet.Bypass` puts in place. By default there is none.
+        what it puts out: what `causalunet.Bypass` puts in place. Of several tensors all, in the order of ``output``.
+        By default there is none.
     """
 
     name: str
@@ -75,8 +77,8 @@ class Component:
     parameters: int
     module: str | tuple[str, ...]
     dims: tuple[str, ...] = (CHANNEL, Y, X)
-    output: int | None = None
-    input: int | str | None = None
+    output: int | tuple[int, ...] | None = None
+    input: int | str | tuple[int | str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not COMPONENT_NAME.fullmatch(self.name):
@@ -89,12 +91,14 @@ class Component:
                 f"The component {self.name} has module={shown(self.module)}; give the path of a module below the "
                 "U-Net, or a tuple of several."
             )
-        if self.output is not None and not (is_integer(self.output) and self.output >= 0):
+        if self.output is not None and not all(is_integer(one) and one >= 0 for one in _several(self.output)):
             raise ComponentError(
                 f"The component {self.name} has output={shown(self.output)}; give the place of a tensor in the tuple "
-                "that its module puts out, from 0 on, or None."
+                "that its module puts out, from 0 on, of several a tuple, or None."
             )
-        if self.input is not None and not (isinstance(self.input, str) or (is_integer(self.input) and self.input >= 0)):
+        if self.input is not None and not all(
+            isinstance(one, str) or (is_integer(one) and one >= 0) for one in _several(self.input)
+        ):
             raise ComponentError(
                 f"The component {self.name} has input={shown(self.input)}; give the position of an argument, from 0 "
                 "on, a keyword, or None."
@@ -168,7 +172,7 @@ class Anatomy:
         }
 
     @cached_property
-    def output_ports(self) -> dict[str, int]:
+    def output_ports(self) -> dict[str, int | tuple[int, ...]]:
         """Place of a component's tensor in the tuple that its module puts out, by name, of those that put out one."""
         return {name: one.output for name, one in self.by_name.items() if one.output is not None}
 
@@ -396,6 +400,10 @@ class Anatomy:
     def listing(self) -> str:
         """Components and skip connections in a few words."""
         return f"{', '.join(_ranges(self.by_name))} and {', '.join(_ranges(self.skips)) or 'no skip connections'}"
+
+
+def _several(places: Any) -> tuple[Any, ...]:
+    return places if isinstance(places, tuple) and places else (places,)
 
 
 def _ranges(names: Iterable[str]) -> Iterator[str]:

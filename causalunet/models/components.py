@@ -12,6 +12,7 @@ from causalunet.design.anatomy import Component, Role
 from causalunet.dims import CHANNEL, X, Y
 from causalunet.errors import ModelError
 from causalunet.models.measured import Measured, input_of, measure, on_meta
+from causalunet.models.modules import part_of
 
 __all__ = ["Place", "read_components", "weights_of"]
 
@@ -30,12 +31,16 @@ class Place(NamedTuple):
         Blocks between it and the top of the U, or before it.
     paths : tuple of str
         Of its modules, in the order in which they run.
+    joint : tuple of str
+        Of a block of several streams: keywords of those that it is given, in the order in which it puts them out; empty
+        for one that goes nowhere.
     """
 
     name: str
     role: Role
     depth: int
     paths: tuple[str, ...]
+    joint: tuple[str, ...] = ()
 
 
 def read_components(
@@ -79,8 +84,11 @@ def read_components(
 
 def _component(place: Place, seen: Measured, unet: nn.Module, width: int) -> Component:
     whole: Any = seen.outputs[place.paths[-1]]
-    output = 0 if isinstance(whole, tuple | list) else None
-    value = whole if output is None else whole[output]
+    output: int | tuple[int, ...] | None = 0 if isinstance(whole, tuple | list) else None
+    entrance: int | str | tuple[int | str, ...] | None = None
+    if place.joint:
+        output, entrance = _of_streams(place.joint, whole)
+    value = part_of(whole, output)
     if not isinstance(value, Tensor):
         raise ModelError(f"{place.name} puts out a {type(value).__name__}; a component puts out a tensor.")
     shape = tuple(value.shape[1:])
@@ -96,8 +104,15 @@ def _component(place: Place, seen: Measured, unet: nn.Module, width: int) -> Com
         parameters=sum(weights_of(unet.get_submodule(path)) for path in place.paths),
         module=place.paths if len(place.paths) > 1 else place.paths[0],
         output=output,
-        input=input_of(seen.inputs[place.paths[0]], value),
+        input=entrance or input_of(seen.inputs[place.paths[0]], value),
     )
+
+
+def _of_streams(keywords: Sequence[str], whole: Any) -> tuple[int | tuple[int, ...], str | tuple[str, ...]]:
+    """Places of the streams that go on, in what is put out, and keywords of what they change."""
+    places = tuple(place for place, keyword in enumerate(keywords) if keyword and isinstance(whole[place], Tensor))
+    names = tuple(keywords[place] for place in places)
+    return (places, names) if len(places) > 1 else (places[0], names[0])
 
 
 def weights_of(module: nn.Module) -> int:

@@ -1,6 +1,7 @@
 """Watch modules of a U-Net, or let something stand in for them; afterwards they are as they were.
 
-What a module puts out may be a tuple or a list of which one part is its component's, see `Component.output`.
+What a module puts out may be a tuple or a list of which a part is its component's, or several, one after the other
+along the first dimension after the rows, see `Component.output`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["each_tensor", "first_row", "part_of", "replace_forward", "watched", "whole_with", "zeros_for"]
+__all__ = ["each_tensor", "first_row", "given_at", "part_of", "replace_forward", "watched", "whole_with", "zeros_for"]
+
+Output = int | tuple[int, ...] | None
+"""As `Component.output`."""
 
 
 @contextmanager
@@ -37,18 +42,36 @@ def watched(modules: Mapping[str, nn.Module], note: Callable[[str, Any], None]) 
             handle.remove()
 
 
-def part_of(output: Any, port: int | None) -> Any:
+def part_of(output: Any, port: Output) -> Any:
     """The part of what a module puts out that is its component's; the whole where that is no tuple, nor so long."""
+    if isinstance(port, tuple):
+        parts = [part_of(output, place) for place in port]
+        return torch.cat(parts, dim=1) if all(isinstance(part, Tensor) for part in parts) else output
     if port is None or not isinstance(output, tuple | list) or port >= len(output):
         return output
     return output[port]
 
 
-def whole_with(output: Any, port: int | None, value: Any) -> Any:
+def whole_with(output: Any, port: Output, value: Any) -> Any:
     """What a module puts out, with a value in the place of its component's part."""
     if port is None:
         return value
+    if isinstance(port, tuple):
+        sizes = [output[place].shape[1] for place in port]
+        for place, part in zip(port, value.split(sizes, dim=1), strict=True):
+            output = whole_with(output, place, part.contiguous())
+        return output
     return _like(output, [*output[:port], value, *output[port + 1 :]])
+
+
+def given_at(where: int | str | tuple[int | str, ...] | None, given: Mapping[int | str, Any]) -> Tensor | None:
+    """What a module is called with there, see `Component.input`; None where that is no tensor."""
+    places = where if isinstance(where, tuple) else (where,)
+    parts = [given.get(place) if place is not None else None for place in places]
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if len(tensors) < len(parts):
+        return None
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
 
 
 def each_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:

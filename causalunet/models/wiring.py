@@ -17,7 +17,7 @@ from causalunet.design.views import Axes, Channels
 from causalunet.dims import ROW
 from causalunet.errors import CausalUNetError, ComponentError, ModelError
 from causalunet.models.alone import alone
-from causalunet.models.modules import each_tensor, first_row, part_of, replace_forward, watched, whole_with
+from causalunet.models.modules import each_tensor, first_row, given_at, part_of, replace_forward, watched, whole_with
 
 __all__ = ["SkipPlace", "read_wiring", "skip_places", "skip_ports"]
 
@@ -308,8 +308,10 @@ def _changed(before: Given, after: Given) -> dict[int | str, list[int]]:
 
 def _check_inputs(anatomy: Anatomy, usual: _Call, outputs: Mapping[str, Tensor], owner: str) -> None:
     for name, component in anatomy.by_name.items():
-        given = {} if component.input is None else usual.given[name]
-        found = given.get(component.input) if component.input is not None else outputs[name]
+        if component.input is None:
+            continue
+        given = usual.given[name]
+        found = given_at(component.input, given)
         if found is None or found.shape[1:] != outputs[name].shape[1:]:
             tensors = ", ".join(f"{key!r} {tuple(value.shape[1:])}" for key, value in given.items()) or "none"
             raise ModelError(

@@ -17,6 +17,7 @@ from causalunet.design.ports import Port
 from causalunet.design.views import Axes
 from causalunet.dims import ROW
 from causalunet.errors import FiringError, SpecError
+from causalunet.models.modules import given_at
 from causalunet.models.wiring import skip_ports
 from causalunet.plan import Action, PlacedFill
 from causalunet.programs import Origin
@@ -186,12 +187,12 @@ def entering(visit: Visit, given: tuple[Any, ...], named: dict[str, Any]) -> Ten
     """
     if not visit.takes_input:
         return None
-    where = visit.component.input
-    value = named.get(where) if isinstance(where, str) else dict(enumerate(given)).get(-1 if where is None else where)
-    if not isinstance(value, Tensor):
+    by_place: dict[Any, Any] = dict(enumerate(given))
+    value = given_at(visit.component.input, by_place | named)
+    if value is None:
         raise FiringError(
-            f"{visit.component.name} was called without a tensor at {where!r}, which is its input by the model's "
-            "anatomy; please report the model."
+            f"{visit.component.name} was called without a tensor at {visit.component.input!r}, which is its input by "
+            "the model's anatomy; please report the model."
         )
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from causalunet.models.labels import Prepare
 
-__all__ = ["Conditions", "Labels", "MaskedTexts", "Texts", "TwoTexts"]
+__all__ = ["Conditions", "JointTexts", "Labels", "MaskedTexts", "PooledTexts", "Texts", "TwoTexts"]
 
 
 class Conditions(Protocol):
@@ -82,18 +83,16 @@ class Texts:
     @property
     def words(self) -> str:
         """What prompts are, in words."""
-        lengths = " and ".join(f"{one.model_max_length}" for one in self.tokenizers)
-        return f"text of up to {lengths} tokens"
+        return f"text of up to {' and '.join(str(length) for _, length in self.readers)} tokens"
 
     @property
-    def tokenizers(self) -> tuple[Any, ...]:
-        """Of every text encoder."""
-        return (self.pipe.tokenizer,)
+    def readers(self) -> tuple[tuple[Any, int], ...]:
+        """Of every text encoder the tokenizer, and how many tokens it reads."""
+        return ((self.pipe.tokenizer, self.pipe.tokenizer.model_max_length),)
 
     def check(self, prompts: Sequence[str]) -> None:
         """Warn of prompts that are longer than what the text encoder reads: their end says nothing."""
-        for tokenizer in self.tokenizers:
-            most = tokenizer.model_max_length
+        for tokenizer, most in self.readers:
             long = [prompt for prompt in prompts if len(tokenizer(prompt).input_ids) > most]
             if long:
                 warnings.warn(
@@ -105,12 +104,8 @@ class Texts:
     def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[Any], ...]:
         """Of every tokenizer, (prompt, token), padded and cut to the length that its encoder reads."""
         return tuple(
-            np.asarray(
-                tokenizer(
-                    list(prompts), padding="max_length", truncation=True, max_length=tokenizer.model_max_length
-                ).input_ids
-            )
-            for tokenizer in self.tokenizers
+            np.asarray(tokenizer(list(prompts), padding="max_length", truncation=True, max_length=most).input_ids)
+            for tokenizer, most in self.readers
         )
 
     def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
@@ -121,6 +116,11 @@ class Texts:
 
 class MaskedTexts(Texts):
     """States of a text encoder and which of them are of words: of PixArt."""
+
+    @property
+    def readers(self) -> tuple[tuple[Any, int], ...]:
+        """Its tokenizer, and the length that its ``encode_prompt`` has by default."""
+        return ((self.pipe.tokenizer, _length_of(self.pipe)),)
 
     def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
         """States, (prompt, token, width), and their mask, (prompt, token)."""
@@ -135,9 +135,10 @@ class TwoTexts(Texts):
     """States of two text encoders side by side, and a pooled one: of Stable Diffusion XL."""
 
     @property
-    def tokenizers(self) -> tuple[Any, ...]:
+    def readers(self) -> tuple[tuple[Any, int], ...]:
         """Of both."""
-        return tuple(one for one in (self.pipe.tokenizer, self.pipe.tokenizer_2) if one is not None)
+        there = (one for one in (self.pipe.tokenizer, self.pipe.tokenizer_2) if one is not None)
+        return tuple((one, one.model_max_length) for one in there)
 
     def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
         """States, (prompt, token, width), and the pooled state, (prompt, width).
@@ -152,3 +153,48 @@ class TwoTexts(Texts):
             told = torch.tensor([bool(prompt) for prompt in prompts], device=device)
             states, pooled = states * told[:, None, None], pooled * told[:, None]
         return states, pooled
+
+
+class JointTexts(Texts):
+    """States of two text encoders side by side, then of a third, and a pooled one: of Stable Diffusion 3.
+
+    Without the third there are zeros, as in the pipeline.
+    """
+
+    @property
+    def readers(self) -> tuple[tuple[Any, int], ...]:
+        """Of all that are there; the first two read as many tokens as the first tokenizer has."""
+        pipe = self.pipe
+        most = pipe.tokenizer.model_max_length
+        third = () if pipe.text_encoder_3 is None else ((pipe.tokenizer_3, _length_of(pipe)),)
+        return ((pipe.tokenizer, most), (pipe.tokenizer_2, most), *third)
+
+    def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
+        """States, (prompt, token, width), and the pooled state, (prompt, width)."""
+        said = list(prompts)
+        with torch.inference_mode():
+            states, _, pooled, _ = self.pipe.encode_prompt(
+                said, said, said, device=device, do_classifier_free_guidance=False
+            )
+        return states, pooled
+
+
+class PooledTexts(Texts):
+    """States of a text encoder, and a pooled one of another: of Flux."""
+
+    @property
+    def readers(self) -> tuple[tuple[Any, int], ...]:
+        """Of both."""
+        first = self.pipe.tokenizer
+        return ((first, first.model_max_length), (self.pipe.tokenizer_2, _length_of(self.pipe)))
+
+    def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
+        """States, (prompt, token, width), and the pooled state, (prompt, width)."""
+        with torch.inference_mode():
+            states, pooled, _ = self.pipe.encode_prompt(list(prompts), list(prompts), device=device)
+        return states, pooled
+
+
+def _length_of(pipe: Any) -> int:
+    """How many tokens a pipeline lets its T5 encoder read, unless it is told otherwise."""
+    return int(inspect.signature(pipe.encode_prompt).parameters["max_sequence_length"].default)

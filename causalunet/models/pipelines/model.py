@@ -22,9 +22,10 @@ from causalunet.models.devices import device_of
 from causalunet.models.pipelines.anatomy import read_anatomy
 from causalunet.models.pipelines.conditions import Conditions
 from causalunet.models.pipelines.networks import Network
-from causalunet.models.pipelines.schedulers import Noise, sampler_like
+from causalunet.models.pipelines.schedulers import Asking, Noise, sampler_like
 from causalunet.models.pipelines.stacks import is_stack, read_stack
 from causalunet.prediction import Prediction, training_of
+from causalunet.process import Process
 
 if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties
     from builtins import property as cached_property
@@ -60,6 +61,8 @@ class PipelineModel:
         All networks of the pipeline, by name: what changes images.
     settings : mapping
         What else does, by name: plain values.
+    asking : Asking, optional
+        Of a pipeline of flow matching: how it asks its scheduler for steps.
     """
 
     name: str
@@ -72,6 +75,7 @@ class PipelineModel:
     decoder: Callable[[Tensor], Tensor] | None = None
     parts: Mapping[str, nn.Module] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    asking: Asking | None = None
 
     def __repr__(self) -> str:
         """In one line."""
@@ -107,6 +111,11 @@ class PipelineModel:
     def prediction(self) -> Prediction:
         """What the network puts out."""
         return self.noise.prediction
+
+    @property
+    def process(self) -> Process:
+        """How large states are."""
+        return self.noise.process
 
     @property
     def clip(self) -> bool:
@@ -180,7 +189,9 @@ class PipelineModel:
             There are more steps than timesteps.
         """
         training = training_of(self)
-        return sampler_like(self.scheduler, training, steps=steps, guidance_scale=guidance_scale, eta=eta)
+        return sampler_like(
+            self.scheduler, training, steps=steps, guidance_scale=guidance_scale, eta=eta, asking=self.asking
+        )
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """Raise `PromptError` for prompts that cannot be read; warn of those that are cut."""

@@ -9,9 +9,19 @@ import math
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
-__all__ = ["ClassTransformer", "LabelledNetwork", "MaskedTransformer", "Network", "PromptedNetwork", "SizedNetwork"]
+__all__ = [
+    "ClassTransformer",
+    "JointTransformer",
+    "LabelledNetwork",
+    "MaskedTransformer",
+    "Network",
+    "PackedTransformer",
+    "PromptedNetwork",
+    "SizedNetwork",
+]
 
 
 _TOLD_SIZES = 128
@@ -117,6 +127,54 @@ class MaskedTransformer(Network):
             return_dict=False,
         )[0]
         return output.float()
+
+
+class JointTransformer(Network):
+    """With the states of three text encoders and a pooled one: ``SD3Transformer2DModel``.
+
+    Timestep i lies at t = (i + 1) / timesteps along the straight path, which the network is told as i + 1.
+    """
+
+    def forward(self, x: Tensor, timesteps: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
+        """Predict for rows with states, (row, token, width), and a pooled one, (row, width); (row, channel, y, x)."""
+        output: Tensor = self.unet(self.cast(x), states, pooled, timesteps + 1, return_dict=False)[0]
+        return output.float()
+
+
+class PackedTransformer(Network):
+    """With the states of a text encoder and a pooled one of another: ``FluxTransformer2DModel``.
+
+    It is given latents in tokens of 2 x 2, and places of tokens instead of an image's shape.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+    timesteps : int
+        Of the training.
+    told_guidance : float, optional
+        Scale that a network with distilled guidance is told.
+    """
+
+    def __init__(self, unet: nn.Module, timesteps: int, told_guidance: float | None = None) -> None:
+        super().__init__(unet)
+        self.timesteps, self.told_guidance = timesteps, told_guidance
+
+    def forward(self, x: Tensor, timesteps: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
+        """Predict for rows with states, (row, token, width), and a pooled one, (row, width); (row, channel, y, x)."""
+        y, x_size = x.shape[2] // 2, x.shape[3] // 2
+        places = torch.cartesian_prod(torch.arange(1), torch.arange(y), torch.arange(x_size)).to(x)
+        told = None if self.told_guidance is None else torch.full_like(timesteps, self.told_guidance)
+        output: Tensor = self.unet(
+            hidden_states=rearrange(self.cast(x), "r c (y p) (x q) -> r (y x) (c p q)", p=2, q=2),
+            timestep=(timesteps + 1) / self.timesteps,
+            guidance=told,
+            pooled_projections=pooled,
+            encoder_hidden_states=states,
+            txt_ids=states.new_zeros(states.shape[1], 3),
+            img_ids=places.to(states.dtype),
+            return_dict=False,
+        )[0]
+        return rearrange(output.float(), "r (y x) (c p q) -> r c (y p) (x q)", y=y, x=x_size, p=2, q=2)
 
 
 class SizedNetwork(Network):

@@ -43,7 +43,14 @@ def _check_weights(part: nn.Module, name: str, owner: str) -> None:
             f"Weights of {name} of this {owner} are on the meta device, which keeps none: never loaded, "
             "or are offloaded. Load it without low_cpu_mem_usage or device_map, and do not offload it."
         )
-    kinds = {str(value.dtype).removeprefix("torch.") for value in part.parameters() if value.is_floating_point()}
+    # Text encoders of T5 keep some layers in float32, by their own account, since half precision overflows there.
+    kept = getattr(part, "_keep_in_fp32_modules", None) or ()
+    floating = [
+        value
+        for path, value in part.named_parameters()
+        if value.is_floating_point() and not {*path.split(".")} & {*kept}
+    ]
+    kinds = {str(value.dtype).removeprefix("torch.") for value in floating}
     if len(kinds) > 1:
         raise ModelError(
             f"Weights of {name} of this {owner} are of several precisions, {' and '.join(sorted(kinds))}; bring them "
@@ -79,8 +86,9 @@ def check_network(unet: Any) -> None:
             "FreeU is on: it filters skip connections between the blocks, where no study could cut them. Turn it off "
             "with pipe.disable_freeu()."
         )
-    if unet.config.in_channels not in (unet.config.out_channels, unet.config.out_channels // 2):
+    given, put_out = unet.config.in_channels, unet.config.out_channels
+    if put_out is not None and given not in (put_out, put_out // 2):
         raise ModelError(
-            f"This {kind} takes {unet.config.in_channels} channels and puts out {unet.config.out_channels}: it is told "
+            f"This {kind} takes {given} channels and puts out {put_out}: it is told "
             "an image beside x_t, as for inpainting or upscaling, which no study gives it."
         )

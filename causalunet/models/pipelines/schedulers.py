@@ -25,11 +25,16 @@ from causalunet.design.samplers.unipc import UniPC
 from causalunet.design.spacings import Given
 from causalunet.errors import ModelError
 from causalunet.prediction import Prediction
-from causalunet.schedule import TrainingSchedule
+from causalunet.process import VARIANCE_PRESERVING, Process
+from causalunet.schedule import TrainingSchedule, straight_alpha_bar
 
-__all__ = ["SCHEDULERS", "Noise", "read_noise", "sampler_like"]
+__all__ = ["SCHEDULERS", "Asking", "Noise", "read_noise", "sampler_like"]
 
+_FLOW = "FlowMatchEulerDiscreteScheduler"
 _PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+
+_ROUNDING = 1e-3
+"""In timesteps: what levels in float32 may be off by."""
 
 Make = Callable[[Mapping[str, Any]], tuple[type[Sampler], dict[str, Any]]]
 """Of a scheduler's configuration: sampler and its fields."""
@@ -46,12 +51,41 @@ class Noise(NamedTuple):
         Whether estimates of x_0 are clipped to [-1, 1].
     end : float
         Share of signal variance at which its runs end: 1, or that of the first timestep.
+    process : Process
+        How large states are.
     """
 
     alpha_bar: NDArray[np.float64]
     prediction: Prediction
     clip: bool
     end: float
+    process: Process = VARIANCE_PRESERVING
+
+
+class Asking(NamedTuple):
+    """How a pipeline of flow matching asks its scheduler for the noise of its steps.
+
+    Attributes
+    ----------
+    tokens : int
+        Of an image: schedulers with ``use_dynamic_shifting`` shift the noise by them (Esser et al. 2024, section
+        5.3.2).
+    from_one : bool
+        Whether it gives noise levels of its own to be shifted, 1, 1 - 1 / steps, ..., 1 / steps.
+    """
+
+    tokens: int
+    from_one: bool = False
+
+    def set(self, scheduler: Any, steps: int) -> None:
+        """Let a scheduler have that number of steps."""
+        config = scheduler.config
+        given: dict[str, Any] = {"sigmas": np.linspace(1.0, 1 / steps, steps)} if self.from_one else {}
+        if config.use_dynamic_shifting:
+            few, many = config.base_image_seq_len, config.max_image_seq_len
+            share = (self.tokens - few) / (many - few)
+            given["mu"] = config.base_shift + share * (config.max_shift - config.base_shift)
+        scheduler.set_timesteps(steps, **given)
 
 
 def _ddpm(config: Mapping[str, Any]) -> tuple[type[Sampler], dict[str, Any]]:
@@ -90,6 +124,7 @@ SCHEDULERS: dict[str, Make] = {
     "DPMSolverMultistepScheduler": _dpm,
     "EulerAncestralDiscreteScheduler": lambda config: (EulerAncestral, {}),
     "EulerDiscreteScheduler": lambda config: (Euler, {}),
+    _FLOW: lambda config: (Euler, {}),
     "HeunDiscreteScheduler": lambda config: (Heun, {}),
     "LCMScheduler": lambda config: (LCM, {}),
     "PNDMScheduler": _pndm,
@@ -98,7 +133,7 @@ SCHEDULERS: dict[str, Make] = {
 """Schedulers that are known, by the name of their class."""
 
 
-def read_noise(scheduler: Any, *, variance: bool) -> Noise:
+def read_noise(scheduler: Any, *, variance: bool, flow: bool = False) -> Noise:
     """Read what a scheduler says of a model.
 
     Parameters
@@ -106,13 +141,25 @@ def read_noise(scheduler: Any, *, variance: bool) -> Noise:
     scheduler : diffusers.SchedulerMixin
     variance : bool
         Whether the network puts out twice as many channels.
+    flow : bool
+        Whether the network is one of flow matching.
 
     Raises
     ------
     ModelError
-        It is of a class that is not known, or does what no sampler here does.
+        It is of a class that is not known or not of the network's kind, or does what no sampler here does.
     """
-    config = _config(scheduler)
+    config, kind = _config(scheduler), type(scheduler).__name__
+    if flow != (kind == _FLOW):
+        raise ModelError(
+            f"The scheduler {kind} is {'not one' if flow else 'one'} of flow matching, and the network of this "
+            f"pipeline is {'one' if flow else 'not one'}. Give the pipeline {_FLOW if flow else 'one of another kind'}."
+        )
+    if flow:
+        for name in ("invert_sigmas", "stochastic_sampling"):
+            _only(config, name, False)
+        straight = straight_alpha_bar(config["num_train_timesteps"])
+        return Noise(straight, Prediction("velocity", variance=variance), False, 1.0, Process("straight"))
     for name in ("thresholding", "use_beta_sigmas", "use_flow_sigmas", "use_lu_lambdas"):
         _only(config, name, False, None)
     kind = config.get("prediction_type", "epsilon")
@@ -127,7 +174,13 @@ def read_noise(scheduler: Any, *, variance: bool) -> Noise:
 
 
 def sampler_like(
-    scheduler: Any, training: TrainingSchedule, *, steps: int, guidance_scale: float, eta: float = 0.0
+    scheduler: Any,
+    training: TrainingSchedule,
+    *,
+    steps: int,
+    guidance_scale: float,
+    eta: float = 0.0,
+    asking: Asking | None = None,
 ) -> Sampler:
     """Make the sampler whose runs are those of a scheduler.
 
@@ -141,6 +194,8 @@ def sampler_like(
     guidance_scale : float
     eta : float
         Of DDIM.
+    asking : Asking, optional
+        Of a pipeline of flow matching.
 
     Raises
     ------
@@ -151,11 +206,15 @@ def sampler_like(
     """
     config = _config(scheduler)
     own = copy.deepcopy(scheduler)
-    own.set_timesteps(steps)
+    if asking is None:
+        own.set_timesteps(steps)
+    else:
+        asking.set(own, steps)
     kind, options = SCHEDULERS[type(scheduler).__name__](config)
     if kind is DDIM and eta:
         options["eta"] = eta
-    times = Given(timesteps=tuple(_times(own, training, steps)))
+    listed = _times(own, training, steps) if asking is None else _flow_times(own, training)
+    times = Given(timesteps=tuple(listed))
     return kind(guidance_scale=guidance_scale, spacing=times, **options)
 
 
@@ -178,6 +237,19 @@ def _times(scheduler: Any, training: TrainingSchedule, steps: int) -> list[float
                 "such a spacing instead, as DPMMultistep(spacing=Karras())."
             )
     return times
+
+
+def _flow_times(scheduler: Any, training: TrainingSchedule) -> list[float]:
+    """Timesteps of the steps: at t along the straight path lies t * timesteps - 1."""
+    told = np.asarray(scheduler.sigmas.cpu(), dtype=np.float64)[:-1]
+    times = told * training.timesteps - 1
+    last = training.timesteps - 1
+    if times.min() < -_ROUNDING or times.max() > last + _ROUNDING:
+        raise ModelError(
+            f"This {_FLOW} asks at t from {told.max():.4g} to {told.min():.4g} along the straight path; here t goes "
+            f"from 1 to 1/{training.timesteps}. Ask for fewer steps, or give the scheduler a shift of 1 or more."
+        )
+    return [float(time) for time in times.clip(0, last)]
 
 
 def _check_strides(scheduler: Any, times: Sequence[float]) -> None:

@@ -23,21 +23,25 @@ from causalunet.noise import step_noise
 from causalunet.testing import check_model
 from tests.models.pipelines.tiny import (
     BETAS,
+    GUIDANCE,
     PROMPTS,
     ddim,
     dit,
+    flux,
     latent_consistency,
     latent_diffusion,
     own_images,
     pixart,
     pixels,
     stable_diffusion,
+    stable_diffusion_3,
     stable_diffusion_xl,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # diffusers' own
 
 SEEDS = [3, 4]
+STREAMS = ("encoder_hidden_states", "hidden_states")
 SD = {**BETAS, "steps_offset": 1}
 
 Made = Callable[[], Any]
@@ -82,7 +86,22 @@ BASELINES: dict[str, tuple[Made, float]] = {
     "latent diffusion without conditions": (latent_diffusion, 1.0),
     "DiT": (dit, 4.0),
     "PixArt": (pixart, 4.5),
+    "Stable Diffusion 3 without T5, shifted by the image's size": (
+        lambda: stable_diffusion_3(
+            diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02), third=False
+        ),
+        1.0,
+    ),
+    "Flux with guidance of its own, Karras' noise": (
+        lambda: flux(diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_karras_sigmas=True)),
+        2.0,
+    ),
 }
+
+
+def model_of(pipe: Any) -> PipelineModel:
+    told = {"told_guidance": GUIDANCE} if isinstance(pipe, diffusers.FluxPipeline) else {}
+    return cu.from_pipeline(pipe, name="tiny", **told)
 
 
 def prompts_of(model: PipelineModel) -> list[str]:
@@ -109,7 +128,7 @@ def study(model: PipelineModel, *interventions: Any, steps: int = 5, scale: floa
 def test_the_baseline_is_the_pipelines_own_image(name: str, tmp_path: Path) -> None:
     make, scale = BASELINES[name]
     pipe = make()
-    model = cu.from_pipeline(pipe, name="tiny")
+    model = model_of(pipe)
     asked = study(model, scale=scale)
     results = asked.run(tmp_path / "s.zarr", model=model, progress=False)
     seeds = [3, 3] if len(asked.prompts) > 1 else SEEDS
@@ -153,27 +172,27 @@ def by_hand(model: PipelineModel, place: str, *, bypass: bool = False) -> Iterat
             return (joined, *given[1:])
 
         handles = [module(target.modules[0]).register_forward_pre_hook(zero_last)]
-    elif bypass:
+    else:
         modules = anatomy.by_name[place].modules
-        given: list[torch.Tensor] = []
+        given: dict[Any, Any] = {}
 
-        def note(_: Any, arguments: tuple[Any, ...]) -> None:
-            given.append(arguments[0])
+        def note(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            given.update({**dict(enumerate(arguments)), **named})
 
-        def give_back(_m: Any, _g: Any, output: Any) -> Any:
-            return given.pop() if isinstance(output, torch.Tensor) else (given.pop(), *output[1:])
+        def put_out(_m: Any, _g: Any, output: Any) -> Any:
+            if isinstance(output, torch.Tensor):
+                return given[0] if bypass else torch.zeros_like(output)
+            # joint blocks put out text and image, and the last one no text
+            own = (given.get(STREAMS[0]), given.get(STREAMS[1])) if len(output) == 2 else (given[0],)
+            return tuple(
+                part if part is None else (one if bypass else torch.zeros_like(part))
+                for part, one in zip(output, own, strict=True)
+            )
 
         handles = [
-            module(modules[0]).register_forward_pre_hook(note),
-            module(modules[-1]).register_forward_hook(give_back),
+            module(modules[0]).register_forward_pre_hook(note, with_kwargs=True),
+            module(modules[-1]).register_forward_hook(put_out),
         ]
-    else:
-
-        def zero(_m: Any, _g: Any, output: Any) -> Any:
-            whole = isinstance(output, torch.Tensor)
-            return torch.zeros_like(output) if whole else (torch.zeros_like(output[0]), *output[1:])
-
-        handles = [module(anatomy.by_name[place].modules[-1]).register_forward_hook(zero)]
     try:
         yield
     finally:
@@ -182,11 +201,13 @@ def by_hand(model: PipelineModel, place: str, *, bypass: bool = False) -> Iterat
 
 
 @pytest.mark.parametrize(
-    "make", [pixels, stable_diffusion, pytest.param(dit, marks=pytest.mark.slow)], ids=lambda make: make.__name__
+    "make",
+    [pixels, stable_diffusion, pytest.param(dit, marks=pytest.mark.slow), stable_diffusion_3, flux],
+    ids=lambda make: make.__name__,
 )
 def test_every_cut_and_bypass_is_the_one_by_hooks_in_the_original_forward(make: Made, tmp_path: Path) -> None:
     pipe = make()
-    model = cu.from_pipeline(pipe, name="tiny")
+    model = model_of(pipe)
     whole, anatomy = cu.Window(2, 2), model.anatomy
     asked = [(place, False) for place in (*anatomy.by_name, *anatomy.skips)]
     asked += [(place, True) for place in anatomy.passable]
@@ -194,6 +215,8 @@ def test_every_cut_and_bypass_is_the_one_by_hooks_in_the_original_forward(make: 
     made = study(model, *edits, steps=2, scale=3.0)
     results = made.run(tmp_path / "s.zarr", model=model, progress=False)
     seeds = [3, 3] if len(made.prompts) > 1 else SEEDS
+    uncut = own_images(pipe, model.image_shape, seeds, steps=2, scale=3.0)
+    np.testing.assert_allclose(results["baseline/image"], uncut, rtol=0, atol=1e-5)
     images = results.outcomes.image.sel(kind="edit").values
     for (place, bypass), image in zip(asked, images, strict=True):
         with by_hand(model, place, bypass=bypass):

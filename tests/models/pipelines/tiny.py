@@ -20,6 +20,8 @@ from causalunet.models.latent_diffusion import _tokenizer, build_text_encoder
 from causalunet.noise import initial_noise
 
 PROMPTS = ["a red square", "a blue circle"]
+GUIDANCE = 3.5
+"""That Flux is told."""
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 """Of Stable Diffusion."""
 
@@ -173,10 +175,6 @@ def dit(scheduler: Any = None) -> Any:
 
 def pixart(scheduler: Any = None) -> Any:
     """A transformer with the states of a text encoder."""
-    from transformers import T5Config, T5EncoderModel
-
-    config = T5Config(vocab_size=64, d_model=16, d_ff=32, d_kv=8, num_layers=1, num_heads=2)
-    encoder = seeded(lambda: T5EncoderModel(config))
     transformer = seeded(
         diffusers.PixArtTransformer2DModel,
         sample_size=8,
@@ -191,12 +189,82 @@ def pixart(scheduler: Any = None) -> Any:
     return quiet(
         diffusers.PixArtAlphaPipeline(
             tokenizer=_tokenizer(),
-            text_encoder=encoder,
+            text_encoder=t5(16),
             vae=autoencoder(),
             transformer=transformer,
             scheduler=scheduler or ddim(),
         )
     )
+
+
+def t5(width: int) -> Any:
+    """A text encoder as PixArt, Stable Diffusion 3 and Flux have it."""
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(vocab_size=64, d_model=width, d_ff=32, d_kv=8, num_layers=1, num_heads=2)
+    return seeded(lambda: T5EncoderModel(config))
+
+
+def stable_diffusion_3(scheduler: Any = None, *, third: bool = True, **options: Any) -> Any:
+    """A transformer of joint blocks with three text encoders, by flow matching."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    clip = seeded(lambda: CLIPTextModelWithProjection(CLIPTextConfig(**build_text_encoder().config.to_dict())))
+    width = 2 * clip.config.hidden_size
+    given = {
+        "sample_size": 8,
+        "patch_size": 2,
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 3,
+        "num_attention_heads": 3,
+        "attention_head_dim": 8,
+        "joint_attention_dim": width,
+        "caption_projection_dim": 24,
+        "pooled_projection_dim": width,
+        "pos_embed_max_size": 8,
+        "qk_norm": "rms_norm",
+        "dual_attention_layers": (1,),
+    }
+    return quiet(
+        diffusers.StableDiffusion3Pipeline(
+            transformer=seeded(diffusers.SD3Transformer2DModel, **{**given, **options}),
+            scheduler=scheduler or diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+            vae=autoencoder(shift_factor=0.1),
+            text_encoder=clip,
+            tokenizer=_tokenizer(),
+            text_encoder_2=clip,
+            tokenizer_2=_tokenizer(),
+            text_encoder_3=t5(width) if third else None,
+            tokenizer_3=_tokenizer() if third else None,
+        )
+    )
+
+
+def flux(scheduler: Any = None, **options: Any) -> Any:
+    """A transformer of joint blocks and of blocks of one stream, told its guidance, by flow matching."""
+    given = {
+        "in_channels": 16,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "joint_attention_dim": 16,
+        "pooled_projection_dim": 64,
+        "axes_dims_rope": (4, 4, 8),
+        "guidance_embeds": True,
+    }
+    pipe = diffusers.FluxPipeline(
+        transformer=seeded(diffusers.FluxTransformer2DModel, **{**given, **options}),
+        scheduler=scheduler or diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=autoencoder(shift_factor=0.1),
+        text_encoder=seeded(build_text_encoder),
+        tokenizer=_tokenizer(),
+        text_encoder_2=t5(16),
+        tokenizer_2=_tokenizer(),
+    )
+    pipe.default_sample_size = 8
+    return quiet(pipe)
 
 
 def quiet(pipe: Any) -> Any:
@@ -212,6 +280,9 @@ def own_images(
     given: dict[str, Any] = {"num_inference_steps": steps, "output_type": "np", **options}
     network = pipe.transformer if "transformer" in pipe.components else pipe.unet
     x = torch.from_numpy(initial_noise(seeds, shape)).to(network.dtype)
+    if isinstance(pipe, diffusers.FluxPipeline):
+        given |= {"negative_prompt": [""] * len(seeds), "true_cfg_scale": scale}
+        x, scale = pipe._pack_latents(x, *x.shape), GUIDANCE
     drawn = (pipeline_ddim, pipeline_ddpm, pipeline_dit, pipeline_latent_diffusion_uncond)
     with contextlib.ExitStack() as stack:
         for module in drawn:

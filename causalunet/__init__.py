@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from causalunet.design.samplers import ModelStatistics, load_statistics
     from causalunet.errors import CausalUNetError, MissingExtraError
     from causalunet.execute import model_statistics
+    from causalunet.latents import decode_x0
     from causalunet.models import from_network, from_pipeline, from_unet, load_model, register
     from causalunet.prompts import NO_PROMPT
     from causalunet.results import open_results
@@ -107,6 +108,7 @@ __all__ = [
     "Zero",
     "analysis",
     "cut_relax_cut",
+    "decode_x0",
     "from_network",
     "from_pipeline",
     "from_unet",
@@ -161,11 +163,13 @@ _HOMES = {
         "Windows",
         "Zero",
         "cut_relax_cut",
+        "decode_x0",
         "sweep",
     ),
     "causalunet.design.samplers": ("ModelStatistics", "load_statistics"),
     "causalunet.errors": ("CausalUNetError", "MissingExtraError"),
     "causalunet.execute": ("model_statistics",),
+    "causalunet.latents": ("decode_x0",),
     "causalunet.models": ("from_network", "from_pipeline", "from_unet", "load_model", "register"),
     "causalunet.prompts": ("NO_PROMPT",),
     "causalunet.results": ("open_results",),

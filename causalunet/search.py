@@ -38,7 +38,7 @@ def search_plan(
     *,
     by: Axis,
     criterion: Criterion,
-    memory: int,
+    memory: int | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
     source: dict[str, Any] | None = None,

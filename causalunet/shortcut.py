@@ -33,7 +33,6 @@ __all__ = ["Shortcut", "time_interventions", "time_shortcut"]
 
 _FORMAT, _VERSION = "causalunet-shortcut", 1
 _MOST_BYTES = 1 << 20
-_MEMORY = 1 << 30
 
 
 @clear_calls
@@ -110,7 +109,7 @@ class Shortcut:
         starts: Start | Iterable[Start] | None = None,
         model: DiffusionModel | None = None,
         traced: bool = False,
-        memory: int = _MEMORY,
+        memory: int | None = None,
     ) -> NDArray[np.float32]:
         """Draw images along the shortcut.
 
@@ -126,8 +125,8 @@ class Shortcut:
         traced : bool
             Call the U-Net through nnsight. Otherwise the cuts are installed in its modules, once per change, and the
             U-Net is called plainly; the images are the same.
-        memory : int
-            Budget in bytes for the activations of a call.
+        memory : int, optional
+            As for `time_shortcut`.
 
         Returns
         -------
@@ -285,7 +284,7 @@ def time_shortcut(
     model: DiffusionModel | None = None,
     repeats: int = 5,
     traced: bool = False,
-    memory: int = _MEMORY,
+    memory: int | None = None,
 ) -> xr.Dataset:
     """Measure wall time along a shortcut against the uncut run.
 
@@ -303,8 +302,9 @@ def time_shortcut(
         Timed rounds, at least 1.
     traced : bool
         Call the U-Net through nnsight in all arms, instead of plainly.
-    memory : int
-        Budget in bytes for the activations of a call.
+    memory : int, optional
+        Budget in bytes for the activations of a call, on the device of the model; by default half of what is free
+        there, and on a CPU 1 GiB at the most.
 
     Returns
     -------
@@ -354,7 +354,7 @@ def time_interventions(
     sampler: Sampler | None = None,
     repeats: int = 5,
     traced: bool = False,
-    memory: int = _MEMORY,
+    memory: int | None = None,
 ) -> xr.Dataset:
     """Measure wall time under several interventions against the uncut run, all in turn.
 

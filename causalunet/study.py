@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Study", "chosen_model", "load_registered"]
 
-_MEMORY = 1 << 30
 _KEPT = "_loaded"
 """Where a study keeps its registered model, beside the fields."""
 
@@ -90,7 +89,7 @@ class Study(StudySpec):
         bound: BoundStudy = super().bind(self._chosen(model))
         return bound
 
-    def plan(self, model: DiffusionModel | None = None, *, calibrate: bool = True, memory: int = _MEMORY) -> Plan:
+    def plan(self, model: DiffusionModel | None = None, *, calibrate: bool = True, memory: int | None = None) -> Plan:
         """Lay out the runs and their cost. Printed, or shown by a notebook, it says U-Net calls, FLOPs, bytes and time.
 
         Parameters
@@ -99,7 +98,7 @@ class Study(StudySpec):
             Instead of the registered one.
         calibrate : bool
             Time a few U-Net calls for the time estimate.
-        memory : int
+        memory : int, optional
             Budget in bytes, as for `run`.
 
         Raises
@@ -124,7 +123,7 @@ class Study(StudySpec):
         path: str | Path,
         *,
         model: DiffusionModel | None = None,
-        memory: int = _MEMORY,
+        memory: int | None = None,
         overwrite: bool = False,
         retry_failed: bool = False,
         keep_script: bool = False,
@@ -141,8 +140,9 @@ class Study(StudySpec):
             may run one study into one store.
         model : DiffusionModel, optional
             Instead of the registered one.
-        memory : int
-            Budget in bytes for the activations of a call, and again for the states of a block of samples.
+        memory : int, optional
+            Budget in bytes for the activations of a call, and again for the states of a block of samples, on the device
+            of the model; by default half of what is free there, and on a CPU 1 GiB at the most.
         overwrite : bool
             Replace a store that holds another study; the old results stay in its history.
         retry_failed : bool
@@ -202,7 +202,7 @@ class Study(StudySpec):
         threshold: float | None = None,
         criterion: Criterion | None = None,
         model: DiffusionModel | None = None,
-        memory: int = _MEMORY,
+        memory: int | None = None,
         overwrite: bool = False,
         retry_failed: bool = False,
         keep_script: bool = False,

@@ -133,7 +133,10 @@ def _add_running(commands: Any) -> None:
     for command in (run, resume):
         command.add_argument("--retry-failed", action="store_true", help="run cells again that are marked as failed")
         command.add_argument(
-            "--memory", metavar="BYTES", type=running.byte_count, default=1 << 30, help="such as 4GB (1GiB)"
+            "--memory",
+            metavar="BYTES",
+            type=running.byte_count,
+            help="of the device, such as 4GB (half of what is free; on a CPU 1GiB at most)",
         )
         command.add_argument("--checkpoint", metavar="FILE", help="the model's weights, such as glide's base.pt")
         command.add_argument("--device", help="where the model runs, such as cuda (default cpu)")

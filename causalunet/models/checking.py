@@ -27,6 +27,7 @@ from causalunet.models.demands import (
 )
 from causalunet.models.devices import device_of
 from causalunet.models.given import as_put_in
+from causalunet.models.rounding import rounding
 from causalunet.models.tf32 import exact_float32
 from causalunet.models.wiring import read_wiring
 from causalunet.prompts import NO_PROMPT
@@ -34,8 +35,6 @@ from causalunet.prompts import NO_PROMPT
 __all__ = ["check_model", "check_samples", "check_values", "context_of", "encoded", "rehearse"]
 
 _KNOWN = ". If one of its classes stands for none, say which when the model is made: from_unet(..., null_class=)"
-_DIFFERENCE = 1e-3
-"""Between two equal calls; rounding alone gives less."""
 _REHEARSED: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
 """Calls that a U-Net has passed in this process."""
 
@@ -175,7 +174,7 @@ def rehearse(model: DiffusionModel, spec: StudySpec) -> None:
         again = call_unet(model, arguments)
         check_images(model, x[:1].clamp(-1, 1) if model.clip else x[:1])
     difference = float((seen.output.float() - again.float()).abs().max())
-    if difference > _DIFFERENCE:
+    if difference > rounding(model.unet, again):
         warnings.warn(
             f"Two equal calls of the U-Net of the model {model.name!r} differ by {difference:.2g}: something in it is "
             "random, such as dropout. What a run differs by is then no effect of an intervention. Call unet.eval(), or "

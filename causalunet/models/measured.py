@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["Measured", "input_of", "measure", "on_meta"]
+__all__ = ["Measured", "input_of", "largest_output", "measure", "on_meta"]
 
 
 class Measured(NamedTuple):
@@ -87,3 +87,30 @@ def measure(twin: nn.Module, paths: Sequence[str], arguments: Sequence[Tensor]) 
     counts, root = counter.get_flop_counts(), type(twin).__name__
     flops = {path: sum(counts.get(f"{root}.{path}", {}).values()) for path in paths}
     return Measured(ran, outputs, given, flops, counter.get_total_flops())
+
+
+def largest_output(network: nn.Module, *arguments: Tensor) -> int:
+    """Numbers of the largest tensor that any module of a network puts out.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Called on the meta device; its weights are neither read nor changed.
+    *arguments : Tensor
+        On the meta device.
+    """
+    sizes = [0]
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        parts = output if isinstance(output, tuple | list) else (output,)
+        sizes.extend(part.numel() for part in parts if isinstance(part, Tensor))
+
+    twin = on_meta(network)
+    handles = [module.register_forward_hook(note) for module in twin.modules()]
+    try:
+        with torch.no_grad():
+            twin(*arguments)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(sizes)

@@ -150,8 +150,23 @@ def provenance_facts(results: xr.DataTree) -> Facts:
         ("Time of all runs", took),
         ("Study file", _source(attrs.get("sources"))),
         ("Threads", _text(attrs.get("threads"))),
+        ("Precision", _precision(attrs.get("rounding"))),
         ("Store", f"{_text(attrs.get('format'))}, format version {_text(attrs.get('format_version'))}"),
     ]
+
+
+def _precision(measured: Any) -> str:
+    """Where and in what models computed, TF32 named, and what calls rounded off."""
+    told = []
+    for one in map(_mapping, measured if isinstance(measured, list) else []):
+        kinds, call = one.get("dtypes"), one.get("call")
+        types = ", ".join(map(str, kinds)) if isinstance(kinds, list) else _text(kinds)
+        rounds = f"{call:.1e}" if isinstance(call, float) else _text(call)
+        tf32 = "with" if one.get("tf32") else "without"
+        told.append(
+            f"{types} on {_text(one.get('device_name'))}, {tf32} TF32; calls in other batches differ by {rounds}"
+        )
+    return "; ".join(told) or "not stored"
 
 
 def _source(sources: Any) -> str:

@@ -29,16 +29,18 @@ from causalunet.models.demands import (
 )
 from causalunet.models.devices import device_of
 from causalunet.models.given import as_put_in
+from causalunet.models.rounding import rounding, unit_of
 from causalunet.models.wiring import read_wiring
 from causalunet.testing.places import Places
 from causalunet.testing.report import Checks, Conformance
-from causalunet.testing.rows import Rows, difference, rounding
+from causalunet.testing.rows import Rows, difference
 
 __all__ = ["check_model"]
 
 _MOST_NAMED = 3
 _IMAGES = 1e-3
-"""Of images in [0, 1]: what rounding may do to them, that of a decoder with layers of its own included."""
+"""Of images in [0, 1]: what rounding may do to them, that of a decoder with layers of its own included; in half
+precision two units in the last place."""
 _DIFFERENT_IN_TRAINING = ("Dropout", "BatchNorm")
 
 
@@ -214,7 +216,7 @@ class _Tested:
         if not torch.equal(given, x0):
             yield "decode() wrote into x_0, which others hold. Let it make a new tensor."
         singly = np.concatenate([model.decode(row.clone()) for row in x0.split(1)])
-        if together.shape != singly.shape or np.abs(together - singly).max() > _IMAGES:
+        if together.shape != singly.shape or np.abs(together - singly).max() > max(_IMAGES, 2 * unit_of(model.unet)):
             yield "decode() gives an image other numbers beside others than alone; let each be made of its own x_0."
 
     def types(self) -> Iterator[str]:

@@ -16,8 +16,9 @@ from causalunet.design.views import Branch
 from causalunet.execute.call.trace import TracedUNet
 from causalunet.execute.call.visits import CallContext
 from causalunet.models.base import DiffusionModel
+from causalunet.models.rounding import rounding
 from causalunet.plan import Action, PlacedFill
-from causalunet.testing.rows import Half, Rows, difference, rounding
+from causalunet.testing.rows import Half, Rows, difference
 
 __all__ = ["Places"]
 

@@ -1,23 +1,14 @@
-"""Rows that a model is called with, and how far two outputs may differ by rounding."""
+"""Rows that a model is called with, and how far two outputs differ."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from causalunet.design.views import Branch
-from causalunet.models.tf32 import tf32_allowed
 
-__all__ = ["Half", "Rows", "difference", "rounding"]
-
-_LEAST = 1e-4
-"""Of the largest number: what batches of other sizes, so other kernels, may do in single precision."""
-_PLACES = 10
-"""Units in the last place, where weights are of lower precision."""
-_TF32 = 2.0**-10
-"""Unit in the last place of what a GPU multiplies in, where it is allowed to."""
+__all__ = ["Half", "Rows", "difference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +74,3 @@ def difference(one: Tensor, other: Tensor) -> float:
         return 0.0
     off = float((one.float() - other.float()).abs().max())
     return off if off == off else float("inf")  # noqa: PLR0124 - only what is no number differs from itself
-
-
-def rounding(unet: nn.Module, like: Tensor) -> float:
-    """How far numbers of a size may differ by rounding alone.
-
-    Parameters
-    ----------
-    unet : torch.nn.Module
-        Whose weights have the precision.
-    like : Tensor
-        Numbers of that size.
-    """
-    kinds = {value.dtype for value in unet.parameters() if value.is_floating_point()}
-    unit = max((torch.finfo(kind).eps for kind in kinds), default=0.0)
-    if like.is_cuda and tf32_allowed():
-        unit = max(unit, _TF32)
-    largest = float(like.float().abs().max()) if like.numel() else 0.0
-    return max(_LEAST, _PLACES * unit) * max(largest, 1e-6)

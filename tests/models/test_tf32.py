@@ -11,6 +11,7 @@ import torch
 
 import causalunet as cu
 from causalunet.execute import generate
+from causalunet.execute.measure.rounding import computed_on
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.tf32 import exact_float32, tf32_allowed
 
@@ -89,6 +90,14 @@ def test_code_of_a_model_can_still_read_the_older_switches(switch: Callable[[], 
         assert not backends.cudnn.allow_tf32
         assert not backends.cuda.matmul.allow_tf32
         assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize(("switch", "outside"), [(older(True), True), (newer("ieee", "ieee", "ieee"), False)])
+def test_provenance_names_it(tiny_model: TextToImage, switch: Callable[[], None], outside: bool) -> None:
+    """Whether studies use it, and whether PyTorch does beside them."""
+    switch()
+    told = {"device": "cpu", "device_name": "cpu", "dtypes": ["float32"], "tf32": False, "tf32_outside": outside}
+    assert computed_on(tiny_model) == told
 
 
 def test_an_error_inside_puts_it_back() -> None:

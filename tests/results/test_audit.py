@@ -21,7 +21,7 @@ from causalunet.errors import CausalUNetWarning
 from causalunet.execute.measure import audit
 from causalunet.models.text_to_image import TextToImage
 from causalunet.provenance import describe
-from causalunet.results.meaning.noise_floor import beyond_rounding, first_distance
+from causalunet.results.meaning.noise_floor import Bounds, beyond_rounding, first_distance
 from tests.analysis.synthetic import edited
 
 SCRIPT = """
@@ -210,20 +210,59 @@ def noisy_null(difference: float, call: float) -> Callable[[zarr.Group], None]:
     return change
 
 
+HALF = [{"dtypes": ["bfloat16"], "device_name": "some GPU", "call": 0.02, "largest": 0.1, "image": 0.05}]
+"""Of which ten times the call, and four times what runs make of it, are rounding."""
+
+
 @pytest.mark.parametrize(
-    ("difference", "call", "sound"),
-    [(9e-6, 0.5, True), (3e-5, 2e-7, True), (9e-3, 9e-6, True), (3e-5, 2e-5, False), (2e-2, 2e-7, False)],
+    ("rounding", "difference", "call", "sound"),
+    [
+        (None, 9e-6, 0.5, True),
+        (None, 3e-5, 2e-7, True),
+        (None, 9e-3, 9e-6, True),
+        (None, 3e-5, 2e-5, False),
+        (None, 2e-2, 2e-7, False),
+        (HALF, 0.19, 0.19, True),
+        (HALF, 0.21, 0.01, False),
+        (HALF, 3e-5, 0.21, False),
+    ],
 )
 def test_what_the_noise_floor_owes_to_rounding(
-    copied: Callable[[], Path], difference: float, call: float, sound: bool
+    copied: Callable[[], Path], rounding: Any, difference: float, call: float, sound: bool
 ) -> None:
-    """What the first call differs by is told from what the run makes of it."""
+    """What the first call differs by is told from what the run makes of it, by bounds that were measured, if any."""
     path = copied()
     with edited(path) as root:
         noisy_null(difference, call)(root)
+        if rounding:
+            root.attrs["rounding"] = rounding
+        else:  # as earlier versions wrote stores
+            del root.attrs["rounding"]
     (finding,) = [one for one in cu.open_results(path).verify(quiet=True).findings if one.check == "noise floor"]
     assert (not finding.problems) == sound
+    whose = "measured in bfloat16 on some GPU" if rounding else "assumed for float32: none were measured"
+    told = " ".join(finding.problems) or finding.looked_at
+    assert (whose in told) == (difference > 1e-5)
     assert (f"from {call:.1g} in a call" in finding.looked_at) == (sound and difference > 1e-5)
+
+
+def test_bounds_of_rounding() -> None:
+    """At least some units in the last place, at most what is no rounding any more; the widest of several."""
+    exact = {"dtypes": ["float32"], "device_name": "cpu", "call": 0.0, "largest": 0.0}
+    assert Bounds.of([exact]).call == pytest.approx(8 * 2**-23)
+    assert Bounds.of([exact | {"dtypes": ["float16", "float32"]}]).call == pytest.approx(8 * 2**-10)
+    assert Bounds.of([exact | {"call": 5e-7}]).call == pytest.approx(5e-6)
+    assert Bounds.of([exact | {"call": 0.3}]).call == pytest.approx(128 * 2**-23), "a norm over the batch"
+    both = Bounds.of([exact, *HALF])
+    assert (both.call, both.image) == (pytest.approx(0.2), pytest.approx(0.2))
+    assert both.told == "measured in float32 on cpu and measured in bfloat16 on some GPU"
+    nonsense: list[dict[str, Any]] = [
+        {},
+        exact | {"call": "1"},
+        exact | {"largest": -1.0},
+        exact | {"dtypes": "float32"},
+    ]
+    assert Bounds.of(nonsense) == Bounds()
 
 
 def test_the_first_call_that_differs() -> None:

@@ -16,6 +16,7 @@ import torch
 from causalunet.design.outcomes import usual_outcomes
 from causalunet.design.outcomes.dims import brought_by
 from causalunet.errors import StoreError, WriteConflictError
+from causalunet.execute.measure.rounding import rounding_of
 from causalunet.execute.walk.batches import samples_per_block
 from causalunet.identity import FINGERPRINT, differences, short
 from causalunet.metrics import SSIM_DEFINITION
@@ -31,7 +32,7 @@ from causalunet.results.meaning.layout import Layout
 from causalunet.results.meaning.schema import FAILED, MISSING
 from causalunet.results.meaning.scored import declared_outcome
 
-__all__ = ["block_name", "open_writer", "record_source", "versions"]
+__all__ = ["block_name", "open_writer", "record_rounding", "record_source", "versions"]
 
 _MOST_NAMED = 3
 _TRIES = 3
@@ -146,6 +147,28 @@ def record_source(writer: StudyWriter, source: dict[str, Any]) -> None:
                 changed = replace(attributes, sources=(*others, source))
                 writer.update_attributes(changed, "another version of the study's file")
             return
+
+
+def record_rounding(writer: StudyWriter, measured: dict[str, Any]) -> None:
+    """Keep what calls round off where and in what the model computes now, unless as much of it is kept already."""
+    for _ in range(_TRIES):
+        if not _tells_more(writer, measured):
+            return
+        with suppress(WriteConflictError), writer.repository.exclusive():  # another process does it in an object store
+            writer.refresh()
+            if _tells_more(writer, measured):
+                others = [one for one in writer.known.rounding if not _same_place(one, measured)]
+                changed = replace(writer.known, rounding=(*others, measured))
+                writer.update_attributes(changed, "what calls round off where the study is run")
+
+
+def _tells_more(writer: StudyWriter, measured: dict[str, Any]) -> bool:
+    kept = [one for one in writer.known.rounding if _same_place(one, measured)]
+    return all(one.keys() < measured.keys() for one in kept)
+
+
+def _same_place(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(one.get(name) == other[name] for name in ("device_name", "dtypes"))
 
 
 def _extended(writer: StudyWriter, stored: StoreAttributes, asked: Layout, grid: Grid) -> Layout:
@@ -268,6 +291,7 @@ def _made_by(plan: Plan, source: dict[str, Any] | None) -> StoreAttributes:
         **_named(plan),
         **_of_study(plan),
         sources=(source,) if source else (),
+        rounding=(rounding_of(plan),),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class Recorder:
     part : Part
     block : Block
         The part's samples.
+    decode : callable
+        x_0 to images, such as a `Decoding`.
     outcomes : sequence of KnownOutcome
         Of the store's own.
 
@@ -67,10 +69,11 @@ class Recorder:
         writer: StudyWriter,
         part: Part,
         block: Block,
+        decode: Callable[[Tensor], NDArray[np.float32]],
         outcomes: Sequence[KnownOutcome] = (),
     ) -> None:
         self._model, self._plan, self._writer, self._part = plan.bound.model, plan, writer, part
-        self._n, self._samples = len(block.seeds), part.samples
+        self._n, self._samples, self._decode = len(block.seeds), part.samples, decode
         self._block, self._outcomes, self._sizes = block, outcomes, layout.sizes
         self._row = {run: row for row, run in enumerate(part.interventions)}
         self._places = {name: index for index, name in enumerate(layout.grid.places)}
@@ -162,7 +165,7 @@ class Recorder:
 
     def finished(self, run: int, x0: Tensor) -> None:
         """Keep a run's image."""
-        self._images[run] = self._model.decode(x0)
+        self._images[run] = self._decode(x0)
 
     @property
     def failed_cells(self) -> int:

@@ -32,7 +32,7 @@ def run_plan(
     plan: Plan,
     path: str | Path | Location,
     *,
-    memory: int,
+    memory: int | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
     source: dict[str, Any] | None = None,

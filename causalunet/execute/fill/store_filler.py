@@ -18,19 +18,22 @@ from numpy.typing import NDArray
 
 from causalunet.errors import CausalUNetWarning, PluginError, StoreError, WriteConflictError
 from causalunet.execute.call.trace import TracedUNet
-from causalunet.execute.fill.open_store import block_name, open_writer, record_source, versions
+from causalunet.execute.fill.open_store import block_name, open_writer, record_rounding, record_source, versions
 from causalunet.execute.fill.pace import Pace, portions
 from causalunet.execute.fill.parts import Part, Progress, lacks
 from causalunet.execute.fill.recorder import Recorder
 from causalunet.execute.measure.audit import drift
+from causalunet.execute.measure.rounding import rounding_of, rounding_of_runs
 from causalunet.execute.walk.batches import MicroBatch, micro_batch_size
+from causalunet.execute.walk.decoding import Decoding
 from causalunet.execute.walk.lockstep import Block, check_fired, run_block
+from causalunet.execute.walk.memory import budget_of
 from causalunet.models.tf32 import exact_float32
 from causalunet.plan import Plan
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.writer import StudyWriter
-from causalunet.results.meaning.noise_floor import NULL_DIFFERENCE, beyond_rounding, first_distance
-from causalunet.results.meaning.schema import DRIFT, FAILED, MISSING
+from causalunet.results.meaning.noise_floor import NULL_DIFFERENCE, Bounds, beyond_rounding, first_distance
+from causalunet.results.meaning.schema import FAILED, MISSING
 from causalunet.results.meaning.scored import KnownOutcome, known_outcome
 
 __all__ = ["StoreFiller"]
@@ -62,8 +65,9 @@ class StoreFiller:
         Of the whole study.
     path : path or str
         Folder or address of the store: made if absent, gone on with if it holds the same study or a part of it.
-    memory : int
-        Budget in bytes for the activations of a call, and again for the states of a block of samples.
+    memory : int, optional
+        Budget in bytes for the activations of a call, and again for the states of a block of samples; by default half
+        of what is free on the device, and on a CPU 1 GiB at the most.
     overwrite : bool
         Replace a store that holds another study.
     retry_failed : bool
@@ -91,7 +95,7 @@ class StoreFiller:
         plan: Plan,
         path: str | Path | Location,
         *,
-        memory: int,
+        memory: int | None = None,
         overwrite: bool = False,
         retry_failed: bool = False,
         source: dict[str, Any] | None = None,
@@ -99,14 +103,16 @@ class StoreFiller:
         say: Callable[[str], None] | None = None,
         pace: Pace | None = None,
     ) -> None:
-        micro_batch = micro_batch_size(plan.anatomy, memory, plan.spec.sampler.rows_per_sample)
+        budget = budget_of(memory, plan.bound.model)
+        micro_batch = micro_batch_size(plan.anatomy, budget, plan.spec.sampler.rows_per_sample)
         self.writer, self.layout = open_writer(
-            plan, path, micro_batch=micro_batch, memory=memory, overwrite=overwrite, source=source
+            plan, path, micro_batch=micro_batch, memory=budget, overwrite=overwrite, source=source
         )
         self.advance, self.say = advance, say
-        self.memory, self._plan, self._retry, self._source = memory, self.layout.plan, retry_failed, source
+        self.memory, self._plan, self._retry, self._source = budget, self.layout.plan, retry_failed, source
         self._micro_batch = MicroBatch(micro_batch)
         self._unet = TracedUNet(plan.bound.model.unet, plan.anatomy)
+        self._decode = Decoding(plan.bound.model, budget)
         self._plans: dict[tuple[Any, ...], Plan] = {}
         self._pace = pace or Pace(cells=self._plan.part_cells)
         self._done: list[_Done] = []
@@ -142,6 +148,8 @@ class StoreFiller:
             waiting = [samples for samples in self._order(blocks) if progress.missing(samples, chosen)]
             if self._source and (waiting or self._source["text"] is not None):  # kept, where that is asked for, now too
                 record_source(self.writer, self._source)
+            if waiting:
+                record_rounding(self.writer, rounding_of(self._plan))
             for wait in (False, True):
                 if wait and waiting and self.say:
                     self.say(f"Waiting for another process that runs {len(waiting)} blocks of this study.")
@@ -195,10 +203,14 @@ class StoreFiller:
         """Say so where runs in which nothing is changed differ by more than rounding."""
         self.writer.refresh()
         null, drift = (np.nan_to_num(self.writer.read(f"audit/{name}")) for name in ("null_difference", "drift"))
-        told = []
-        if null.max(initial=0.0) > NULL_DIFFERENCE and beyond_rounding(null, self._first_distance()).any():
-            told.append(f"the null intervention changed an image by {null.max():.2g}")
-        if drift.max(initial=0.0) > DRIFT:
+        told, bounds = [], Bounds.of(self.writer.known.rounding)
+        if null.max(initial=0.0) > NULL_DIFFERENCE:
+            first = self._first_distance()
+            if null.max() > bounds.image and (np.nan_to_num(first, nan=np.inf) <= bounds.call).any():
+                bounds = self._measured_by_runs(null)
+            if beyond_rounding(null, first, bounds).any():
+                told.append(f"the null intervention changed an image by {null.max():.2g}")
+        if drift.max(initial=0.0) > bounds.drift:
             told.append(f"a plain call of the U-Net gives another prediction than the traced (drift {drift.max():.2g})")
         if told:
             warnings.warn(
@@ -207,6 +219,15 @@ class StoreFiller:
                 CausalUNetWarning,
                 stacklevel=2,
             )
+
+    def _measured_by_runs(self, null: NDArray[Any]) -> Bounds:
+        """Bounds with what runs make of rounding: of the samples whose null runs differ most, made in other batches."""
+        worst = [int(sample) for sample in np.argsort(-null, kind="stable")]
+        places = {sample: place for place, sample in enumerate(self._plan.spec.samples)}
+        known = [places[one] for one in (self.layout.grid.samples[at] for at in worst) if one in places]
+        if known and (image := rounding_of_runs(self._plan, self._unet, known)) is not None:
+            record_rounding(self.writer, {**rounding_of(self._plan), "image": image})
+        return Bounds.of(self.writer.known.rounding)
 
     def _first_distance(self) -> NDArray[np.float64]:
         """What the first calls of null runs differ by, (sample,)."""
@@ -280,7 +301,7 @@ class StoreFiller:
         started, plan = time.perf_counter(), self._part_plan(part)
         samples = self.layout.grid.samples[part.samples]
         block = Block(part.samples.start, tuple(s.prompt for s in samples), tuple(s.start for s in samples))
-        recorder = Recorder(plan, self.layout, self.writer, part, block, self._outcomes)
+        recorder = Recorder(plan, self.layout, self.writer, part, block, self._decode, self._outcomes)
         with exact_float32():
             fired = run_block(
                 self._unet,

@@ -8,6 +8,7 @@ import torch
 
 from causalunet.execute.call.trace import TracedUNet
 from causalunet.execute.walk.batches import mean_batch_size, micro_batch_size
+from causalunet.execute.walk.memory import budget_of
 from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
 from causalunet.models.given import as_put_in
@@ -17,18 +18,19 @@ from causalunet.plan import Action, Plan
 __all__ = ["calibrate"]
 
 
-def calibrate(plan: Plan, budget: int, repeats: int = 2) -> float:
+def calibrate(plan: Plan, memory: int | None = None, repeats: int = 2) -> float:
     """Seconds per floating-point operation of an untouched call of the mean batch size that a run would use.
 
     Parameters
     ----------
     plan : Plan
-    budget : int
-        Memory budget in bytes.
+    memory : int, optional
+        Budget in bytes, as for `causalunet.Study.run`.
     repeats : int
         Timed calls after one to warm up; the fastest counts.
     """
     model = plan.bound.model
+    budget = budget_of(memory, model)
     rows_per_sample = plan.spec.sampler.rows_per_sample
     most = micro_batch_size(model.anatomy, budget, rows_per_sample)
     rows = mean_batch_size(plan, budget, most) * rows_per_sample

@@ -34,7 +34,7 @@ _QUARTILES = (0.25, 0.75)
 _COUNTED = 2  # samples per call while kernels are counted; the count does not depend on it
 
 
-def time_arms(arms: Mapping[str, BoundStudy], *, repeats: int, traced: bool, memory: int) -> xr.Dataset:
+def time_arms(arms: Mapping[str, BoundStudy], *, repeats: int, traced: bool, memory: int | None) -> xr.Dataset:
     """Time interventions against the uncut run: as `causalunet.time_shortcut`, with any arms.
 
     Parameters

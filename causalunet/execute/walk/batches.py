@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from causalunet.design.anatomy import Anatomy
-from causalunet.design.limits import is_number, plain_number, shown
-from causalunet.errors import MemoryExhaustedError, SpecError
+from causalunet.errors import MemoryExhaustedError
 from causalunet.plan import BASELINE, Action, Plan, Stretch
 from causalunet.tree import widths_of
 
@@ -40,8 +39,8 @@ class MicroBatch:
         """
         if self.samples == 1:
             raise MemoryExhaustedError(
-                "Not even one sample of a U-Net call fits into memory. Free some, or run on a machine with more; what "
-                "was committed stays, and the same command goes on after it."
+                "Not even one sample of a U-Net call fits into memory, or one image of a decoder. Free some, or run "
+                "on a machine with more; what was committed stays, and the same command goes on after it."
             ) from error
         self.samples = (self.samples + 1) // 2  # for good: the next batch would run out of memory as this one did
         if torch.cuda.is_available():
@@ -70,24 +69,16 @@ def micro_batch_size(anatomy: Anatomy, budget: int, rows_per_sample: int) -> int
     ----------
     anatomy : Anatomy
     budget : int
-        Bytes.
+        Bytes, from `budget_of`.
     rows_per_sample : int
         Two under guidance.
-
-    Raises
-    ------
-    SpecError
-        The budget is no number of bytes.
     """
-    budget = plain_number(budget)
-    if not is_number(budget) or budget < 1:
-        raise SpecError(f"memory={shown(budget)} is no number of bytes; give one such as 1 << 30, a gibibyte.")
     shapes = [component.shape for component in anatomy.components]
     largest = max(math.prod(shape) for shape in shapes)
     # Outputs of the encoder stay alive until the decoder has taken them; of all else a few tensors live at once.
     kept = sum(math.prod(component.shape) for component in anatomy.components if component.role == "encoder")
     row = 4 * (kept + _TENSORS_PER_BLOCK * largest)
-    return max(1, min(_MOST_ROWS, int(budget) // row) // rows_per_sample)
+    return max(1, min(_MOST_ROWS, budget // row) // rows_per_sample)
 
 
 def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:

@@ -17,8 +17,10 @@ from causalunet.execute.call.trace import TracedUNet
 from causalunet.execute.call.visits import UNetCaller
 from causalunet.execute.planning import plan_run
 from causalunet.execute.walk.batches import micro_batch_size
+from causalunet.execute.walk.decoding import Decoding
 from causalunet.execute.walk.images import KeptImages
 from causalunet.execute.walk.lockstep import Block, run_block
+from causalunet.execute.walk.memory import budget_of
 from causalunet.models.base import DiffusionModel, load_model
 from causalunet.models.checking import check_model
 from causalunet.models.tf32 import exact_float32
@@ -38,7 +40,7 @@ def generate(
     sampler: Sampler | None = None,
     intervention: Intervention | None = None,
     traced: bool = True,
-    memory: int = 1 << 30,
+    memory: int | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
     """Sample images of one run: what a study calls its baseline, or one of its interventions.
@@ -58,8 +60,9 @@ def generate(
         By default none.
     traced : bool
         Call the U-Net through nnsight, as studies do; otherwise install the cuts in its modules and call it plainly.
-    memory : int
-        Budget in bytes for the activations of a call.
+    memory : int, optional
+        Budget in bytes for the activations of a call, on the device of the model; by default half of what is free
+        there, and on a CPU 1 GiB at the most.
     advance : callable, optional
         Told the number of samples after every U-Net call.
 
@@ -80,7 +83,9 @@ def generate(
         return draw(plan, traced=traced, memory=memory, advance=advance)
 
 
-def draw(plan: Plan, *, traced: bool, memory: int, advance: Callable[[int], None] | None = None) -> NDArray[np.float32]:
+def draw(
+    plan: Plan, *, traced: bool, memory: int | None, advance: Callable[[int], None] | None = None
+) -> NDArray[np.float32]:
     """Sample the images of a plan of one run.
 
     Parameters
@@ -95,13 +100,15 @@ def draw(plan: Plan, *, traced: bool, memory: int, advance: Callable[[int], None
     ndarray of float32, (sample, channel, y, x)
         In [0, 1].
     """
-    micro_batch = micro_batch_size(plan.anatomy, memory, plan.spec.sampler.rows_per_sample)
+    budget = budget_of(memory, plan.bound.model)
+    micro_batch = micro_batch_size(plan.anatomy, budget, plan.spec.sampler.rows_per_sample)
+    decode = Decoding(plan.bound.model, budget)
     samples, images = plan.spec.samples, list[NDArray[np.float32]]()
     with _caller(plan.bound.model, traced=traced) as unet:
         for start in range(0, len(samples), _BLOCK):
             part = samples[start : start + _BLOCK]
             block = Block(start, tuple(item.prompt for item in part), tuple(item.start for item in part))
-            kept = KeptImages(plan.bound.model)
+            kept = KeptImages(decode)
             run_block(unet, plan, block, micro_batch=micro_batch, observer=kept, advance=advance)
             images += kept.images.values()
     return np.concatenate(images)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from causalunet.design.samplers import Estimate
-from causalunet.models.base import DiffusionModel
 from causalunet.plan import Call
 
 __all__ = ["KeptImages"]
@@ -20,7 +19,8 @@ class KeptImages:
 
     Parameters
     ----------
-    model : DiffusionModel
+    decode : callable
+        x_0 to images, such as a `Decoding`.
     predicted : callable, optional
         Told call, x_t and the estimate of x_0 at the first U-Net call of every step.
 
@@ -30,8 +30,12 @@ class KeptImages:
         By run.
     """
 
-    def __init__(self, model: DiffusionModel, predicted: Callable[[Call, Tensor, Tensor], None] | None = None) -> None:
-        self._model, self._predicted = model, predicted
+    def __init__(
+        self,
+        decode: Callable[[Tensor], NDArray[np.float32]],
+        predicted: Callable[[Call, Tensor, Tensor], None] | None = None,
+    ) -> None:
+        self._decode, self._predicted = decode, predicted
         self.images: dict[int, NDArray[np.float32]] = {}
 
     def wants(self, call: Call) -> tuple[str, ...]:
@@ -51,4 +55,4 @@ class KeptImages:
 
     def finished(self, run: int, x0: Tensor) -> None:
         """Keep a run's image."""
-        self.images[run] = self._model.decode(x0)
+        self.images[run] = self._decode(x0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,21 +17,28 @@ from causalunet.models.pipelines.schedulers import Asking, read_noise
 __all__ = ["in_latents", "shapes_of"]
 
 
-def _decoder(vae: Any) -> Callable[[Tensor], Tensor]:
-    """Latents to pictures in [-1, 1]."""
-    config = vae.config
-    mean, spread = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-    shift = getattr(config, "shift_factor", None) or 0.0
+class _Decoder(nn.Module):
+    """Latents to pictures in [-1, 1].
 
-    def decode(latents: Tensor) -> Tensor:
-        scaled = latents / config.scaling_factor + shift
+    Parameters
+    ----------
+    vae : torch.nn.Module
+    """
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Pictures, (sample, channel, y, x)."""
+        config = self.vae.config
+        mean, spread = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+        scaled = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
         if mean is not None and spread is not None:
             centre, width = (torch.tensor(values).view(1, -1, 1, 1).to(latents) for values in (mean, spread))
             scaled = latents * width / config.scaling_factor + centre
-        pictures: Tensor = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
+        pictures: Tensor = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
         return pictures
-
-    return decode
 
 
 def shapes_of(
@@ -97,5 +103,5 @@ def in_latents(
     for part in parts.values():
         part.eval()
     return PipelineModel(
-        asked.name, network, conditions, noise, latents, pictures, scheduler, _decoder(vae), parts, settings, asking
+        asked.name, network, conditions, noise, latents, pictures, scheduler, _Decoder(vae), parts, settings, asking
     )

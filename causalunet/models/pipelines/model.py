@@ -19,6 +19,7 @@ from causalunet.design.samplers import Sampler
 from causalunet.errors import ModelError
 from causalunet.models.checkpoints import fingerprint
 from causalunet.models.devices import device_of
+from causalunet.models.measured import largest_output
 from causalunet.models.pipelines.anatomy import read_anatomy
 from causalunet.models.pipelines.conditions import Conditions
 from causalunet.models.pipelines.networks import Network
@@ -34,8 +35,8 @@ else:
 
 __all__ = ["PipelineModel"]
 
-_TOGETHER = 4
-"""Latents that are decoded at a time: the decoder's memory is that of images at full resolution."""
+_OF_ADAPTERS = ("active_adapters", "disable_adapters", "merged_adapters")
+"""What layers of peft say of how their adapters count."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -157,13 +158,28 @@ class PipelineModel:
         }
 
     def _adapters(self) -> str:
-        """Digest of how much low-rank adapters count: their weights are among the network's, their scales are not."""
-        scales = {
-            name: sorted((str(key), float(value)) for key, value in module.scaling.items())
-            for name, module in self.unet.unet.named_modules()
+        """Digest of how low-rank adapters count: their weights are among their network's, and nothing of this is.
+
+        Scales, which of them are active, whether all are switched off, and which are merged into the weights.
+        """
+        networks = {"": self.unet.unet, **self.parts}
+        counts = {
+            f"{part} {name}": [
+                sorted((str(key), float(value)) for key, value in module.scaling.items()),
+                *(_plain(getattr(module, told, None)) for told in _OF_ADAPTERS),
+            ]
+            for part, network in networks.items()
+            for name, module in network.named_modules()
             if isinstance(getattr(module, "scaling", None), dict)
         }
-        return hashlib.sha256(json.dumps(scales).encode()).hexdigest()[:16] if scales else ""
+        return hashlib.sha256(json.dumps(counts).encode()).hexdigest()[:16] if counts else ""
+
+    @cached_property
+    def decoder_values(self) -> int:
+        """Numbers of the largest tensor that the decoder makes of one latent: what its memory goes by."""
+        if not isinstance(self.decoder, nn.Module):
+            return 0
+        return largest_output(self.decoder, torch.empty(1, *self.image_shape, device="meta"))
 
     @property
     def factors(self) -> Mapping[str, tuple[str, ...]]:
@@ -206,12 +222,12 @@ class PipelineModel:
         return self.conditions.encode(prompts, device_of(self.unet))
 
     def decode(self, x0: Tensor) -> NDArray[np.float32]:
-        """Pictures in [0, 1], (sample, channel, y, x); of latents a few at a time."""
+        """Pictures in [0, 1], (sample, channel, y, x)."""
         if self.decoder is None:
             pictures = x0.float()
         else:
             with torch.inference_mode():
-                pictures = torch.cat([self.decoder(some).float() for some in x0.split(_TOGETHER)])
+                pictures = self.decoder(x0).float()
         image: NDArray[np.float32] = (pictures / 2 + 0.5).clamp(0, 1).cpu().numpy()
         return image
 

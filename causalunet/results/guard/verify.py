@@ -28,8 +28,8 @@ from causalunet.results.guard.readback import ReadBack
 from causalunet.results.guard.recomputed import recomputed
 from causalunet.results.guard.storage_errors import faults_told
 from causalunet.results.meaning.identity import shown_identity
-from causalunet.results.meaning.noise_floor import NULL_DIFFERENCE, beyond_rounding, first_distance
-from causalunet.results.meaning.schema import COMPLETE, DRIFT, FAILED
+from causalunet.results.meaning.noise_floor import NULL_DIFFERENCE, Bounds, beyond_rounding, first_distance
+from causalunet.results.meaning.schema import COMPLETE, FAILED
 
 __all__ = ["verify_store"]
 
@@ -190,15 +190,24 @@ def _noise_floor(stored: Stored, kinds: Sequence[str]) -> Iterator[Finding]:
     known = values[~np.isnan(values)]
     if not len(known):
         return
-    largest = float(known.max())
+    largest, bounds = float(known.max()), Bounds.of(stored.attributes.rounding)
     looked_at, told = f"{len(known)} samples, at most {largest:.2g}", list[str]()
     if largest > NULL_DIFFERENCE:
         first = _first_calls(stored, kinds, len(values))
-        if beyond_rounding(values, first).any():
-            told.append(f"largest difference {largest:.2g}, more than {NULL_DIFFERENCE:g}")
+        if (beyond := beyond_rounding(values, first, bounds)).any():
+            told.append(_beyond(values, first, beyond, bounds))
         else:
-            looked_at += f", from {float(np.nanmax(first)):.1g} in a call"
+            looked_at += f", from {float(np.nanmax(first)):.1g} in a call; bounds {bounds.told}"
     yield _finding("noise floor", looked_at, told)
+
+
+def _beyond(values: NDArray[Any], first: NDArray[np.float64], beyond: NDArray[np.bool_], bounds: Bounds) -> str:
+    worst = int(np.where(beyond, values, -1).argmax())
+    told = f"largest difference {values[worst]:.2g}, more than {NULL_DIFFERENCE:g}"
+    if not first[worst] <= bounds.call:
+        call = "not stored" if np.isnan(first[worst]) else f"{first[worst]:.2g}"
+        return f"{told}, of which the first call is {call}, and a call may round off {bounds.call:.2g} ({bounds.told})"
+    return f"{told}, and runs may make {bounds.image:.2g} of the rounding of a call ({bounds.told})"
 
 
 def _first_calls(stored: Stored, kinds: Sequence[str], samples: int) -> NDArray[np.float64]:
@@ -214,9 +223,10 @@ def _drift(stored: Stored) -> Iterator[Finding]:
     values = _audited(stored, "drift")
     known = values[~np.isnan(values)]
     if len(known):
-        largest = float(known.max())
-        wrong = [f"largest difference {largest:.2g}, more than {DRIFT:g}"] if largest > DRIFT else []
-        yield _finding("drift", f"{len(known)} samples, at most {largest:.2g}", wrong)
+        largest, bounds = float(known.max()), Bounds.of(stored.attributes.rounding)
+        more = f"largest difference {largest:.2g}, more than {bounds.drift:.2g} ({bounds.told})"
+        looked_at = f"{len(known)} samples, at most {largest:.2g}; bounds {bounds.told}"
+        yield _finding("drift", looked_at, [more] if largest > bounds.drift else [])
 
 
 def _study(stored: Stored, read: ReadBack, where: object) -> Finding:

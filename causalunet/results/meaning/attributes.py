@@ -22,6 +22,7 @@ _READ = (_UNDECLARED, FORMAT_VERSION)
 _MAPPINGS = ("study", "factors", "ssim", "versions", "identity")
 _TEXTS = ("digest", "model_fingerprint", "created_at", "layout_id")
 _NUMBERS = ("model_flops", "threads", "unet_calls_planned", "unet_calls_naive", "unet_calls_run", "seconds")
+_LISTS = ("sources", "rounding")
 _OF_STUDY = {"name": str, "model": str, "sampler": dict, "record": dict, "prompts": list, "interventions": list}
 
 
@@ -47,6 +48,9 @@ class StoreAttributes:
     model_flops, threads, unet_calls_planned, unet_calls_naive : int, optional
     sources : tuple of dict
         The study's files, see ``causalunet.provenance``.
+    rounding : tuple of dict
+        What a call of the U-Net rounds off, an entry for every device and type of weights that it was run with; see
+        ``causalunet.execute.measure.rounding.rounding_of``.
     block : int
         Samples per chunk.
     group : int
@@ -73,6 +77,7 @@ class StoreAttributes:
     unet_calls_planned: int | None = None
     unet_calls_naive: int | None = None
     sources: tuple[dict[str, Any], ...] = ()
+    rounding: tuple[dict[str, Any], ...] = ()
     block: int = 1
     group: int = GROUP
     created_at: str | None = None
@@ -90,9 +95,12 @@ class StoreAttributes:
     def to_json(self) -> dict[str, Any]:
         """Write with plain JSON types; what is not known is left out."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        values |= {"sources": list(self.sources), "declaration": self.declaration.to_json()}
+        values |= {name: list(getattr(self, name)) for name in _LISTS}
+        values |= {"declaration": self.declaration.to_json()}
         if self.format_version == _UNDECLARED:
             del values["declaration"]
+        if not self.rounding:
+            del values["rounding"]
         others = values.pop("others")
         return {"format": FORMAT, **others, **{name: value for name, value in values.items() if value is not None}}
 
@@ -129,7 +137,7 @@ class StoreAttributes:
             raise DamageError(f"{where} is damaged: its attributes {', '.join(wrong)} are not what a study writes.")
         known = {entry.name for entry in fields(cls)} - {"others"}
         given = {name: value for name, value in attributes.items() if name in known and value is not None}
-        given["sources"] = tuple(given.get("sources", ()))
+        given |= {name: tuple(given.get(name, ())) for name in _LISTS}
         if version == _UNDECLARED:
             given["declaration"] = EARLIER
         else:
@@ -148,15 +156,15 @@ def _wrong(attributes: Mapping[str, Any]) -> list[str]:
     wrong += [name for name, size in sizes.items() if not (is_integer(size) and 1 <= size < 1 << 40)]
     if wrong:
         return wrong
-    study, factors, sources = (
-        attributes.get(name, kind()) for name, kind in (("study", dict), ("factors", dict), ("sources", list))
-    )
+    study, factors = (attributes.get(name, {}) for name in ("study", "factors"))
     wrong += [f"study.{name}" for name, kind in _OF_STUDY.items() if not isinstance(study.get(name, kind()), kind)]
     tokens = attributes.get("identity", {}).get("tokens", {})
     wrong += ["identity"] if not isinstance(tokens, dict) or not _are_texts(list(tokens.values())) else []
     wrong += ["factors"] if not all(_are_texts(values) for values in factors.values()) else []
-    if not isinstance(sources, list) or not all(isinstance(one, dict) for one in sources):
-        wrong.append("sources")
+    for name in _LISTS:
+        entries = attributes.get(name, [])
+        if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+            wrong.append(name)
     sampler = study.get("sampler", {})
     if not isinstance(sampler, dict) or not isinstance(sampler.get("configuration", {}), dict):
         wrong.append("study.sampler")

@@ -15,7 +15,6 @@ __all__ = [
     "CALLS",
     "COMPLETE",
     "COORDINATES",
-    "DRIFT",
     "FAILED",
     "FORMAT",
     "FORMAT_VERSION",
@@ -47,9 +46,6 @@ CALLS = "calls"
 
 MISSING, COMPLETE, FAILED = 0, 1, 2
 """Values of every ``status``. A cell that failed has its reason in ``outcomes/failure`` and no numbers."""
-
-DRIFT = 1e-3
-"""Largest difference of a guided prediction that rounding explains, on a GPU with its reduced precision."""
 
 STATUS_MEANING = "0 not run yet, 1 complete, 2 failed"
 """What these values say, in the meaning of every stored status."""

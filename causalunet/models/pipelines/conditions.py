@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from causalunet.errors import CausalUNetWarning
 from causalunet.models.labels import Prepare
 
 __all__ = ["Conditions", "JointTexts", "Labels", "MaskedTexts", "PooledTexts", "Texts", "TwoTexts"]
@@ -98,6 +99,7 @@ class Texts:
                 warnings.warn(
                     f"{len(long)} of {len(prompts)} prompts have more tokens than the {most} that the text encoder "
                     f"reads; what is beyond is cut off, as in {long[0]!r:.80}.",
+                    CausalUNetWarning,
                     stacklevel=3,
                 )
 

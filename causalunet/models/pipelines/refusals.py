@@ -31,6 +31,7 @@ def check_pipeline(pipe: Any) -> None:
     for name, part in pipe.components.items():
         if isinstance(part, nn.Module):
             _check_weights(part, name, kind)
+    _check_together(pipe, kind)
 
 
 def _lacks(pipe: Any, name: str) -> bool:
@@ -55,6 +56,22 @@ def _check_weights(part: nn.Module, name: str, owner: str) -> None:
         raise ModelError(
             f"Weights of {name} of this {owner} are of several precisions, {' and '.join(sorted(kinds))}; bring them "
             f"to one, as with pipe.{name}.to(torch.float32)."
+        )
+
+
+def _check_together(pipe: Any, owner: str) -> None:
+    """A network computes with what text encoders say, so these are of its precision; a decoder may be of another."""
+    kinds: dict[str, list[str]] = {}
+    for name, part in pipe.components.items():
+        if isinstance(part, nn.Module) and (name in ("unet", "transformer") or name.startswith("text_encoder")):
+            for value in (value for value in part.parameters() if value.is_floating_point()):
+                kinds.setdefault(str(value.dtype).removeprefix("torch."), []).append(name)
+                break
+    if len(kinds) > 1:
+        told = " and ".join(f"{', '.join(names)} in {kind}" for kind, names in kinds.items())
+        raise ModelError(
+            f"Parts of this {owner} that compute together are of several precisions, {told}; bring them to one, as "
+            "with pipe.to(torch.float32)."
         )
 
 

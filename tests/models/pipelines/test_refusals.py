@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import diffusers
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 import causalunet as cu
-from causalunet.errors import ModelError
+from causalunet.errors import CausalUNetWarning, ModelError
 from tests.models.pipelines.tiny import PROMPTS, ddim, pixels, stable_diffusion
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # diffusers' own
@@ -52,6 +53,10 @@ def checked(pipe: Any) -> None:
 
 def half_a_block(pipe: Any) -> None:
     pipe.unet.mid_block.half()
+
+
+def half_a_pipeline(pipe: Any) -> None:
+    pipe.unet.half()
 
 
 def filtered(pipe: Any) -> None:
@@ -93,6 +98,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a compiled network": (lambda: changed(compiled), "is compiled"),
     "copies": (lambda: changed(parallel), "is in a DataParallel"),
     "two precisions": (lambda: changed(half_a_block), "of several precisions, float16 and float32"),
+    "parts of two precisions": (
+        lambda: changed(half_a_pipeline),
+        "text_encoder in float32 and unet in float16; bring them to one, as",
+    ),
     "no weights": (lambda: changed(on_meta), "Weights of unet .* are on the meta device"),
     "another block": (
         lambda: pixels(
@@ -142,7 +151,7 @@ def test_a_scheduler_that_goes_elsewhere_than_it_asks_is_told() -> None:
 def test_a_prompt_that_is_cut_is_told() -> None:
     model = cu.from_pipeline(stable_diffusion())
     most = model.conditions.pipe.tokenizer.model_max_length  # type: ignore[attr-defined]
-    with pytest.warns(UserWarning, match=f"1 of 2 prompts have more tokens than the {most}"):
+    with pytest.warns(CausalUNetWarning, match=f"1 of 2 prompts have more tokens than the {most}"):
         model.check_prompts([PROMPTS[0], "red " * (most + 1)])
 
 
@@ -188,6 +197,64 @@ def test_a_pipeline_that_cannot_be_had_is_told(tmp_path: Path) -> None:
     (tmp_path / "code" / "pipeline.py").write_text("raise SystemExit('code of a stranger ran')")
     with pytest.raises(ModelError, match="could not be loaded"):
         cu.load_model(str(tmp_path / "code"))
+
+
+def gated() -> Exception:
+    from huggingface_hub.errors import GatedRepoError
+
+    return GatedRepoError("403", response=mock.MagicMock())
+
+
+def offline() -> Exception:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    return OfflineModeIsEnabled("HF_HUB_OFFLINE=1")
+
+
+def not_cached() -> Exception:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    return LocalEntryNotFoundError("not in the cache")
+
+
+NOT_REACHED: dict[str, tuple[Callable[[], Exception], str]] = {
+    "gated": (gated, "is gated: only those can download it who accepted its licence. Accept it on {page}, log in with"),
+    "offline mode": (offline, "is not in the cache of this machine, and offline mode is on (HF_HUB_OFFLINE)"),
+    "not in the cache": (not_cached, "is not in the cache of this machine, and the hub cannot be reached"),
+    "no network": (lambda: ConnectionError("no route"), "is not in the cache of this machine, and the hub cannot be"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_REACHED)
+def test_a_hub_that_gives_nothing_is_told_with_what_to_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever diffusers makes of what the hub's library raised."""
+    raised, said = NOT_REACHED[name]
+    monkeypatch.setattr("diffusers.configuration_utils.hf_hub_download", mock.Mock(side_effect=raised()))
+    with pytest.raises(ModelError) as told:
+        cu.load_model("stabilityai/some-model")
+    page = "https://huggingface.co/stabilityai/some-model"
+    for part in (said.format(page=page), page, "`hf auth login`", "(HF_HOME)", "`hf download stabilityai/some-model`"):
+        assert part in str(told.value)
+
+
+def test_a_pipeline_of_the_hub_that_is_not_known_is_not_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind: Any = diffusers.DiffusionPipeline
+    monkeypatch.setattr(kind, "load_config", lambda name: {"_class_name": "WuerstchenPipeline"})
+    monkeypatch.setattr(kind, "from_pretrained", mock.Mock(side_effect=AssertionError("weights were read")))
+    said = "is a WuerstchenPipeline, which is no pipeline that is known; known are .*StableDiffusionPipeline"
+    with pytest.raises(ModelError, match=said):
+        cu.load_model("warp-ai/wuerstchen")
+
+
+def test_a_decoder_may_be_of_another_precision() -> None:
+    """As where half precision is too little for it."""
+    pipe = stable_diffusion().to(torch.bfloat16)
+    pipe.vae.to(torch.float32)
+    model = cu.from_pipeline(pipe)
+    x = torch.zeros(1, *model.image_shape)
+    with torch.inference_mode():
+        assert model.unet(x, torch.ones(1), *model.encode(["a red circle"])).isfinite().all()
+    assert model.decode(x).dtype == np.float32
 
 
 def test_weights_that_may_hold_code_are_not_read(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 Each function gives a report of all its checks, or raises `ConformanceError` with one line per failure. For use in the
 tests of a package of your own, and whenever a model, a fill, a view, a kind of intervention, a sampler or an outcome is
-new.
+new. `plant` puts a fault into a model, to see that the kit finds it there.
 """
 
 from causalunet.testing.fills import check_fill
 from causalunet.testing.interventions import check_intervention
+from causalunet.testing.misfires import MISFIRES, Misfire, plant
 from causalunet.testing.models import check_model
 from causalunet.testing.outcomes import check_outcome
 from causalunet.testing.report import Conformance
@@ -15,7 +16,9 @@ from causalunet.testing.starts import check_start
 from causalunet.testing.views import check_view
 
 __all__ = [
+    "MISFIRES",
     "Conformance",
+    "Misfire",
     "check_fill",
     "check_intervention",
     "check_model",
@@ -23,4 +26,5 @@ __all__ = [
     "check_sampler",
     "check_start",
     "check_view",
+    "plant",
 ]

@@ -99,7 +99,7 @@ def plant(model: DiffusionModel, misfire: str) -> DiffusionModel:
         raise SpecError(f"No misfire is called {shown(misfire)}; there are {', '.join(MISFIRES)}.")
     unet, anatomy = MISFIRES[misfire].build(copy.deepcopy(model.unet), model.anatomy)
     planted: Any = _Planted(model, unet, anatomy)
-    return planted  # type: ignore[no-any-return]
+    return planted
 
 
 def _place(anatomy: Anatomy) -> Component:

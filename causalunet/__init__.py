@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         EVODiff,
         FlowHeun,
         FlowSDE,
+        Heads,
         Heun,
         Hold,
         Identity,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         Scale,
         Site,
         SkipSteps,
+        Tokens,
         UniPC,
         Whole,
         Window,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
         cut_relax_cut,
         sweep,
     )
+    from causalunet.design.listing import sites
     from causalunet.design.samplers import ModelStatistics, load_statistics
     from causalunet.errors import CausalUNetError, MissingExtraError
     from causalunet.execute import model_statistics
@@ -86,6 +89,7 @@ __all__ = [
     "EulerAncestral",
     "FlowHeun",
     "FlowSDE",
+    "Heads",
     "Heun",
     "Hold",
     "Identity",
@@ -101,6 +105,7 @@ __all__ = [
     "Site",
     "SkipSteps",
     "Study",
+    "Tokens",
     "UniPC",
     "Whole",
     "Window",
@@ -119,6 +124,7 @@ __all__ = [
     "prompts",
     "register",
     "report",
+    "sites",
     "sweep",
     "time_interventions",
     "time_shortcut",
@@ -144,6 +150,7 @@ _HOMES = {
         "EulerAncestral",
         "FlowHeun",
         "FlowSDE",
+        "Heads",
         "Heun",
         "Hold",
         "Identity",
@@ -157,6 +164,7 @@ _HOMES = {
         "Scale",
         "Site",
         "SkipSteps",
+        "Tokens",
         "UniPC",
         "Whole",
         "Window",
@@ -166,6 +174,7 @@ _HOMES = {
         "decode_x0",
         "sweep",
     ),
+    "causalunet.design.listing": ("sites",),
     "causalunet.design.samplers": ("ModelStatistics", "load_statistics"),
     "causalunet.errors": ("CausalUNetError", "MissingExtraError"),
     "causalunet.execute": ("model_statistics",),

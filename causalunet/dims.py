@@ -7,6 +7,8 @@ __all__ = [
     "COMPONENT",
     "DIMS",
     "FACTOR",
+    "HEAD",
+    "INSIDE",
     "INTERVENTION",
     "LATENTS",
     "LATENT_CHANNEL",
@@ -16,6 +18,7 @@ __all__ = [
     "ROW",
     "SAMPLE",
     "STEP",
+    "TOKEN",
     "X",
     "Y",
 ]
@@ -33,6 +36,10 @@ LATENT_CHANNEL = "latent_channel"
 LATENT_Y = "latent_y"
 LATENT_X = "latent_x"
 """Names of the dimensions; `DIMS` says what each means."""
+
+HEAD = "head"
+TOKEN = "token"
+"""Of places inside components; `INSIDE` says what each means."""
 
 ROW = "row"
 """Of what a U-Net computes on, never of what is stored: one sample in one branch."""
@@ -56,3 +63,9 @@ LATENTS: dict[str, str] = {
     LATENT_X: "column of a latent, from the left",
 }
 """Dimensions that states have instead of an image's, of models whose images are decoded from latents."""
+
+INSIDE: dict[str, str] = {
+    HEAD: "attention head; of keys and values that heads share, a group of them",
+    TOKEN: "token of a text, or patch of an image, in their order",
+}
+"""Dimensions that places inside components have, beside those of an image."""

@@ -116,9 +116,8 @@ class Plan:
         """Bytes per sample of the values that are kept at once, at most, in one group of interventions."""
         if not self.kept:
             return 0
-        rows, shapes = self.spec.sampler.rows_per_sample, {**self.anatomy.by_name}
-        shapes |= {name: self.anatomy.by_name[edge.source] for name, edge in self.anatomy.skips.items()}
-        sizes = {place: 4 * rows * math.prod(shapes[place].shape) for place in {kept.place for kept in self.kept}}
+        rows, places = self.spec.sampler.rows_per_sample, {kept.place for kept in self.kept}
+        sizes = {place: 4 * rows * math.prod(self.anatomy.described(place).shape) for place in places}
         groups: dict[int, dict[Kept, int]] = defaultdict(dict)
         shared = {kept: step for kept, step in self.kept.items() if kept.run <= BASELINE}
         for kept, step in self.kept.items():
@@ -250,7 +249,7 @@ class Plan:
         intervened = interventions if record.of == "all" else 0
         kept = len(record.steps) if record.steps is not None else steps
         recorded, summed = (self.anatomy.select(patterns) for patterns in (record.activations, record.summary))
-        activation = np.dtype(record.dtype).itemsize * sum(math.prod(self.anatomy.by_name[n].shape) for n in recorded)
+        activation = np.dtype(record.dtype).itemsize * sum(math.prod(self.anatomy.described(n).shape) for n in recorded)
         places = len({edit.component for edits in self.spec.edits for edit in edits})
         per_sample = {
             "baseline": image + state * 3 * steps + 1,

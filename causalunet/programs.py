@@ -14,7 +14,7 @@ from causalunet.design.donors import OfBaseline, OwnBefore, OwnInput
 from causalunet.design.fills import Fill
 from causalunet.design.interventions import Edit
 from causalunet.design.samplers import Sampler
-from causalunet.design.sites import Site
+from causalunet.design.site import Site
 from causalunet.design.stages import in_stage, stages_of
 from causalunet.design.windows import joined, overlaid
 from causalunet.errors import SpecError
@@ -183,9 +183,10 @@ def _check_donors(program: Sequence[Span], anatomy: Anatomy) -> None:
         for origin in (origin for origin in placed.donors if origin.own):
             action = next(span.action for span in program if span.start >= origin.step >= span.stop)
             component = placed.site.component
-            place = anatomy.skips[component].target if component in anatomy.skips else component
-            # What a dead place puts out is not computed, unless a fill makes it there.
-            if place in action.dead and all(other.site.component != place for other in action.fills):
+            place = anatomy.owner(component)
+            inside = component in anatomy.inner_by_name
+            # What a dead place puts out is not computed, unless a fill makes it there; what is inside is not at all.
+            if place in action.dead and (inside or all(other.site.component != place for other in action.fills)):
                 raise SpecError(
                     f"{component} is to be held from step {origin.step} on, and does not run there: another edit makes "
                     f"{place} dead. Let the window begin where there is something to hold, or leave that edit out."

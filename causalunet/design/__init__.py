@@ -4,8 +4,10 @@ from causalunet.design.anatomy import Anatomy, Component, Edge
 from causalunet.design.donors import FillContext, OfBaseline, OwnBefore, OwnInput
 from causalunet.design.fills import Bypass, Fill, Hold, Identity, Jump, Patch, Scale, Zero
 from causalunet.design.guidance import CFG, Guidance, NoGuidance
+from causalunet.design.inner import InnerPlace
 from causalunet.design.interventions import Composition, Edit, Intervention
 from causalunet.design.kinds import AblateBlock, AblateSkip, Null, SkipSteps
+from causalunet.design.listing import sites
 from causalunet.design.ports import Port
 from causalunet.design.record import Record
 from causalunet.design.samplers import (
@@ -27,12 +29,12 @@ from causalunet.design.samplers import (
     Sampler,
     UniPC,
 )
-from causalunet.design.sites import Site
+from causalunet.design.site import Site
 from causalunet.design.spacings import Beta, Exponential, Given, Karras, Leading, Linspace, Spacing, Trailing
 from causalunet.design.starts import Noise, Start
 from causalunet.design.study import Sample, StudySpec
 from causalunet.design.sweeps import sweep
-from causalunet.design.views import Axes, Channels, Pixels, Rows, View, Whole
+from causalunet.design.views import Axes, Channels, Heads, Pixels, Rows, Tokens, View, Whole
 from causalunet.design.windows import Window, Windows, cut_relax_cut
 
 __all__ = [
@@ -67,9 +69,11 @@ __all__ = [
     "FlowSDE",
     "Given",
     "Guidance",
+    "Heads",
     "Heun",
     "Hold",
     "Identity",
+    "InnerPlace",
     "Intervention",
     "Jump",
     "Karras",
@@ -94,6 +98,7 @@ __all__ = [
     "Spacing",
     "Start",
     "StudySpec",
+    "Tokens",
     "Trailing",
     "UniPC",
     "View",
@@ -102,5 +107,6 @@ __all__ = [
     "Windows",
     "Zero",
     "cut_relax_cut",
+    "sites",
     "sweep",
 ]

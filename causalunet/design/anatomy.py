@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib import import_module
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from causalunet.calls import clear_calls
 from causalunet.design.conflicts import twice
+from causalunet.design.inner import InnerPlace, unnumbered
 from causalunet.design.interventions import Edit, Intervention
 from causalunet.design.limits import COMPONENT_NAME, COORDINATE_NAME, is_integer, shown
 from causalunet.design.ports import Port
@@ -150,17 +152,30 @@ class Anatomy:
         Of a whole call for one row, parts outside the components (timestep embedding, output convolution) included.
     parameters : int
         Of the whole model, text transformer included.
+    inner : tuple of InnerPlace
+        Values inside components, and beside them all, in the order in which they are computed.
     """
 
     components: tuple[Component, ...]
     edges: tuple[Edge, ...]
     flops: int
     parameters: int
+    inner: tuple[InnerPlace, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Component]:
         """Component by name, in execution order."""
         return {component.name: component for component in self.components}
+
+    @cached_property
+    def inner_by_name(self) -> dict[str, InnerPlace]:
+        """Inner place by name, in the order in which they are computed."""
+        return {place.name: place for place in self.inner}
+
+    @cached_property
+    def places(self) -> tuple[str, ...]:
+        """All that can be edited: components, skip connections, inner places."""
+        return (*self.by_name, *self.skips, *self.inner_by_name)
 
     @cached_property
     def modules(self) -> dict[str, str]:
@@ -218,7 +233,9 @@ class Anatomy:
         return next((edge for edge in self.skips.values() if edge.target == component), None)
 
     def select(self, patterns: Iterable[str]) -> tuple[str, ...]:
-        """Names of the components that match shell patterns such as ``up.*``, in execution order.
+        """Names of the components that match shell patterns such as ``up.*``, in execution order, then of inner places.
+
+        A pattern means places inside components only if it has as many dots as their names: ``up.*.self.heads``.
 
         Raises
         ------
@@ -228,15 +245,43 @@ class Anatomy:
         chosen: set[str] = set()
         for pattern in patterns:
             matches = {name for name in self.by_name if fnmatchcase(name, pattern)}
+            if pattern != "*":
+                alike = (name for name in self.inner_by_name if name.count(".") == pattern.count("."))
+                matches |= {name for name in alike if fnmatchcase(name, pattern)}
             if not matches:
-                raise ComponentError(f"No component matches {shown(pattern)}. The model has {self.listing}.")
+                raise ComponentError(f"No component matches {shown(pattern)}. The model has {self.nearest(pattern)}")
             chosen |= matches
-        return tuple(name for name in self.by_name if name in chosen)
+        return tuple(name for name in (*self.by_name, *self.inner_by_name) if name in chosen)
+
+    def described(self, place: str) -> Component | InnerPlace:
+        """What says of which dimensions and sizes the value at a place is: of a skip connection where it begins."""
+        if place in self.inner_by_name:
+            return self.inner_by_name[place]
+        return self.by_name[self.skips[place].source if place in self.skips else place]
+
+    def owner(self, place: str) -> str:
+        """The component that has to run for an edit at a place to fire; empty for what all components are given."""
+        if place in self.inner_by_name:
+            return self.inner_by_name[place].component
+        return self.skips[place].target if place in self.skips else place
+
+    def block(self, place: str) -> Component | None:
+        """The component at which a place is, or whose skip connection it is; None beside them all."""
+        name = self.skips[place].source if place in self.skips else self.owner(place)
+        return self.by_name[name] if name else None
+
+    def nearest(self, name: str) -> str:
+        """What there is, and of that what is called most like a name, for messages."""
+        # of a number that is too large the ranges tell
+        numbered = {place.rpartition(".")[0] for place in (*self.by_name, *self.skips)} - {""}
+        alike = [] if name.rpartition(".")[0] in numbered else get_close_matches(name, self.places, 3)
+        told = f" Nearest: {', '.join(alike)}." if alike else ""
+        return f"{self.listing}.{told}"
 
     def axes(self, place: str) -> Axes:
         """Dimensions of the value at a component or skip connection, for one sample under guidance: two rows."""
-        component = self.by_name[self.skips[place].source if place in self.skips else place]
-        return Axes((ROW, *component.dims), (2, *component.shape), 1)
+        described = self.described(place)
+        return Axes((ROW, *described.dims), (2, *described.shape), 1)
 
     def severed(self, edits: Iterable[Edit]) -> set[str]:
         """Places whose value is replaced as a whole, in all rows, so that what feeds only them is dead."""
@@ -254,7 +299,7 @@ class Anatomy:
     def check_recorded(self, patterns: Iterable[str]) -> None:
         """Raise `ComponentError` unless what patterns select is there, and of dimensions that a store can name."""
         for name in self.select(patterns):
-            dims = self.by_name[name].dims
+            dims = self.described(name).dims
             taken = [dim for dim in dims if dim in DIMS and dim not in (CHANNEL, Y, X)]
             strange = [dim for dim in dims if not isinstance(dim, str) or not COORDINATE_NAME.fullmatch(dim)]
             if taken or strange or len({*dims}) < len(dims):
@@ -342,10 +387,10 @@ class Anatomy:
         told = intervention.edits() if edits is None else edits
         edits = [edit for edit in told if edit.component != "unet"]
         for edit in edits:
-            if edit.component not in self.by_name and edit.component not in self.skips:
+            if edit.component not in self.places:
                 raise ComponentError(
                     f"{intervention.label!r} asks for {edit.component}, which this U-Net does not have. "
-                    f"It has {self.listing}."
+                    f"It has {self.nearest(edit.component)}"
                 )
             edit.view.check(self.axes(edit.component), edit.component)
             if edit.fill.takes_input:
@@ -377,6 +422,8 @@ class Anatomy:
         why = "is no one tensor of the shape of what it puts out"
         if edit.component in self.skips:
             why = "is nothing: a skip connection is no block"
+        elif edit.component in self.inner_by_name:
+            why = "is not asked: it lies inside a block"
         elif ends is not None:
             why = f"is a path and {ends.name}"
         raise ComponentError(
@@ -388,7 +435,7 @@ class Anatomy:
         severed, passed = self.severed(edits), self.passed(edits)
         dead = self.dead(severed, passed)
         for edit in edits:
-            place = self.skips[edit.component].target if edit.component in self.skips else edit.component
+            place = self.owner(edit.component)
             read = any(target not in dead or target in passed for target in self.consumers(place))
             if place in dead and not (edit.component == place and place in severed and read):
                 raise SpecError(
@@ -398,8 +445,11 @@ class Anatomy:
 
     @property
     def listing(self) -> str:
-        """Components and skip connections in a few words."""
-        return f"{', '.join(_ranges(self.by_name))} and {', '.join(_ranges(self.skips)) or 'no skip connections'}"
+        """Components, skip connections and inner places in a few words."""
+        kinds = dict.fromkeys(unnumbered(name) for name in self.inner_by_name)
+        inside = f"; inside them {', '.join(kinds)}" if kinds else ""
+        skips = ", ".join(_ranges(self.skips)) or "no skip connections"
+        return f"{', '.join(_ranges(self.by_name))} and {skips}{inside}"
 
 
 def _several(places: Any) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ from causalunet.design.limits import (
     several,
     shown,
 )
-from causalunet.design.sites import Site, checked_view
+from causalunet.design.site import Site, checked_view
 from causalunet.design.views import Branch, Rows, View, Whole, check_branch
 from causalunet.design.windows import Window, Windows, joined, windows_from_json, windows_to_json
 from causalunet.errors import ComponentError, SpecError

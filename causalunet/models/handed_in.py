@@ -16,6 +16,7 @@ from causalunet.design.anatomy import Anatomy
 from causalunet.errors import ModelError
 from causalunet.models.checkpoints import fingerprint
 from causalunet.models.devices import device_of
+from causalunet.models.inner import Text, with_inner
 from causalunet.models.labels import Prepare
 from causalunet.models.openai_anatomy import read_called
 from causalunet.models.wrapped_unets import TextConditionedUNet, WrappedUNet
@@ -58,7 +59,9 @@ class HandedIn:
         """Read off the U-Net at first use."""
         arguments = torch.empty(1, *self.image_shape, device="meta"), torch.empty(1, device="meta")
         try:
-            return read_called(self.unet, (*arguments, *self.unet.example()), inside="unet")
+            given, text = (*arguments, *self.unet.example()), Text(3, "row channel token")
+            of_text = text if isinstance(self.unet, TextConditionedUNet) else None
+            return with_inner(read_called(self.unet, given, inside="unet"), self.unet, given, text=of_text)
         except (RuntimeError, TypeError, AssertionError) as error:
             raise ModelError(
                 f"This {type(self.unet.unet).__name__} cannot be called on an image of shape {self.image_shape}. "

@@ -13,7 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["each_tensor", "first_row", "given_at", "part_of", "replace_forward", "watched", "whole_with", "zeros_for"]
+__all__ = [
+    "argument_of",
+    "arguments_with",
+    "each_tensor",
+    "first_row",
+    "given_at",
+    "part_of",
+    "replace_forward",
+    "watched",
+    "whole_with",
+    "zeros_for",
+]
 
 Output = int | tuple[int, ...] | None
 """As `Component.output`."""
@@ -72,6 +83,20 @@ def given_at(where: int | str | tuple[int | str, ...] | None, given: Mapping[int
     if len(tensors) < len(parts):
         return None
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
+
+
+def argument_of(where: int | str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """An argument of a call, by position or keyword."""
+    return named[where] if isinstance(where, str) else given[where]
+
+
+def arguments_with(
+    where: int | str, given: tuple[Any, ...], named: dict[str, Any], value: Any
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments of a call, by position and by keyword, with another value for one of them."""
+    if isinstance(where, str):
+        return given, {**named, where: value}
+    return (*given[:where], value, *given[where + 1 :]), named
 
 
 def each_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -20,6 +20,7 @@ from causalunet.errors import ModelError
 from causalunet.models.checkpoints import fingerprint
 from causalunet.models.components import Place, read_components, weights_of
 from causalunet.models.devices import device_of
+from causalunet.models.inner import with_inner
 from causalunet.models.labels import Prepare, label_reader
 from causalunet.prediction import Prediction
 from causalunet.process import VARIANCE_PRESERVING, Process
@@ -277,4 +278,4 @@ def _read(
                 else "Say how by call=."
             )
         ) from error
-    return Anatomy(components, edges, flops, weights_of(unet))
+    return with_inner(Anatomy(components, edges, flops, weights_of(unet)), unet, (x, timesteps, labels))

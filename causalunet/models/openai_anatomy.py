@@ -12,6 +12,7 @@ from causalunet.design.anatomy import Anatomy, Component, Edge, Role, u_edges
 from causalunet.design.ports import Port
 from causalunet.design.views import Channels
 from causalunet.errors import ModelError
+from causalunet.models.inner import Text, with_inner
 from causalunet.models.measured import Measured, input_of, measure, on_meta
 from causalunet.models.openai_layout import TextUNet
 
@@ -57,7 +58,7 @@ def _read_anatomy(unet: TextUNet) -> Anatomy:
         torch.empty(1, 4 * config.model_channels, device="meta"),
         torch.empty(1, text.width, text.context, device="meta"),
     )
-    return _skips_last(read_called(unet, arguments))
+    return with_inner(_skips_last(read_called(unet, arguments)), unet, arguments, text=Text(3, "row channel token"))
 
 
 def _skips_last(anatomy: Anatomy) -> Anatomy:

@@ -22,6 +22,7 @@ from causalunet.models.checkpoints import fingerprint, load_weights, read_weight
 from causalunet.models.devices import usable_device
 from causalunet.models.factor_reader import FactorReader, load_reader
 from causalunet.models.flow_transformer import FLOW_CONFIG, FlowConfig, FlowTransformer
+from causalunet.models.inner import Text, with_inner
 from causalunet.models.vocabulary import tokenize
 from causalunet.paths import given_path
 from causalunet.prediction import Prediction
@@ -197,7 +198,8 @@ def read_flow_anatomy(config: FlowConfig) -> Anatomy:
     )
     edges = tuple(Edge(*pair) for pair in itertools.pairwise([*(name for name, *_ in parts), "out"]))
     parameters = sum(value.numel() for value in unet.parameters())
-    return Anatomy(components, edges, counter.get_total_flops(), parameters)
+    anatomy = Anatomy(components, edges, counter.get_total_flops(), parameters)
+    return with_inner(anatomy, unet, row, text=Text(3, "row channel token"))
 
 
 def load_flow(path: Path | None = None, device: str = "cpu") -> FlowTransformer:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from causalunet.design.anatomy import Anatomy
+from causalunet.design.inner import unnumbered
 from causalunet.design.limits import shown
 from causalunet.errors import ComponentError, SpecError
 from causalunet.execute.call.precision import OutputTypes
@@ -114,12 +116,23 @@ def _anatomy(model: DiffusionModel) -> Iterator[str]:
 
 
 def _chosen(model: DiffusionModel, places: str | Iterable[str] | None) -> list[str]:
-    there = [*model.anatomy.by_name, *model.anatomy.skips]
-    patterns = ["*"] if places is None else [places] if isinstance(places, str) else list(places)
+    anatomy = model.anatomy
+    if places is None:
+        return [*anatomy.by_name, *anatomy.skips, *_one_of_each(anatomy)]
+    there, patterns = anatomy.places, [places] if isinstance(places, str) else list(places)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in there):
             raise ComponentError(f"No place matches {shown(pattern)}. The model has {', '.join(there)}.")
     return [name for name in there if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _one_of_each(anatomy: Anatomy) -> Iterator[str]:
+    """An inner place of every kind: those of one kind are values of the same modules."""
+    seen: set[str] = set()
+    for name in anatomy.inner_by_name:
+        if (kind := unnumbered(name)) not in seen:
+            seen.add(kind)
+            yield name
 
 
 class _Tested:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from causalunet.design import views
 from causalunet.design.fills import Bypass, Fill, Identity, Zero
-from causalunet.design.sites import Site
+from causalunet.design.site import Site
 from causalunet.design.views import Branch
 from causalunet.execute.call.trace import TracedUNet
 from causalunet.execute.call.visits import CallContext

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from causalunet.design.limits import shown
-from causalunet.design.sites import checked_view
+from causalunet.design.site import checked_view
 from causalunet.design.views import VIEWS, Axes, View
 from causalunet.errors import SpecError
 from causalunet.testing.report import Checks, Conformance

@@ -140,9 +140,10 @@ def test_select_names_what_exists(pattern: str) -> None:
 def test_check_names_what_exists(intervention: Intervention, component: str) -> None:
     with pytest.raises(ComponentError) as caught:
         U16.check(intervention)
+    nearest = " Nearest: mid." if component == "middle" else ""
     assert str(caught.value) == (
         f"{intervention.label!r} asks for {component}, which this U-Net does not have. "
-        "It has down.0 ... down.15, mid, up.0 ... up.15 and skip.0 ... skip.15."
+        f"It has down.0 ... down.15, mid, up.0 ... up.15 and skip.0 ... skip.15.{nearest}"
     )
 
 

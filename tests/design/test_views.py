@@ -210,7 +210,7 @@ def test_apart_they_go_together_and_else_not() -> None:
         (lambda: Edit("mid", WINDOW, branch="uncond", view=Rows("cond")), "got branch='uncond' and a view of the rows"),
         (lambda: Edit("unet", WINDOW, Jump(), view=Channels(0)), "cannot be honoured"),
         (lambda: cu.Site("../up"), "Site got component='../up'"),
-        (lambda: View.from_json({"name": "tokens"}), "is not a view; known views: channels, intersection"),
+        (lambda: View.from_json({"name": "bands"}), "is not a view; known views: channels, heads, intersection"),
         (lambda: View.from_json({"name": "channels", "configuration": {"numbers": [1]}}), "its configuration"),
     ],
 )

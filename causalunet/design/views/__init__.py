@@ -2,16 +2,19 @@
 
 from causalunet.design.views.base import VIEWS, Axes, View
 from causalunet.design.views.intersection import Intersection, crossed, parts_of, views_meet
-from causalunet.design.views.selections import Branch, Channels, Pixels, Rows, Whole, check_branch
+from causalunet.design.views.numbered import Channels, Heads, Tokens
+from causalunet.design.views.selections import Branch, Pixels, Rows, Whole, check_branch
 
 __all__ = [
     "VIEWS",
     "Axes",
     "Branch",
     "Channels",
+    "Heads",
     "Intersection",
     "Pixels",
     "Rows",
+    "Tokens",
     "View",
     "Whole",
     "check_branch",

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from causalunet.design.anatomy import Anatomy
 from causalunet.errors import SpecError
 from causalunet.execute.call.allocator import keep_freed_memory
+from causalunet.execute.call.inner import visited
 from causalunet.execute.call.precision import OutputTypes
 from causalunet.execute.call.visits import (
     CallContext,
     CallResult,
     CallRows,
+    InnerVisit,
     Visit,
     check_call,
     entering,
@@ -29,7 +31,7 @@ from causalunet.execute.call.visits import (
 )
 from causalunet.models.alone import alone
 from causalunet.models.devices import device_of
-from causalunet.models.modules import part_of, replace_forward, whole_with
+from causalunet.models.modules import argument_of, arguments_with, part_of, replace_forward, whole_with
 from causalunet.plan import Action
 
 __all__ = ["InstalledUNet"]
@@ -105,7 +107,10 @@ class InstalledUNet:
             self.remove()
             if action.dead:
                 self._types.read(arguments)
-            for visit in lay_out_visits(self._unet, self._anatomy, action, (), arguments, keep):
+            visits = lay_out_visits(self._unet, self._anatomy, action, (), arguments, keep)
+            for inner in visits.beside:
+                self._install_inner(inner)
+            for visit in visits.components:
                 self._install(visit)
             self._installed = action, keep
         self._like, self._rows = arguments[0], CallRows(cond_rows, arguments[1], context)
@@ -152,6 +157,8 @@ class InstalledUNet:
                 lambda _, given, named: self._edge(visit, given, named), with_kwargs=True
             )
             self._undo.append(handle.remove)
+        for inner in visit.inner:
+            self._install_inner(inner)
         if visit.output_fills or visit.keep:
             after = module.register_forward_hook(lambda _, given, output: self._output(visit, output))
             self._undo.append(after.remove)
@@ -160,6 +167,24 @@ class InstalledUNet:
         value = entering(visit, given, named)
         if value is not None:
             self._entering[visit.component.name] = value
+
+    def _install_inner(self, visit: InnerVisit) -> None:
+        where, module = visit.place.argument, self._unet.get_submodule(visit.place.module)
+        if where is None:
+            handle = module.register_forward_hook(lambda _, given, output: self._goes_on(visit, output))
+        else:
+            handle = module.register_forward_pre_hook(
+                lambda _, given, named: arguments_with(
+                    where, given, named, self._goes_on(visit, argument_of(where, given, named))
+                ),
+                with_kwargs=True,
+            )
+        self._undo.append(handle.remove)
+
+    def _goes_on(self, visit: InnerVisit, whole: Any) -> Any:
+        _, rows = self._now()
+        self._fired.update([visit.place.name] if visit.fills else [])
+        return visited(visit, whole, rows, {}, self._kept)
 
     def _inside(self, module: str, *_: Any, **__: Any) -> Tensor:
         return self._types.zeros(module, self._now()[0])

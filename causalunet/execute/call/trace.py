@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy
 from causalunet.execute.call.allocator import keep_freed_memory
+from causalunet.execute.call.inner import visited
 from causalunet.execute.call.precision import OutputTypes
 from causalunet.execute.call.visits import (
     CallContext,
     CallResult,
     CallRows,
+    InnerVisit,
     Visit,
+    Visits,
     check_call,
     entering,
     fill_edge,
@@ -25,7 +28,7 @@ from causalunet.execute.call.visits import (
 )
 from causalunet.models.alone import alone
 from causalunet.models.devices import device_of
-from causalunet.models.modules import part_of, whole_with
+from causalunet.models.modules import argument_of, arguments_with, part_of, whole_with
 from causalunet.plan import Action
 from causalunet.process_effects import backtrace_kept
 
@@ -60,7 +63,7 @@ class TracedUNet:
         with alone(unet):
             self._model = NNsight(unet)
         self._anatomy = anatomy
-        self._plans: dict[tuple[Action, tuple[str, ...], tuple[str, ...]], tuple[Visit, ...]] = {}
+        self._plans: dict[tuple[Action, tuple[str, ...], tuple[str, ...]], Visits] = {}
         self._types = OutputTypes(unet, anatomy)
         self._envoys = {name: self._envoy(path) for name, path in anatomy.modules.items()}
 
@@ -102,7 +105,9 @@ class TracedUNet:
             if action.dead:
                 self._types.read(arguments)
             with self._model.trace(*arguments):
-                for visit in visits:
+                for inner in visits.beside:
+                    self._inner(inner, rows, journal)
+                for visit in visits.components:
                     self._visit(visit, rows, arguments[0], journal)
                 output = nnsight.save(self._model.output)
         check_call(action, journal.fired)
@@ -110,7 +115,7 @@ class TracedUNet:
 
     def _visits(
         self, action: Action, record: tuple[str, ...], arguments: tuple[Tensor, ...], keep: tuple[str, ...]
-    ) -> tuple[Visit, ...]:
+    ) -> Visits:
         key = action, record, keep
         if key not in self._plans:
             self._plans[key] = lay_out_visits(self._unet, self._anatomy, action, record, arguments, keep)
@@ -131,14 +136,9 @@ class TracedUNet:
             journal.fired.update([component.name] if visit.output_fills else [])
             return
         if visit.edge_fills or visit.keep_edge:
-            entered = self._envoys[first]
-            given, named = entered.inputs
-            given, named, comes = fill_edge(visit, given, named, rows)
-            if visit.keep_edge:
-                journal.kept[visit.edge] = comes.clone()
-            if visit.edge_fills:
-                entered.inputs = given, named
-                journal.fired[visit.edge] += 1
+            self._enter(visit, self._envoys[first], rows, journal)
+        for inner in visit.inner:
+            self._inner(inner, rows, journal)
         port = component.output
         if visit.output_fills:
             put_out = filled(part_of(envoy.output, port), visit.output_fills, component.dims, rows, given_here)
@@ -150,8 +150,34 @@ class TracedUNet:
         if visit.keep:
             journal.kept[component.name] = part_of(envoy.output, port).clone()
 
+    def _enter(self, visit: Visit, envoy: Any, rows: CallRows, journal: _Journal) -> None:
+        """Edit and read what comes over a skip connection."""
+        given, named = envoy.inputs
+        given, named, comes = fill_edge(visit, given, named, rows)
+        if visit.keep_edge:
+            journal.kept[visit.edge] = comes.clone()
+        if visit.edge_fills:
+            envoy.inputs = given, named
+            journal.fired[visit.edge] += 1
+
+    def _inner(self, visit: InnerVisit, rows: CallRows, journal: _Journal) -> None:
+        """Edit and read a place inside a component, or beside all of them."""
+        place = visit.place
+        envoy = self._envoy(place.module)
+        if place.argument is None:
+            goes_on = visited(visit, envoy.output, rows, journal.activations, journal.kept)
+            if visit.fills:
+                envoy.output = goes_on
+        else:
+            given, named = envoy.inputs
+            whole = argument_of(place.argument, given, named)
+            goes_on = visited(visit, whole, rows, journal.activations, journal.kept)
+            if visit.fills:
+                envoy.inputs = arguments_with(place.argument, given, named, goes_on)
+        journal.fired.update([place.name] if visit.fills else [])
+
     def _envoy(self, path: str) -> Any:
         node: Any = self._model
-        for part in path.split("."):
+        for part in filter(None, path.split(".")):
             node = node[int(part)] if part.isdigit() else getattr(node, part)
         return node

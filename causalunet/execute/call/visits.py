@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from causalunet.design.anatomy import Anatomy, Component
 from causalunet.design.donors import FillContext, OwnInput
 from causalunet.design.fills import Fill
+from causalunet.design.inner import InnerPlace
 from causalunet.design.ports import Port
 from causalunet.design.views import Axes
 from causalunet.dims import ROW
 from causalunet.errors import FiringError, SpecError
-from causalunet.models.modules import given_at
+from causalunet.models.modules import argument_of, arguments_with, given_at
 from causalunet.models.wiring import skip_ports
 from causalunet.plan import Action, PlacedFill
 from causalunet.programs import Origin
@@ -26,8 +27,10 @@ __all__ = [
     "CallContext",
     "CallResult",
     "CallRows",
+    "InnerVisit",
     "UNetCaller",
     "Visit",
+    "Visits",
     "check_call",
     "entering",
     "fill_edge",
@@ -147,8 +150,18 @@ class CallRows(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class InnerVisit:
+    """What happens at one inner place."""
+
+    place: InnerPlace
+    fills: tuple[PlacedFill, ...] = ()
+    record: bool = False
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Visit:
-    """What happens at one component."""
+    """What happens at one component, and inside it."""
 
     component: Component
     skip_value: str = ""  # "", "placeholder" or "zeros": the module does not run
@@ -160,11 +173,27 @@ class Visit:
     record: bool = False
     keep: bool = False
     keep_edge: bool = False
+    inner: tuple[InnerVisit, ...] = ()
 
     @property
     def takes_input(self) -> bool:
         """Whether a fill takes what the component is given."""
         return any(placed.fill.takes_input for placed in self.output_fills)
+
+
+class Visits(NamedTuple):
+    """What happens in a call.
+
+    Attributes
+    ----------
+    beside : tuple of InnerVisit
+        Of what all components are given, before them.
+    components : tuple of Visit
+        In execution order, without those where nothing happens.
+    """
+
+    beside: tuple[InnerVisit, ...]
+    components: tuple[Visit, ...]
 
 
 def check_call(action: Action, fired: Counter[str]) -> None:
@@ -222,14 +251,11 @@ def fill_edge(
     port = visit.port
     if port is None:
         raise FiringError(f"Where {visit.edge} enters {visit.component.name} was not read; please report the model.")
-    where = port.argument
-    value: Tensor = named[where] if isinstance(where, str) else given[where]
+    value: Tensor = argument_of(port.argument, given, named)
     axes = Axes((ROW, *visit.edge_dims), tuple(value.shape), rows.cond)
     comes = filled(port.view.get(value, axes), visit.edge_fills, visit.edge_dims, rows)
     replaced = port.view.put(value, comes, axes)
-    if isinstance(where, str):
-        return given, {**named, where: replaced}, comes
-    return (*given[:where], replaced, *given[where + 1 :]), named, comes
+    return (*arguments_with(port.argument, given, named, replaced), comes)
 
 
 def filled(
@@ -280,10 +306,8 @@ def lay_out_visits(
     record: tuple[str, ...],
     arguments: tuple[Tensor, ...],
     keep: tuple[str, ...] = (),
-) -> tuple[Visit, ...]:
-    """Turn an action into what happens at each component, in execution order.
-
-    Components where nothing happens are left out.
+) -> Visits:
+    """Turn an action into what happens beside all components, and then at each.
 
     Parameters
     ----------
@@ -303,6 +327,11 @@ def lay_out_visits(
         fills.setdefault(placed.site.component, []).append(placed)
     passed = {name for name, there in fills.items() if any(placed.fill.takes_input for placed in there)}
     ports = skip_ports(unet, anatomy, arguments) if (fills.keys() | set(keep)) & anatomy.skips.keys() else {}
+    inner: dict[str, list[InnerVisit]] = {}
+    for place in anatomy.inner:
+        there = InnerVisit(place, tuple(fills.get(place.name, ())), place.name in record, place.name in keep)
+        if there.fills or there.record or there.keep:
+            inner.setdefault(place.component, []).append(there)
     visits = []
     for component in anatomy.components:
         name = component.name
@@ -327,7 +356,8 @@ def lay_out_visits(
             record=name in record,
             keep=name in keep,
             keep_edge=edge is not None and edge.name in keep,
+            inner=tuple(inner.get(name, ())),
         )
-        if visit.edge_fills or visit.output_fills or visit.record or visit.keep or visit.keep_edge:
+        if any((visit.edge_fills, visit.output_fills, visit.record, visit.keep, visit.keep_edge, visit.inner)):
             visits.append(visit)
-    return tuple(visits)
+    return Visits(tuple(inner.get("", ())), tuple(visits))

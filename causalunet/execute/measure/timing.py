@@ -139,8 +139,7 @@ def _any_donors(bound: BoundStudy, action: Action, x: torch.Tensor) -> CallConte
     anatomy, donors = bound.anatomy, dict[tuple[str, Origin], torch.Tensor]()
     for placed in action.fills:
         place = placed.site.component
-        source = anatomy.skips[place].source if place in anatomy.skips else place
-        value = x.new_zeros(len(x), *anatomy.by_name[source].shape)
+        value = x.new_zeros(len(x), *anatomy.described(place).shape)
         donors |= {(place, origin): value for origin in placed.donors}
     return CallContext(1, len(bound.model.alpha_bar), donors)
 

@@ -19,9 +19,10 @@ from causalunet.design.samplers import Sampler
 from causalunet.errors import ModelError
 from causalunet.models.checkpoints import fingerprint
 from causalunet.models.devices import device_of
+from causalunet.models.inner import Text, with_inner
 from causalunet.models.measured import largest_output
 from causalunet.models.pipelines.anatomy import read_anatomy
-from causalunet.models.pipelines.conditions import Conditions
+from causalunet.models.pipelines.conditions import Conditions, Texts
 from causalunet.models.pipelines.networks import Network
 from causalunet.models.pipelines.schedulers import Asking, Noise, sampler_like
 from causalunet.models.pipelines.stacks import is_stack, read_stack
@@ -130,7 +131,9 @@ class PipelineModel:
         x, timesteps = torch.empty(1, *self.image_shape, device="meta"), torch.empty(1, device="meta")
         try:
             read = read_stack if is_stack(self.unet.unet) else read_anatomy
-            return read(self.unet, (x, timesteps, *context), inside="unet")
+            given = (x, timesteps, *context)
+            text = Text(2) if isinstance(self.conditions, Texts) else None
+            return with_inner(read(self.unet, given, inside="unet"), self.unet, given, text=text)
         except (RuntimeError, ValueError) as error:
             raise ModelError(
                 f"The network of {self.name!r} cannot be called on x_t of shape {self.image_shape}; is the image size "

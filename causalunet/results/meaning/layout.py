@@ -164,7 +164,7 @@ class Layout:
         if not {*_OF_IMAGES} <= {*variable.dims} or variable.group != "activations/*":
             return []
         leading = tuple(dim for dim in variable.dims if dim not in _OF_IMAGES)
-        dims = {name: self.plan.anatomy.by_name[name].dims for name in self.grid.activations}
+        dims = {name: self.plan.anatomy.described(name).dims for name in self.grid.activations}
         return [
             replace(variable, group=f"activations/{name}", dims=(*leading, *own))
             for name, own in dims.items()
@@ -269,7 +269,7 @@ class Layout:
         if group.startswith("activation"):
             sizes[STEP] = len(self.recorded_steps)
         if component is not None:
-            put_out = self.plan.anatomy.by_name[component]
+            put_out = self.plan.anatomy.described(component)
             sizes |= zip(put_out.dims, put_out.shape, strict=True)
         floating, dtype = component is not None and variable.dtype.startswith("float"), variable.dtype
         shape = tuple(sizes[dim] for dim in variable.dims)
@@ -372,15 +372,17 @@ class Layout:
 
     def _components(self) -> list[Coordinate]:
         anatomy = self.plan.anatomy
-        chosen = [anatomy.by_name[name] for name in self.grid.summary]
+        chosen = [anatomy.described(name) for name in self.grid.summary]
+        blocks = [anatomy.block(name) for name in self.grid.summary]  # of a place inside a component that component
         sizes = [dict(zip(item.dims, item.shape, strict=True)) for item in chosen]
-        text = {COMPONENT: [item.name for item in chosen], "role": [item.role for item in chosen]}
+        roles = [block.role if block else "block" for block in blocks]
+        text = {COMPONENT: [item.name for item in chosen], "role": roles}
         numbers = {
-            "level": [item.level for item in chosen],
-            "depth": [item.depth for item in chosen],
+            "level": [block.level if block else 0 for block in blocks],
+            "depth": [block.depth if block else 0 for block in blocks],
             "resolution": [along.get(Y, 0) for along in sizes],  # 0 where there are no pixels
             "channels": [along.get(CHANNEL, 0) for along in sizes],
-            "component_flops": [item.flops for item in chosen],
+            "component_flops": [block.flops if block else 0 for block in blocks],
         }
         return [
             *(Coordinate(name, COMPONENT, np.array(values, dtype=object)) for name, values in text.items()),

@@ -1,0 +1,198 @@
+"""Places inside components: found in the modules, and measured by a call on the meta device."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from causalunet.design.anatomy import Anatomy, Component
+from causalunet.design.inner import InnerPlace
+from causalunet.dims import CHANNEL, HEAD, ROW, TOKEN, X, Y
+from causalunet.models.inner_values import PART, PIXELS, InnerValue, inner_values
+from causalunet.models.measured import on_meta
+
+__all__ = ["Text", "with_inner"]
+
+_ORDER = (HEAD, TOKEN, CHANNEL, Y, X)
+_EMBEDDINGS = ("time_embed", "time_embedding")
+"""Names of the module whose output all blocks are told of the time."""
+
+
+class Text(NamedTuple):
+    """Which argument of a U-Net is the states of a text encoder.
+
+    Attributes
+    ----------
+    argument : int
+        Position.
+    layout : str
+        ``row token channel``, or in another order.
+    """
+
+    argument: int
+    layout: str = f"{ROW} {TOKEN} {CHANNEL}"
+
+
+class _Found(NamedTuple):
+    """A value and where it is: in which component, below which module."""
+
+    component: Component | None
+    owner: str
+    value: InnerValue
+
+    @property
+    def module(self) -> str:
+        return ".".join(filter(None, (self.owner, self.value.module)))
+
+
+class _Event(NamedTuple):
+    """A module's argument, or what it put out."""
+
+    module: str
+    argument: int | None
+    value: Any
+
+
+def with_inner(anatomy: Anatomy, unet: nn.Module, arguments: Sequence[Tensor], *, text: Text | None = None) -> Anatomy:
+    """An anatomy with the places inside its components, and those that all of them are given.
+
+    Modules that run never in a call, or several times, give no place.
+
+    Parameters
+    ----------
+    anatomy : Anatomy
+    unet : torch.nn.Module
+        Weights are neither read nor changed.
+    arguments : sequence of Tensor
+        Of its forward, for one row, on the meta device; the first is x_t, (1, channel, y, x).
+    text : Text, optional
+        Where the text is.
+    """
+    begin = anatomy.components[0].modules[0]
+    found = [*_beside(unet, anatomy), *_inside(unet, anatomy)]
+    events = _events(on_meta(unet), {begin, *(one.module for one in found)}, arguments)
+    first = next((at for at, event in enumerate(events) if event.module == begin), 0)
+    image = tuple(arguments[0].shape[2:])
+    places = []
+    for one, name in zip(found, _names(found), strict=True):
+        at = [i for i, event in enumerate(events) if event[:2] == (one.module, one.value.argument)]
+        # What all components are given is edited before any of them.
+        if len(at) != 1 or (one.component is None and at[0] > first):
+            continue
+        place = _place(name, one, events[at[0]].value, image)
+        places += [(at[0], place)] if place is not None else []
+    told = [] if text is None else [_text(text, arguments[text.argument])]
+    ordered = [place for _, place in sorted(places, key=lambda pair: pair[0])]
+    return replace(anatomy, inner=(*told, *ordered))
+
+
+def _inside(unet: nn.Module, anatomy: Anatomy) -> Iterator[_Found]:
+    for component in anatomy.components:
+        for path in component.modules:
+            for below, module in unet.get_submodule(path).named_modules():
+                owner = ".".join(filter(None, (path, below)))
+                yield from (_Found(component, owner, value) for value in inner_values(module))
+
+
+def _beside(unet: nn.Module, anatomy: Anatomy) -> Iterator[_Found]:
+    within = tuple(f"{path}." for component in anatomy.components for path in component.modules)
+    for path, _ in unet.named_modules():
+        if path.rpartition(".")[2] in _EMBEDDINGS and not f"{path}.".startswith(within):
+            yield _Found(None, path, InnerValue("time", "", "", f"{ROW} {CHANNEL}"))
+
+
+def _names(found: Sequence[_Found]) -> Iterator[str]:
+    """Component, group and value, with a number where a component has several such groups."""
+    owners: dict[tuple[str, str], list[str]] = {}
+    for one in found:
+        several = owners.setdefault((_home(one), one.value.group), [])
+        if one.owner not in several:
+            several.append(one.owner)
+    for one in found:
+        several = owners[_home(one), one.value.group]
+        number = str(several.index(one.owner)) if len(several) > 1 else ""
+        yield ".".join(filter(None, (_home(one), one.value.group, number, one.value.what)))
+
+
+def _home(one: _Found) -> str:
+    return one.component.name if one.component is not None else ""
+
+
+def _events(twin: nn.Module, paths: Collection[str], arguments: Sequence[Tensor]) -> list[_Event]:
+    """What modules were given and put out, in that order."""
+    events: list[_Event] = []
+
+    def watch(path: str) -> list[Any]:
+        module = twin.get_submodule(path)
+        return [
+            module.register_forward_pre_hook(
+                lambda _, given: events.extend(_Event(path, i, value) for i, value in enumerate(given))
+            ),
+            module.register_forward_hook(lambda _, given, output: events.append(_Event(path, None, output))),
+        ]
+
+    handles = [handle for path in paths for handle in watch(path)]
+    try:
+        with torch.no_grad():
+            twin(*arguments)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return events
+
+
+def _place(name: str, one: _Found, value: Any, image: tuple[int, ...]) -> InnerPlace | None:
+    """A value with its sizes; none if it is not of as many dimensions as is known of such modules."""
+    spatial = one.component is not None and {Y, X} <= {*one.component.dims}
+    layout = one.value.layout
+    groups = [group.strip("()").split() for group in re.findall(r"\([^)]*\)|\S+", layout)]
+    if not isinstance(value, Tensor) or value.ndim != len(groups):
+        return None
+    sizes: dict[str, int] = {HEAD: one.value.heads, PART: one.value.part[1] if one.value.part else 1}
+    for group, size in zip(groups, value.shape, strict=True):
+        if group == [PIXELS]:
+            grid = _grid(size, image) if spatial else None
+            layout = layout.replace(PIXELS, TOKEN if grid is None else f"({Y} {X})")
+            sizes |= {TOKEN: size} if grid is None else dict(zip((Y, X), grid, strict=True))
+        elif group != [ROW]:
+            *known, last = group
+            sizes[last] = size // math.prod(sizes[dim] for dim in known)
+    dims = tuple(dim for dim in _ORDER if dim in layout.replace("(", " ").replace(")", " ").split())
+    part = one.value.part
+    return InnerPlace(
+        name=name,
+        component=_home(one),
+        module=one.module,
+        dims=dims,
+        shape=tuple(sizes[dim] for dim in dims),
+        layout=layout,
+        argument=one.value.argument,
+        part=None if part is None else (PART, *part),
+    )
+
+
+def _grid(tokens: int, image: tuple[int, ...]) -> tuple[int, int] | None:
+    """Rows and columns of so many tokens of an image of that size."""
+    height, width = image
+    rows = round(math.sqrt(tokens * height / width))
+    return (rows, tokens // rows) if rows and rows * (tokens // rows) == tokens else None
+
+
+def _text(text: Text, states: Tensor) -> InnerPlace:
+    sizes = dict(zip(text.layout.split(), states.shape, strict=True))
+    dims = (TOKEN, CHANNEL)
+    return InnerPlace(
+        name="text",
+        component="",
+        module="",
+        dims=dims,
+        shape=tuple(sizes[dim] for dim in dims),
+        layout=text.layout,
+        argument=text.argument,
+    )

@@ -1,0 +1,182 @@
+"""What modules compute inside, told by their parts: U-Nets of many packages are made of the same few kinds of them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from causalunet.dims import CHANNEL, HEAD, ROW, TOKEN
+
+__all__ = ["PART", "PIXELS", "InnerValue", "inner_values"]
+
+PIXELS = "pixels"
+"""In layouts: tokens of the image, which are ``(y x)`` in a component of pixels, and tokens in others."""
+PART = "part"
+"""In layouts: what tells values apart that a tensor holds side by side."""
+
+
+class InnerValue(NamedTuple):
+    """A value that a module computes inside.
+
+    Attributes
+    ----------
+    group : str
+        ``self``, ``cross`` or ``joint`` attention, ``mlp``, ``time``.
+    what : str
+        Of the group; empty for what it puts out.
+    module : str
+        Path below the module; empty for itself.
+    layout : str
+        As in `causalunet.design.inner.InnerPlace`, with `PIXELS`.
+    argument : int, optional
+        Position, of what a module is given.
+    part : tuple of (int, int), optional
+        Which of several values side by side, and how many there are.
+    heads : int
+        Number of heads, of values that have them.
+    """
+
+    group: str
+    what: str
+    module: str
+    layout: str
+    argument: int | None = None
+    part: tuple[int, int] | None = None
+    heads: int = 0
+
+
+def inner_values(module: nn.Module) -> tuple[InnerValue, ...]:
+    """What is known of a module's inside; nothing of most.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    """
+    return next(filter(None, (known(module) for known in _KNOWN)), ())
+
+
+def _has(module: nn.Module, *names: str) -> bool:
+    return all(isinstance(getattr(module, name, None), nn.Module) for name in names)
+
+
+def _number(module: Any, *names: str) -> int:
+    return next((int(getattr(module, name)) for name in names if getattr(module, name, None)), 1)
+
+
+def _openai_attention(module: Any) -> tuple[InnerValue, ...]:
+    """Of OpenAI's packages, and of the embedded models: one convolution for queries, keys and values."""
+    if not _has(module, "qkv", "proj_out"):
+        return ()
+    heads, group = _number(module, "heads", "num_heads"), "joint" if _has(module, "encoder_kv") else "self"
+    # guided-diffusion has two orders, and names the newer one QKVAttention; the others have that of the older one
+    order = type(getattr(module, "attention", None))
+    parts_first = order.__name__ == "QKVAttention" and order.__module__.startswith("guided_diffusion")
+    side = f"({PART} {HEAD} {CHANNEL})" if parts_first else f"({HEAD} {PART} {CHANNEL})"
+    image, text = f"{ROW} {side} {PIXELS}", f"{ROW} {side} {TOKEN}"
+    of_text = [("text_keys", 0), ("text_values", 1)] if group == "joint" else []
+    return (
+        *(
+            InnerValue(group, what, "qkv", image, part=(number, 3), heads=heads)
+            for number, what in enumerate(("queries", "keys", "values"))
+        ),
+        *(InnerValue(group, what, "encoder_kv", text, part=(number, 2), heads=heads) for what, number in of_text),
+        InnerValue(group, "heads", "proj_out", f"{ROW} ({HEAD} {CHANNEL}) {PIXELS}", argument=0, heads=heads),
+        InnerValue(group, "", "proj_out", f"{ROW} {CHANNEL} {PIXELS}"),
+    )
+
+
+def _own_self_attention(module: Any) -> tuple[InnerValue, ...]:
+    if not _has(module, "c_qkv", "c_proj"):
+        return ()
+    side = f"{ROW} {PIXELS} ({HEAD} {PART} {CHANNEL})"
+    return (
+        *(
+            InnerValue("self", what, "c_qkv", side, part=(number, 3), heads=module.heads)
+            for number, what in enumerate(("queries", "keys", "values"))
+        ),
+        *_projected("self", "c_proj", module.heads),
+    )
+
+
+def _own_cross_attention(module: Any) -> tuple[InnerValue, ...]:
+    if not _has(module, "query", "key_value", "projection"):
+        return ()
+    pair = f"{ROW} {TOKEN} ({PART} {HEAD} {CHANNEL})"
+    return (
+        InnerValue("cross", "queries", "query", f"{ROW} {PIXELS} ({HEAD} {CHANNEL})", heads=module.heads),
+        InnerValue("cross", "keys", "key_value", pair, part=(0, 2), heads=module.heads),
+        InnerValue("cross", "values", "key_value", pair, part=(1, 2), heads=module.heads),
+        *_projected("cross", "projection", module.heads),
+    )
+
+
+def _diffusers_attention(module: Any) -> tuple[InnerValue, ...]:
+    """Of diffusers, with projections of its own for queries, keys and values, or one for several."""
+    if not (_has(module, "to_q") or _has(module, "to_qkv")) or not hasattr(module, "heads"):
+        return ()
+    heads, added = module.heads, _has(module, "add_k_proj", "add_v_proj")
+    group = "joint" if added else "cross" if getattr(module, "is_cross_attention", False) else "self"
+    asked = TOKEN if group == "cross" else PIXELS
+    found = [*_asked(module, group, asked, heads)]
+    if added:
+        texts = (("text_queries", "add_q_proj"), ("text_keys", "add_k_proj"), ("text_values", "add_v_proj"))
+        side = f"{ROW} {TOKEN} ({HEAD} {CHANNEL})"
+        found += [InnerValue(group, what, path, side, heads=heads) for what, path in texts if _has(module, path)]
+    if _has(module, "to_out"):
+        found += _projected(group, "to_out.0", heads)
+    if _has(module, "to_add_out"):
+        found.append(
+            InnerValue(group, "text_heads", "to_add_out", f"{ROW} {TOKEN} ({HEAD} {CHANNEL})", argument=0, heads=heads)
+        )
+    return tuple(found)
+
+
+def _asked(module: Any, group: str, asked: str, heads: int) -> tuple[InnerValue, ...]:
+    """Queries of the image, and keys and values of what is asked."""
+
+    def side(tokens: str, *, parts: bool = False) -> str:
+        return f"{ROW} {tokens} ({f'{PART} ' if parts else ''}{HEAD} {CHANNEL})"
+
+    if getattr(module, "fused_projections", False):
+        fused, count = ("to_qkv", 3) if _has(module, "to_qkv") and group == "self" else ("to_kv", 2)
+        first = () if count == 3 else (InnerValue(group, "queries", "to_q", side(PIXELS), heads=heads),)
+        names = ("queries", "keys", "values")[3 - count :]
+        return first + tuple(
+            InnerValue(group, what, fused, side(asked, parts=True), part=(number, count), heads=heads)
+            for number, what in enumerate(names)
+        )
+    return (
+        InnerValue(group, "queries", "to_q", side(PIXELS), heads=heads),
+        InnerValue(group, "keys", "to_k", side(asked), heads=heads),
+        InnerValue(group, "values", "to_v", side(asked), heads=heads),
+    )
+
+
+def _projected(group: str, path: str, heads: int) -> tuple[InnerValue, ...]:
+    """What heads give, and what the projection behind them makes of it."""
+    return (
+        InnerValue(group, "heads", path, f"{ROW} {PIXELS} ({HEAD} {CHANNEL})", argument=0, heads=heads),
+        InnerValue(group, "", path, f"{ROW} {PIXELS} {CHANNEL}"),
+    )
+
+
+def _mlp(module: Any) -> tuple[InnerValue, ...]:
+    """Two layers: neurons are what the second is given."""
+    if _has(module, "c_fc", "c_proj"):
+        last = "c_proj"
+    elif type(module).__name__ == "FeedForward" and _has(module, "net"):
+        last = f"net.{max(i for i, one in enumerate(module.net) if isinstance(one, nn.Linear))}"
+    else:
+        return ()
+    layout = f"{ROW} {PIXELS} {CHANNEL}"
+    return (InnerValue("mlp", "neurons", last, layout, argument=0), InnerValue("mlp", "", last, layout))
+
+
+def _time(module: Any) -> tuple[InnerValue, ...]:
+    """Of residual blocks: what they are told of the time, and of what was added to it."""
+    names = [name for name in ("emb_layers", "time_emb_proj") if _has(module, name)]
+    return tuple(InnerValue("time", "", name, f"{ROW} {CHANNEL}") for name in names)
+
+
+_KNOWN = (_openai_attention, _own_self_attention, _own_cross_attention, _diffusers_attention, _mlp, _time)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -44,7 +44,12 @@ class Place(NamedTuple):
 
 
 def read_components(
-    unet: nn.Module, places: Sequence[Place], arguments: Sequence[Tensor], *, owner: str
+    unet: nn.Module,
+    places: Sequence[Place],
+    arguments: Sequence[Tensor],
+    *,
+    owner: str,
+    dims: Mapping[int, tuple[str, ...]] | None = None,
 ) -> tuple[tuple[Component, ...], int]:
     """Call a network on the meta device, and say what its components put out.
 
@@ -58,6 +63,9 @@ def read_components(
         Of its forward, for one row, on the meta device; the first is x_t, (1, channel, y, x).
     owner : str
         What errors call the network.
+    dims : mapping, optional
+        Names of the dimensions of what components put out, by how many there are; by default images have three and
+        tokens two.
 
     Returns
     -------
@@ -79,10 +87,13 @@ def read_components(
             f"{listed or 'nothing'} was expected."
         )
     width = arguments[0].shape[-1]
-    return tuple(_component(place, seen, unet, width) for place in places), seen.total
+    names = _DIMS if dims is None else dims
+    return tuple(_component(place, seen, unet, width, names) for place in places), seen.total
 
 
-def _component(place: Place, seen: Measured, unet: nn.Module, width: int) -> Component:
+def _component(
+    place: Place, seen: Measured, unet: nn.Module, width: int, names: Mapping[int, tuple[str, ...]]
+) -> Component:
     whole: Any = seen.outputs[place.paths[-1]]
     output: int | tuple[int, ...] | None = 0 if isinstance(whole, tuple | list) else None
     entrance: int | str | tuple[int | str, ...] | None = None
@@ -92,7 +103,7 @@ def _component(place: Place, seen: Measured, unet: nn.Module, width: int) -> Com
     if not isinstance(value, Tensor):
         raise ModelError(f"{place.name} puts out a {type(value).__name__}; a component puts out a tensor.")
     shape = tuple(value.shape[1:])
-    dims = _DIMS.get(len(shape), tuple(f"axis_{axis}" for axis in range(len(shape))))
+    dims = names.get(len(shape), tuple(f"axis_{axis}" for axis in range(len(shape))))
     return Component(
         name=place.name,
         role=place.role,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -50,7 +51,22 @@ def on_meta(unet: nn.Module) -> nn.Module:
         twins[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
     for buffer in unet.buffers():
         twins[id(buffer)] = buffer.to("meta")
-    return copy.deepcopy(unet, twins)
+    with _as_built(unet):
+        return copy.deepcopy(unet, twins)
+
+
+@contextmanager
+def _as_built(unet: nn.Module) -> Iterator[None]:
+    """Without what nnsight leaves on modules that it has wrapped: it copies the module again, and so on for ever."""
+    own = {module: vars(module)["forward"] for module in unet.modules() if "forward" in vars(module)}
+    left = {module: forward for module, forward in own.items() if type(forward).__module__.startswith("nnsight.")}
+    for module in left:
+        del vars(module)["forward"]
+    try:
+        yield
+    finally:
+        for module, forward in left.items():
+            vars(module)["forward"] = forward
 
 
 def measure(twin: nn.Module, paths: Sequence[str], arguments: Sequence[Tensor]) -> Measured:

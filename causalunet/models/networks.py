@@ -66,14 +66,15 @@ class NetworkModel:
     Parameters
     ----------
     name : str
-    unet : CalledNetwork
+    unet : torch.nn.Module
+        Called as ``unet(x, timesteps, *context)``.
     anatomy : Anatomy
     image_shape : tuple of int
         (channel, y, x).
     alpha_bar : ndarray of float64, (timestep,)
         Training schedule.
     prepare : callable
-        Prompts to labels.
+        Prompts to what the network is told of them.
     prediction : Prediction
     process : Process
     clip : bool
@@ -84,10 +85,14 @@ class NetworkModel:
         Whether the empty prompt means "no condition", so that there is something to guide from.
     conditional : bool
         Whether it has conditions at all.
+    settings : mapping
+        What changes images beside weights, by name: plain values.
+    factors : mapping
+        Empty: there is no reader.
     """
 
     name: str
-    unet: CalledNetwork
+    unet: nn.Module
     anatomy: Anatomy
     image_shape: tuple[int, int, int]
     alpha_bar: NDArray[np.float64]
@@ -98,15 +103,22 @@ class NetworkModel:
     whole_timesteps: bool = False
     guidable: bool = True
     conditional: bool = True
+    settings: Mapping[str, Any] = field(default_factory=dict)
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of weights, schedule, prediction, process and clipping: what changes the images."""
-        told = [fingerprint(self.unet), str(self.prediction), str(self.process), self.clip]
+        """Digest of weights, schedule, prediction, process, clipping and settings: what changes the images."""
+        told: list[Any] = [fingerprint(self.unet), str(self.prediction), str(self.process), self.clip]
+        told += [dict(sorted(self.settings.items()))] if self.settings else []
         digest = hashlib.sha256(json.dumps(told).encode())
         digest.update(np.ascontiguousarray(self.alpha_bar, dtype=np.float64).tobytes())
         return digest.hexdigest()[:16]
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Its settings, as parts of what makes the images."""
+        return self.settings
 
     @property
     def unprompted(self) -> bool:
@@ -114,15 +126,15 @@ class NetworkModel:
         return self.guidable or not self.conditional
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
-        """Raise `PromptError` for prompts that name no class."""
+        """Raise `PromptError` for prompts that the model cannot read."""
         self.prepare(prompts)
 
     def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[Any], ...]:
-        """Labels, (prompt,)."""
+        """What prompts become, one row per prompt: labels, (prompt,)."""
         return self.prepare(prompts)
 
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
-        """Labels, (prompt,), where the network is."""
+        """The same, where the network is."""
         return tuple(torch.from_numpy(part).to(device_of(self.unet)) for part in self.prepare(prompts))
 
     def decode(self, x0: Tensor) -> NDArray[np.float32]:
@@ -208,20 +220,9 @@ def from_network(
     labels = torch.from_numpy(prepare([""] if null_class is not None or count is None else ["0"])[0])
     anatomy = _read(unet, paths, _edges(list(paths), skips), image_shape, labels.to("meta"))
     schedule = np.asarray(alpha_bar, dtype=np.float64)
-    return NetworkModel(
-        name,
-        unet,
-        anatomy,
-        image_shape,
-        schedule,
-        prepare,
-        kind,
-        process,
-        clip,
-        whole_timesteps=whole_timesteps,
-        guidable=null_class is not None,
-        conditional=count is not None,
-    )
+    guidable, conditional = null_class is not None, count is not None
+    said = kind, process, clip, whole_timesteps, guidable, conditional
+    return NetworkModel(name, unet, anatomy, image_shape, schedule, prepare, *said)
 
 
 def _without_labels(network: nn.Module, x: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:

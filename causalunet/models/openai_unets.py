@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from causalunet.design.limits import is_integer, plain_number, shown
 from causalunet.errors import ModelError
 from causalunet.models.byte_pairs import padded
 from causalunet.models.checking import check_values
 from causalunet.models.handed_in import HandedIn
 from causalunet.models.labels import Prepare, label_reader
-from causalunet.models.text_to_image import Tokenize
+from causalunet.models.layouts.asked import Asked
 from causalunet.models.wrapped_unets import LabelledUNet, TextConditionedUNet, WrappedUNet
 from causalunet.schedule import cosine_alpha_bar
 
-__all__ = ["from_unet"]
+__all__ = ["openai_unet"]
 
 _TIMES = 1000
 """Timesteps that rescaled ones are as long as, in OpenAI's packages."""
@@ -29,106 +25,45 @@ _FRACTIONS = {"large": 1.0, "small": -1.0}
 _ARGUMENTS = {"self", "x", "timesteps", "tokens", "mask", "y"}  # of the forwards that are understood here
 
 
-def from_unet(
-    unet: nn.Module,
-    *,
-    name: str,
-    image_size: int | tuple[int, int] | None = None,
-    alpha_bar: NDArray[np.float64] | None = None,
-    tokenize: Tokenize | None = None,
-    classes: Sequence[str] | None = None,
-    null_class: int | None = None,
-    variance: Literal["large", "small"] = "large",
-    rescale_timesteps: bool | None = None,
-    clip: bool = True,
-) -> HandedIn:
+def openai_unet(asked: Asked, known: str) -> HandedIn:
     """Make a model of a U-Net object in OpenAI's layout; its forward code is its own.
 
     Parameters
     ----------
-    unet : torch.nn.Module
-        GLIDE's ``Text2ImUNet``, or ``UNetModel`` of guided-diffusion or improved-diffusion, with class labels or
-        without, that predicts the noise (and the variance). It is put into evaluation mode, and moved nowhere.
-    name : str
-        What results call it.
-    image_size : int or tuple of int, optional
-        Pixels, or (y, x); by default ``unet.image_size``, which only guided-diffusion's objects have. A U-Net of
-        convolutions takes other sizes than those that it was trained with, if they can be halved as often as it does.
-    alpha_bar : ndarray of float64, (timestep,), optional
-        Training schedule, from ``causalunet.schedule``. By default the squared-cosine schedule for GLIDE; the other
-        packages train with that or the linear one, so theirs must be said.
-    tokenize : callable, optional
-        For GLIDE: prompts to padded tokens and mask; by default with ``unet.tokenizer``.
-    classes : sequence of str, optional
-        For a class-conditional U-Net: the name of every class, so that prompts are names. Prompts may also be indices,
-        such as ``"207"``. The name of `null_class` may be left out. Of an unconditional U-Net prompts only name
-        samples: any text.
-    null_class : int, optional
-        For a class-conditional U-Net that was trained without its class now and then: the index of the class that stood
-        for none. Then there is something to guide from, and samples without a prompt can be made.
-    variance : {"large", "small"}
-        For a U-Net that predicts noise only: which bound of the posterior variance is taken, as in Ho et al. 2020.
-        OpenAI's samplers take the large one unless told otherwise.
-    rescale_timesteps : bool, optional
-        Whether the U-Net was trained with timesteps t * 1000 / N, where N is the length of ``alpha_bar``: the option of
-        the same name of OpenAI's training scripts, which improved-diffusion sets unless told otherwise and
-        guided-diffusion does not. With 1000 timesteps it makes no difference; with others it must be said.
-    clip : bool
-        Whether the estimate of x_0 is clipped to [-1, 1].
+    asked : Asked
+    known : str
+        What else could have been given, in words.
 
     Raises
     ------
     ModelError
         The object is not such a U-Net, computes in half precision, or more must be said of it.
     """
-    _check_layout(unet)
-    check_values(unet, f"this {type(unet).__name__}")
-    wrapper, prepare = _wrap(unet, tokenize, classes, plain_number(null_class))
-    wrapper.fraction = _fraction(unet, variance)
-    height, width = _size(unet, image_size if image_size is not None else getattr(unet, "image_size", None))
-    if alpha_bar is None and isinstance(wrapper, LabelledUNet):
-        raise ModelError(
-            f"A {type(unet).__name__} does not say which noise schedule it was trained with. Give alpha_bar: "
-            "causalunet.schedule.cosine_alpha_bar() or linear_alpha_bar()."
-        )
-    schedule = _checked(cosine_alpha_bar() if alpha_bar is None else alpha_bar)
-    wrapper.time_scale = _time_scale(unet, len(schedule), rescale_timesteps)
+    unet: Any = asked.unet
+    _check_layout(unet, known)
+    check_values(unet, f"this {asked.kind}")
+    asked.refuse("it predicts noise; say variance=.", "prediction", "sigmas")
+    asked.refuse("a text is read by its own tokenizer and transformer; say tokenize=.", "encode")
+    wrapper, prepare = _wrap(asked)
+    wrapper.fraction = _fraction(unet, "large" if asked.variance is None else asked.variance)
+    height, width = asked.size(getattr(unet, "image_size", None))
+    is_text = asked.alpha_bar is None and not isinstance(wrapper, LabelledUNet)
+    schedule = cosine_alpha_bar() if is_text else asked.shares()
+    wrapper.time_scale = _time_scale(unet, len(schedule), asked.rescale_timesteps)
     unet.eval()
-    model = HandedIn(name, wrapper, prepare, (_in_channels(unet), height, width), schedule, clip)
+    clip = True if asked.clip is None else asked.clip
+    model = HandedIn(asked.name, wrapper, prepare, (_in_channels(unet), height, width), schedule, clip)
     model.anatomy  # noqa: B018 - read now, so that what cannot be called is told here
     return model
 
 
-def _size(unet: nn.Module, given: Any) -> tuple[int, int]:
-    """Pixels along y and x."""
-    sides = [plain_number(side) for side in given] if isinstance(given, tuple | list) else [plain_number(given)] * 2
-    if given is None:
-        raise ModelError(f"A {type(unet).__name__} does not say how large its images are. Give image_size, in pixels.")
-    if len(sides) != 2 or not all(is_integer(side) and side > 0 for side in sides):
-        raise ModelError(f"image_size={shown(given)} is no size; give a number of pixels, or (y, x).")
-    return sides[0], sides[1]
-
-
-def _checked(alpha_bar: NDArray[np.float64]) -> NDArray[np.float64]:
-    values = np.asarray(alpha_bar, dtype=np.float64)
-    if values.ndim != 1 or not len(values) or not (np.diff([1.0, *values, 0.0]) < 0).all():
-        raise ModelError(
-            "alpha_bar is the share of signal variance left at every training timestep: numbers that fall from below 1 "
-            f"to above 0. Got an array of shape {values.shape}, from {values.flat[:1]} to {values.flat[-1:]}."
-        )
-    return values
-
-
-def _check_layout(unet: Any) -> None:
+def _check_layout(unet: Any, known: str) -> None:
     parts = ("time_embed", "input_blocks", "middle_block", "output_blocks", "out", "in_channels", "model_channels")
     missing = [part for part in parts if not hasattr(unet, part)]
     if not isinstance(unet, nn.Module) or missing:
-        how = "Another U-Net enters by an adapter of its own, see causalunet.models.register."
-        if type(unet).__module__.startswith("diffusers."):
-            how = "Give it in a pipeline, with its scheduler: from_pipeline(diffusers.DDPMPipeline(unet, scheduler))."
         raise ModelError(
-            f"A {type(unet).__name__} is not a U-Net of OpenAI's packages: it lacks {', '.join(missing) or 'forward'}. "
-            + how
+            f"A {type(unet).__name__} is not a U-Net of OpenAI's packages: it lacks {', '.join(missing) or 'forward'}; "
+            f"nor one of the others that are known, {known}. Say where its blocks are, from_network(...)."
         )
     # Asked of the class: a module that was traced before has a forward of its own.
     extra = sorted(set(inspect.signature(type(unet).forward).parameters) - _ARGUMENTS)
@@ -181,11 +116,10 @@ def _out_channels(unet: Any) -> int:
     return int(list(unet.out.parameters())[-1].shape[0])
 
 
-def _wrap(
-    unet: Any, tokenize: Tokenize | None, classes: Sequence[str] | None, null_class: int | None
-) -> tuple[WrappedUNet, Prepare]:
+def _wrap(asked: Asked) -> tuple[WrappedUNet, Prepare]:
+    unet, null_class = asked.unet, asked.null_class
     if not hasattr(unet, "get_text_emb"):
-        prepare = label_reader(getattr(unet, "num_classes", None), classes, null_class)
+        prepare = label_reader(getattr(unet, "num_classes", None), asked.classes, null_class)
         return LabelledUNet(unet, null_class), prepare
     if null_class is not None:
         raise ModelError("A Text2ImUNet has no classes, so null_class says nothing of it: the empty text is none.")
@@ -196,4 +130,4 @@ def _wrap(
             "This Text2ImUNet keeps the text of its last call (cache_text_emb=True). Build it with "
             "cache_text_emb=False: every prompt is encoded once anyway."
         )
-    return TextConditionedUNet(unet), tokenize or padded(unet.tokenizer, unet.text_ctx)
+    return TextConditionedUNet(unet), asked.tokenize or padded(unet.tokenizer, unet.text_ctx)

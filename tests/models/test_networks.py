@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 import causalunet as cu
 from causalunet.errors import CausalUNetError, ModelError, PromptError
+from causalunet.execute import TracedUNet
 from causalunet.models.networks import NetworkModel, from_network
+from causalunet.plan import Action, PlacedFill
 from causalunet.prediction import Prediction
 from causalunet.schedule import linear_alpha_bar
 from causalunet.testing import check_model
@@ -199,3 +201,32 @@ def test_models_that_somebody_else_trained(tmp_path: Path, monkeypatch: pytest.M
     whole = clothes.unet(x, timesteps, *clothes.encode(["", ""]))
     assert whole.shape == x.shape
     assert clothes.fingerprint != digits.fingerprint
+
+
+class Named(nn.Module):
+    """Modules called as what nnsight has for every module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.skip = nn.ModuleDict({"skip": nn.Conv2d(1, 4, 3, padding=1)})
+        self.output = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 1, 1))
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        return self.output(self.skip["skip"](x))
+
+
+def test_modules_may_be_called_as_nnsight_calls_its_values() -> None:
+    """One called "skip" hid what leaves a module out, so that it ran; one called "output" was not found."""
+    network = Named()
+    parts: dict[str, str | tuple[str, ...]] = {"one": "skip.skip", "two": "output.0"}
+    model = made(network=network, parts=parts, skips=False, whole_timesteps=False)
+    with pytest.warns(UserWarning, match="has a submodule named 'output'"):
+        traced = TracedUNet(model.unet, model.anatomy)
+    edit = cu.Edit("two", cu.Window(1, 1))
+    action = Action(frozenset({PlacedFill(edit.site, edit.fill)}), model.anatomy.dead({"two"}))
+    x, labels = torch.randn(2, 1, 12, 12), torch.zeros(2, dtype=torch.long)
+    with torch.inference_mode():
+        found = traced(action, (x, torch.zeros(2), labels), 2, ()).output
+        expected: Any = network.output[1](torch.zeros(2, 4, 12, 12))
+    assert torch.equal(found, expected)

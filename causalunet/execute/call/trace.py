@@ -128,9 +128,9 @@ class TracedUNet:
         given_here = entering(visit, *self._envoys[first].inputs) if visit.takes_input else None
         if visit.skip_value:
             for name in (first, *others)[:-1]:
-                self._envoys[name].skip(self._types.zeros(name, like))
+                _skip(self._envoys[name], self._types.zeros(name, like))
             value = stand_in(visit, like, self._types.of(component.name), rows, given_here)
-            envoy.skip(self._types.whole(component.name, value))
+            _skip(envoy, self._types.whole(component.name, value))
             if visit.keep:
                 journal.kept[component.name] = value.clone()
             journal.fired.update([component.name] if visit.output_fills else [])
@@ -179,5 +179,12 @@ class TracedUNet:
     def _envoy(self, path: str) -> Any:
         node: Any = self._model
         for part in filter(None, path.split(".")):
-            node = node[int(part)] if part.isdigit() else getattr(node, part)
+            # A module called "output" is another attribute: that name is nnsight's for what a module puts out.
+            inside = vars(node).get(part, vars(node).get(f"E_{part}"))
+            node = node[int(part)] if part.isdigit() else inside if inside is not None else getattr(node, part)
         return node
+
+
+def _skip(envoy: Any, value: Any) -> None:
+    """Let a module not run; by the class, since a module inside it may be called "skip", as in EDM's blocks."""
+    type(envoy).skip(envoy, value)

@@ -336,10 +336,7 @@ def lay_out_visits(
     for component in anatomy.components:
         name = component.name
         if name in action.dead:
-            # What a living block takes in needs its true shape, even if only to be replaced on the edge; any other dead
-            # tensor only has to concatenate with its like.
-            read = any(target not in action.dead or target in passed for target in anatomy.consumers(name))
-            skip_value = "zeros" if read else "placeholder"
+            skip_value = "zeros" if _is_met(name, anatomy, action.dead, passed) else "placeholder"
             visits.append(
                 Visit(component, skip_value=skip_value, output_fills=tuple(fills.get(name, ())), keep=name in keep)
             )
@@ -361,3 +358,15 @@ def lay_out_visits(
         if any((visit.edge_fills, visit.output_fills, visit.record, visit.keep, visit.keep_edge, visit.inner)):
             visits.append(visit)
     return Visits(tuple(inner.get("", ())), tuple(visits))
+
+
+def _is_met(name: str, anatomy: Anatomy, dead: frozenset[str], passed: set[str]) -> bool:
+    """Whether what a dead component puts out needs its true rows.
+
+    So it is for a living block, even if only to be replaced on the edge, and for one that is passed by; and where what
+    a living component puts out enters the same dead block, with which it is concatenated before that is left out. Any
+    other dead tensor only has to concatenate with its like.
+    """
+    consumers = anatomy.consumers(name)
+    entering = {edge.source for edge in anatomy.edges if edge.target in consumers}
+    return any(place not in dead for place in (*consumers, *entering)) or not passed.isdisjoint(consumers)

@@ -8,32 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from causalunet.design.anatomy import Anatomy, Component, Edge, Role
-from causalunet.design.ports import Port
-from causalunet.design.views import Channels
+from causalunet.design.anatomy import Anatomy
 from causalunet.errors import ModelError
-from causalunet.models.components import Place, read_components, weights_of
+from causalunet.models.u_shape import Piece, u_anatomy
 
-__all__ = ["read_anatomy"]
+__all__ = ["read_anatomy", "unet_pieces"]
 
 _PARTS = ("resnets", "attentions", "downsamplers", "upsamplers")
 """Lists of modules that a block may be made of."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A component, before it is measured."""
-
-    name: str
-    role: Role
-    paths: tuple[str, ...]
-    skip: int | None = None
-    """Number of the skip connection that begins here, or of a decoder block ends here."""
 
 
 def read_anatomy(unet: nn.Module, arguments: Sequence[Tensor], *, inside: str) -> Anatomy:
@@ -61,19 +47,28 @@ def read_anatomy(unet: nn.Module, arguments: Sequence[Tensor], *, inside: str) -
         A block is of a kind that is not known here, or what ran is not what was expected.
     """
     own = unet.get_submodule(inside)
-    pieces = list(_pieces(own, f"{inside}."))
-    places = [Place(piece.name, piece.role, depth, piece.paths) for piece, depth in _with_depth(pieces)]
-    components, flops = read_components(unet, places, arguments, owner=type(own).__name__)
-    return Anatomy(components, _edges(pieces, components), flops, weights_of(unet))
+    return u_anatomy(unet, list(unet_pieces(own, f"{inside}.")), arguments, owner=type(own).__name__)
 
 
-def _pieces(unet: Any, prefix: str) -> Iterator[_Piece]:
-    """Components in the order in which they run."""
+def unet_pieces(unet: Any, prefix: str) -> Iterator[Piece]:
+    """Components of such a network in the order in which they run.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+        Of diffusers.
+    prefix : str
+        Of the paths of its modules.
+
+    Raises
+    ------
+    ModelError
+        A block is of a kind that is not known here.
+    """
     skips = itertools.count()
 
-    def down(*paths: str) -> _Piece:
-        number = next(skips)
-        return _Piece(f"down.{number}", "encoder", tuple(prefix + path for path in paths), number)
+    def down(*paths: str) -> Piece:
+        return Piece(f"down.{next(skips)}", "encoder", tuple(prefix + path for path in paths))
 
     yield down("conv_in")
     for number, block in enumerate(unet.down_blocks):
@@ -85,17 +80,17 @@ def _pieces(unet: Any, prefix: str) -> Iterator[_Piece]:
         if block.downsamplers is not None:
             yield down(*(f"{at}.downsamplers.{i}" for i in range(len(block.downsamplers))))
     if unet.mid_block is not None:
-        yield _Piece("mid", "bottleneck", (f"{prefix}mid_block",))
+        yield Piece("mid", "bottleneck", (f"{prefix}mid_block",))
     left, ups, upsamplers = next(skips), itertools.count(), itertools.count()
     for number, block in enumerate(unet.up_blocks):
         _check_block(block)
         at = f"up_blocks.{number}"
         for paths in _residual(block, at):
             left -= 1
-            yield _Piece(f"up.{next(ups)}", "decoder", tuple(prefix + path for path in paths), left)
+            yield Piece(f"up.{next(ups)}", "decoder", tuple(prefix + path for path in paths), f"down.{left}")
         if block.upsamplers is not None:
             some = tuple(f"{prefix}{at}.upsamplers.{i}" for i in range(len(block.upsamplers)))
-            yield _Piece(f"upsample.{next(upsamplers)}", "block", some)
+            yield Piece(f"upsample.{next(upsamplers)}", "block", some)
 
 
 def _residual(block: Any, at: str) -> Iterator[tuple[str, ...]]:
@@ -116,33 +111,3 @@ def _check_block(block: Any) -> None:
             f"{', '.join(_PARTS)}, such as DownBlock2D, CrossAttnDownBlock2D and AttnUpBlock2D. Write an adapter for "
             "this U-Net, see causalunet.models.register."
         )
-
-
-def _with_depth(pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, int]]:
-    """Every piece with the number of blocks between it and the top of the U."""
-    encoder, after = sum(piece.role == "encoder" for piece in pieces), sum(piece.role == "decoder" for piece in pieces)
-    before = 0
-    for piece in pieces:
-        if piece.role == "encoder":
-            yield piece, before
-            before += 1
-        elif piece.role == "bottleneck":
-            yield piece, encoder
-        else:
-            after -= piece.role == "decoder"
-            yield piece, after
-
-
-def _edges(pieces: Sequence[_Piece], components: Sequence[Component]) -> tuple[Edge, ...]:
-    width = {component.name: component.shape[0] for component in components}
-    names = [*(piece.name for piece in pieces), "out"]
-    path = {target: source for source, target in itertools.pairwise(names)}
-    begins = {piece.skip: piece.name for piece in pieces if piece.role == "encoder"}
-
-    def skip(piece: _Piece) -> Edge:
-        source, first = begins[piece.skip], width[path[piece.name]]
-        port = Port(0, Channels(range(first, first + width[source])))
-        return Edge(source, piece.name, f"skip.{piece.skip}", port)
-
-    ends = (skip(piece) for piece in pieces if piece.role == "decoder")
-    return (*(Edge(*pair) for pair in itertools.pairwise(names)), *ends)

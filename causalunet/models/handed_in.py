@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from causalunet.models.devices import device_of
 from causalunet.models.inner import Text, with_inner
 from causalunet.models.labels import Prepare
 from causalunet.models.openai_anatomy import read_called
+from causalunet.models.pixels import InPixels, WithoutReader
 from causalunet.models.wrapped_unets import TextConditionedUNet, WrappedUNet
 
 if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties
@@ -30,7 +31,7 @@ __all__ = ["HandedIn"]
 
 
 @dataclass(frozen=True)
-class HandedIn:
+class HandedIn(InPixels, WithoutReader):
     """A pixel-space model around a U-Net object that the user built.
 
     Parameters
@@ -106,11 +107,6 @@ class HandedIn:
         """Whether a sample without a prompt can be made: also of a U-Net that never has a condition."""
         return self.guidable or self.unet.unconditional
 
-    @property
-    def factors(self) -> Mapping[str, tuple[str, ...]]:
-        """Empty: no reader."""
-        return {}
-
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """Raise `PromptError` for prompts that the model cannot read."""
         self.prepare(prompts)
@@ -127,12 +123,3 @@ class HandedIn:
             with torch.inference_mode():
                 return self.unet.encode_text(*parts)
         return parts
-
-    def decode(self, x0: Tensor) -> NDArray[np.float32]:
-        """Images in [0, 1], (sample, channel, y, x)."""
-        image: NDArray[np.float32] = ((x0.float().clamp(-1, 1) + 1) / 2).cpu().numpy()
-        return image
-
-    def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Raise `ModelError`: there is no reader."""
-        raise ModelError(f"The model {self.name!r} has no factor reader; its images can only be compared as pixels.")

@@ -22,6 +22,7 @@ from causalunet.models.components import Place, read_components, weights_of
 from causalunet.models.devices import device_of
 from causalunet.models.inner import with_inner
 from causalunet.models.labels import Prepare, label_reader
+from causalunet.models.pixels import InPixels, WithoutReader
 from causalunet.prediction import Prediction
 from causalunet.process import VARIANCE_PRESERVING, Process
 
@@ -60,7 +61,7 @@ class CalledNetwork(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkModel:
+class NetworkModel(InPixels, WithoutReader):
     """A pixel-space model around a network, made by `from_network`.
 
     Parameters
@@ -87,8 +88,6 @@ class NetworkModel:
         Whether it has conditions at all.
     settings : mapping
         What changes images beside weights, by name: plain values.
-    factors : mapping
-        Empty: there is no reader.
     """
 
     name: str
@@ -104,7 +103,6 @@ class NetworkModel:
     guidable: bool = True
     conditional: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
-    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -136,15 +134,6 @@ class NetworkModel:
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
         """The same, where the network is."""
         return tuple(torch.from_numpy(part).to(device_of(self.unet)) for part in self.prepare(prompts))
-
-    def decode(self, x0: Tensor) -> NDArray[np.float32]:
-        """Images in [0, 1], (sample, channel, y, x)."""
-        image: NDArray[np.float32] = ((x0.float().clamp(-1, 1) + 1) / 2).cpu().numpy()
-        return image
-
-    def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Raise `ModelError`: there is no reader."""
-        raise ModelError(f"The model {self.name!r} has no factor reader; its images can only be compared as pixels.")
 
 
 def from_network(

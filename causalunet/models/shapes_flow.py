@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from causalunet.design.anatomy import Anatomy, Component, Edge
+from causalunet.design.anatomy import Anatomy, Edge
 from causalunet.models.base import register
 from causalunet.models.checkpoints import fingerprint, load_weights, read_weights
+from causalunet.models.components import Place, read_components, weights_of
 from causalunet.models.devices import usable_device
 from causalunet.models.factor_reader import FactorReader, load_reader
 from causalunet.models.flow_transformer import FLOW_CONFIG, FlowConfig, FlowTransformer
 from causalunet.models.inner import Text, with_inner
+from causalunet.models.pixels import InPixels
 from causalunet.models.vocabulary import tokenize
 from causalunet.paths import given_path
 from causalunet.prediction import Prediction
@@ -69,7 +70,7 @@ class OnTimesteps(nn.Module):
 
 
 @dataclass(frozen=True)
-class FlowModel:
+class FlowModel(InPixels):
     """A pixel-space text-to-image model by flow matching. Estimates of x_0 are not clipped.
 
     Parameters
@@ -136,11 +137,6 @@ class FlowModel:
         with torch.inference_mode():
             return tuple(network.encode_text(tokens, mask))
 
-    def decode(self, x0: Tensor) -> NDArray[np.float32]:
-        """Images in [0, 1], (sample, channel, y, x)."""
-        image: NDArray[np.float32] = ((x0.float().clamp(-1, 1) + 1) / 2).cpu().numpy()
-        return image
-
     @property
     def factors(self) -> dict[str, tuple[str, ...]]:
         """What the reader tells apart."""
@@ -172,33 +168,17 @@ def read_flow_anatomy(config: FlowConfig) -> Anatomy:
             torch.empty(1, config.width),
             torch.empty(1, config.text.width, config.text.context),
         )
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        unet(*row)
-    counts, tokens = counter.get_flop_counts(), (config.image_size // config.patch) ** 2
-    parts: list[tuple[str, tuple[str, ...], int, str]] = [
-        ("embedding", ("network.patch_embed",), config.width, "channel"),
-        *((f"block.{i}", (f"network.blocks.{i}",), config.width, "channel") for i in range(config.depth)),
-        ("output", ("network.out_norm", "network.out"), config.channels * config.patch**2, "pixel"),
+    blocks = [(f"block.{index}", (f"network.blocks.{index}",)) for index in range(config.depth)]
+    parts = [
+        ("embedding", ("network.patch_embed",)),
+        *blocks,
+        ("output", ("network.out_norm", "network.out")),
     ]
-    components = tuple(
-        Component(
-            name=name,
-            role="block",
-            level=0,
-            depth=depth,
-            shape=(tokens, size),
-            dims=("token", dim),
-            flops=sum(flops for path in paths for flops in counts.get(f"OnTimesteps.{path}", {}).values()),
-            parameters=sum(value.numel() for path in paths for value in unet.get_submodule(path).parameters()),
-            module=paths if len(paths) > 1 else paths[0],
-            input=0 if name.startswith("block") else None,
-        )
-        for depth, (name, paths, size, dim) in enumerate(parts)
-    )
-    edges = tuple(Edge(*pair) for pair in itertools.pairwise([*(name for name, *_ in parts), "out"]))
-    parameters = sum(value.numel() for value in unet.parameters())
-    anatomy = Anatomy(components, edges, counter.get_total_flops(), parameters)
+    places = [Place(name, "block", depth, paths) for depth, (name, paths) in enumerate(parts)]
+    (*others, output), flops = read_components(unet, places, row, owner="flow transformer")
+    components = (*others, replace(output, dims=("token", "pixel"), input=None))
+    edges = tuple(Edge(*pair) for pair in itertools.pairwise([*(name for name, _ in parts), "out"]))
+    anatomy = Anatomy(components, edges, flops, weights_of(unet))
     return with_inner(anatomy, unet, row, text=Text(3, "row channel token"))
 
 

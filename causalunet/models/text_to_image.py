@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from causalunet.design.anatomy import Anatomy
-from causalunet.errors import ModelError
 from causalunet.models.checkpoints import fingerprint
 from causalunet.models.factor_reader import FactorReader
 from causalunet.models.openai_anatomy import read_anatomy
 from causalunet.models.openai_layout import TextUNet
+from causalunet.models.pixels import InPixels, no_reader
 
 if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties
     from builtins import property as cached_property
@@ -30,7 +30,7 @@ Tokenize = Callable[[Sequence[str]], tuple[NDArray[np.int64], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
-class TextToImage:
+class TextToImage(InPixels):
     """A pixel-space text-to-image model.
 
     Parameters
@@ -92,11 +92,6 @@ class TextToImage:
         with torch.inference_mode():
             return tuple(self.unet.encode_text(torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device)))
 
-    def decode(self, x0: Tensor) -> NDArray[np.float32]:
-        """Images in [0, 1], (sample, channel, y, x)."""
-        image: NDArray[np.float32] = ((x0.float().clamp(-1, 1) + 1) / 2).cpu().numpy()
-        return image
-
     @property
     def factors(self) -> dict[str, tuple[str, ...]]:
         """What the reader tells apart; empty without a reader."""
@@ -105,7 +100,5 @@ class TextToImage:
     def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Index and probability of the likeliest value of every factor, both (sample, factor)."""
         if self.reader is None:
-            raise ModelError(
-                f"The model {self.name!r} has no factor reader; its images can only be compared as pixels."
-            )
+            raise no_reader(self.name)
         return self.reader.likeliest(images)

@@ -28,6 +28,7 @@ from causalunet.models.exact.mixture import MixtureUNet
 from causalunet.models.exact.optimal import OptimalUNet
 from causalunet.models.exact.unet import ExactUNet
 from causalunet.models.exact.wiener import WienerUNet
+from causalunet.models.pixels import InPixels, WithoutReader
 from causalunet.prediction import Prediction
 from causalunet.process import VARIANCE_PRESERVING, Process
 from causalunet.scenes import FACTORS
@@ -54,7 +55,7 @@ _INTERPOLATED = 12
 
 
 @dataclass(frozen=True, eq=False)
-class ExactModel:
+class ExactModel(InPixels, WithoutReader):
     """A pixel-space model whose denoiser is a formula over a bank of images. Estimates of x_0 are not clipped.
 
     Prompts stand for the images whose labels have all their words, see `ImageBank`; the empty prompt for all.
@@ -117,11 +118,6 @@ class ExactModel:
         """Parts of what makes the images that not every model has, see ``causalunet.identity.identity_of``."""
         return {"bank": self.data.digest, **self.options}
 
-    @property
-    def factors(self) -> Mapping[str, tuple[str, ...]]:
-        """Empty: no reader."""
-        return {}
-
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """Raise `PromptError` for prompts that no image of the bank matches."""
         self.data.matches(prompts)
@@ -133,11 +129,6 @@ class ExactModel:
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor]:
         """As `tokens`, for the U-Net."""
         return (torch.from_numpy(self.data.matches(prompts)).to(self.unet.bank.device),)
-
-    def decode(self, x0: Tensor) -> NDArray[np.float32]:
-        """Images in [0, 1], (sample, channel, y, x)."""
-        image: NDArray[np.float32] = ((x0.float().clamp(-1, 1) + 1) / 2).cpu().numpy()
-        return image
 
     def gaussian(self, prompt: str = "") -> Gaussian:
         """Gaussian with the mean and covariance of the images that a prompt stands for, to the rank of the model's."""
@@ -185,10 +176,6 @@ class ExactModel:
             return None
         found: NDArray[np.float64] = self.gaussian(prompt).slopes(torch.from_numpy(alpha_bar)).cpu().numpy()
         return found.reshape(-1, *self.image_shape)
-
-    def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Raise `ModelError`: there is no reader."""
-        raise ModelError(f"The model {self.name!r} has no factor reader; its images can only be compared as pixels.")
 
 
 @register("exact-gaussian")

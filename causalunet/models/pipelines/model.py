@@ -26,6 +26,7 @@ from causalunet.models.pipelines.conditions import Conditions, Texts
 from causalunet.models.pipelines.networks import Network
 from causalunet.models.pipelines.schedulers import Asking, Noise, sampler_like
 from causalunet.models.pipelines.stacks import is_stack, read_stack
+from causalunet.models.pixels import WithoutReader
 from causalunet.prediction import Prediction, training_of
 from causalunet.process import Process
 
@@ -41,7 +42,7 @@ _OF_ADAPTERS = ("active_adapters", "disable_adapters", "merged_adapters")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PipelineModel:
+class PipelineModel(WithoutReader):
     """A model whose parts are those of a pipeline; the pipeline itself is not called.
 
     Parameters
@@ -184,11 +185,6 @@ class PipelineModel:
             return 0
         return largest_output(self.decoder, torch.empty(1, *self.image_shape, device="meta"))
 
-    @property
-    def factors(self) -> Mapping[str, tuple[str, ...]]:
-        """Empty: no reader."""
-        return {}
-
     def sampler(self, steps: int = 50, guidance_scale: float = 1.0, *, eta: float = 0.0) -> Sampler:
         """The sampler whose runs are those of the pipeline's own scheduler.
 
@@ -233,10 +229,6 @@ class PipelineModel:
                 pictures = self.decoder(x0).float()
         image: NDArray[np.float32] = (pictures / 2 + 0.5).clamp(0, 1).cpu().numpy()
         return image
-
-    def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Raise `ModelError`: there is no reader."""
-        raise ModelError(f"The model {self.name!r} has no factor reader; its images can only be compared as pixels.")
 
 
 def _plain(value: Any) -> Any:

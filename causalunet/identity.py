@@ -21,6 +21,7 @@ from causalunet.design.samplers import Sampler
 from causalunet.errors import CausalUNetError, ModelError, PromptError, SpecError
 from causalunet.prediction import prediction_of, process_of, training_of
 from causalunet.process import VARIANCE_PRESERVING
+from causalunet.thresholding import THRESHOLDING
 
 __all__ = [
     "END",
@@ -76,6 +77,7 @@ def identity_of(model: Any, sampler: Sampler | None, prompts: Iterable[str]) -> 
         # Left out as stores of earlier versions leave it out: of those it is known.
         **({_PROCESS: process.to_json()} if (process := process_of(model)) != VARIANCE_PRESERVING else {}),
         **({END: end} if (end := float(getattr(model, END, 1.0))) != 1 else {}),
+        **({THRESHOLDING: bound.to_json()} if (bound := getattr(model, THRESHOLDING, None)) is not None else {}),
         "image_shape": [int(size) for size in model.image_shape],
         **_own_parts(model),
     }

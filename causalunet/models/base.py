@@ -32,6 +32,8 @@ class DiffusionModel(Protocol):
     - an attribute ``process``, a `causalunet.process.Process`: how large the states are that its U-Net is given, if
       their variance is not preserved;
     - an attribute ``end_alpha_bar``, share of signal variance at which its runs end, if not the image itself;
+    - an attribute ``thresholding``, a `causalunet.thresholding.Thresholding`, if its estimates of x_0 are
+      bounded by their own size, whatever ``clip`` says;
     - a method ``tokens(prompts)`` and an attribute ``identity``, which say more of what changes its images, see
       ``causalunet.identity.identity_of``;
     - an attribute ``whole_timesteps`` that is True where ``unet`` takes whole timesteps only, such as rows of a table:

@@ -27,6 +27,7 @@ from causalunet.noise import initial_noise
 from causalunet.prediction import prediction_of, training_of
 from causalunet.prompts import NO_PROMPT
 from causalunet.schedule import Level
+from causalunet.thresholding import bounded
 
 __all__ = ["model_statistics"]
 
@@ -184,7 +185,7 @@ class _Asked(NamedTuple):
         return x0.detach(), total / self.probes
 
     def _denoised(self, x: Tensor, level: Level, rows: slice) -> Tensor:
-        """x_0 as runs have it: guided, and clipped where the model's is."""
+        """x_0 as runs have it: guided, and clipped or thresholded where the model's is."""
         told = zip(*map(self.guidance.prompts, self.prompts[rows]), strict=True)
         contexts = [encoded(self.model, list(of_branch)) for of_branch in told]
         branches = len(contexts)
@@ -194,7 +195,7 @@ class _Asked(NamedTuple):
         prediction = prediction_of(self.model)
         value, _ = guided(output.float(), self.guidance, prediction)
         x0: Tensor = prediction.image_and_noise(value, x, level)[0]
-        return x0.clamp(-1, 1) if self.model.clip else x0
+        return bounded(self.model, x0)
 
 
 def _signs(samples: Iterable[int], number: int, shape: Sequence[int]) -> Tensor:

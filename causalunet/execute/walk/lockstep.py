@@ -28,6 +28,7 @@ from causalunet.programs import Origin
 from causalunet.schedule import Level
 from causalunet.sources import begins_from
 from causalunet.stepping import Stepping
+from causalunet.thresholding import bounded
 from causalunet.tree import StateId
 
 __all__ = ["Block", "Observer", "check_fired", "run_block"]
@@ -134,7 +135,7 @@ class _Walk:
             of_call = slice(index * n, (index + 1) * n)
             x0, eps = self.stepping.estimated(value[of_call], *query, self.given_of(call))
             of_variance = None if fraction is None else fraction[of_call]
-            estimate = Estimate(x0.clamp(-1, 1) if model.clip else x0, eps, of_variance, *query)
+            estimate = Estimate(bounded(model, x0), eps, of_variance, *query)
             self.observer.predicted(call, stage, estimate)
             yield estimate
 

@@ -16,7 +16,10 @@ from torch import Tensor
 from causalunet.errors import CausalUNetWarning
 from causalunet.models.labels import Prepare
 
-__all__ = ["Conditions", "JointTexts", "Labels", "MaskedTexts", "PooledTexts", "Texts", "TwoTexts"]
+__all__ = ["Conditions", "JointTexts", "Labels", "LowerTexts", "MaskedTexts", "PooledTexts", "Texts", "TwoTexts"]
+
+_IF_TOKENS = 77
+"""That DeepFloyd IF reads: its pipeline has the number in its code."""
 
 
 class Conditions(Protocol):
@@ -155,6 +158,20 @@ class TwoTexts(Texts):
             told = torch.tensor([bool(prompt) for prompt in prompts], device=device)
             states, pooled = states * told[:, None, None], pooled * told[:, None]
         return states, pooled
+
+
+class LowerTexts(Texts):
+    """States of a text encoder of what a pipeline makes of texts first, lower case: of DeepFloyd IF."""
+
+    @property
+    def readers(self) -> tuple[tuple[Any, int], ...]:
+        """Its tokenizer, and the length that the pipeline was trained with."""
+        return ((self.pipe.tokenizer, _IF_TOKENS),)
+
+    def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
+        """States, (prompt, token, width)."""
+        with torch.inference_mode():
+            return (self.pipe.encode_prompt(list(prompts), do_classifier_free_guidance=False, device=device)[0],)
 
 
 class JointTexts(Texts):

@@ -29,6 +29,7 @@ from causalunet.models.pipelines.stacks import is_stack, read_stack
 from causalunet.models.pixels import WithoutReader
 from causalunet.prediction import Prediction, training_of
 from causalunet.process import Process
+from causalunet.thresholding import Thresholding
 
 if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties
     from builtins import property as cached_property
@@ -88,11 +89,12 @@ class PipelineModel(WithoutReader):
         """What was taken from the pipeline, a line each."""
         shares, images = self.alpha_bar, " x ".join(map(str, self.picture_shape))
         latents = f", decoded from latents of {' x '.join(map(str, self.image_shape))}" if self.decoder else ""
+        bounded = "clipped" if self.clip else "not clipped" if self.thresholding is None else "thresholded"
         device, ends = device_of(self.unet), "" if self.noise.end == 1 else f"; runs end at {self.noise.end:.4g}"
         lines = {
             "network": f"{type(self.unet.unet).__name__}, {str(self.unet.dtype).removeprefix('torch.')}, on {device}",
             "images": f"{images} (channel, y, x){latents}",
-            "prediction": f"{self.prediction}, estimates of x_0 {'clipped' if self.clip else 'not clipped'}",
+            "prediction": f"{self.prediction}, estimates of x_0 {bounded}",
             "noise": f"{len(shares)} timesteps, alpha_bar {shares[0]:.4g} to {shares[-1]:.4g}{ends}",
             "scheduler": type(self.scheduler).__name__,
             "prompts": self.conditions.words,
@@ -114,6 +116,11 @@ class PipelineModel(WithoutReader):
     def prediction(self) -> Prediction:
         """What the network puts out."""
         return self.noise.prediction
+
+    @property
+    def thresholding(self) -> Thresholding | None:
+        """How estimates of x_0 are bounded by their own size, if they are."""
+        return self.noise.thresholding
 
     @property
     def process(self) -> Process:

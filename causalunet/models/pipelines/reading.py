@@ -9,7 +9,7 @@ from causalunet.design.limits import is_integer, shown
 from causalunet.errors import ModelError
 from causalunet.models.labels import label_reader
 from causalunet.models.pipelines.asked import Asked, Size, size_of_network
-from causalunet.models.pipelines.conditions import Labels, Texts, TwoTexts
+from causalunet.models.pipelines.conditions import Labels, LowerTexts, Texts, TwoTexts
 from causalunet.models.pipelines.latents import in_latents, shapes_of
 from causalunet.models.pipelines.model import PipelineModel
 from causalunet.models.pipelines.networks import LabelledNetwork, PromptedNetwork, SizedNetwork
@@ -99,6 +99,20 @@ def _in_pixels(asked: Asked) -> PipelineModel:
     return PipelineModel(asked.name, network, labels, noise, shape, shape, scheduler, parts={"unet": unet})
 
 
+def _deepfloyd_if(asked: Asked) -> PipelineModel:
+    """Of texts, in pixels: the first stage of DeepFloyd IF."""
+    asked.refuse_classes()
+    asked.refuse_guidance()
+    asked.require("text_encoder", "tokenizer")
+    pipe, unet = asked.pipe, asked.pipe.unet
+    check_network(unet)
+    shape = (unet.config.in_channels, *(asked.size or size_of_network(unet)))
+    noise = read_noise(pipe.scheduler, variance=unet.config.out_channels == 2 * unet.config.in_channels)
+    parts = {"unet": unet.eval(), "text_encoder": pipe.text_encoder.eval()}
+    network = PromptedNetwork(unet)
+    return PipelineModel(asked.name, network, LowerTexts(pipe), noise, shape, shape, pipe.scheduler, parts=parts)
+
+
 def _latent_diffusion(asked: Asked) -> PipelineModel:
     asked.refuse_guidance()
     unet = asked.pipe.unet
@@ -137,6 +151,7 @@ PIPELINES: dict[str, Callable[[Asked], PipelineModel]] = {
     "DDPMPipeline": _in_pixels,
     "DiTPipeline": dit,
     "FluxPipeline": flux,
+    "IFPipeline": _deepfloyd_if,
     "LDMPipeline": _latent_diffusion,
     "LatentConsistencyModelPipeline": _stable_diffusion,
     "PixArtAlphaPipeline": pixart,

@@ -27,12 +27,14 @@ from causalunet.errors import ModelError
 from causalunet.prediction import Prediction
 from causalunet.process import VARIANCE_PRESERVING, Process
 from causalunet.schedule import TrainingSchedule, straight_alpha_bar
+from causalunet.thresholding import Thresholding
 
 __all__ = ["SCHEDULERS", "Asking", "Noise", "read_noise", "sampler_like"]
 
 _FLOW = "FlowMatchEulerDiscreteScheduler"
 _PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
+_THRESHOLDED = ("DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler")
 _ROUNDING = 1e-3
 """In timesteps: what levels in float32 may be off by."""
 
@@ -53,6 +55,8 @@ class Noise(NamedTuple):
         Share of signal variance at which its runs end: 1, or that of the first timestep.
     process : Process
         How large states are.
+    thresholding : Thresholding, optional
+        Of estimates of x_0, in place of clipping.
     """
 
     alpha_bar: NDArray[np.float64]
@@ -60,6 +64,7 @@ class Noise(NamedTuple):
     clip: bool
     end: float
     process: Process = VARIANCE_PRESERVING
+    thresholding: Thresholding | None = None
 
 
 class Asking(NamedTuple):
@@ -97,7 +102,7 @@ def _ddpm(config: Mapping[str, Any]) -> tuple[type[Sampler], dict[str, Any]]:
 
 
 def _ddim(config: Mapping[str, Any]) -> tuple[type[Sampler], dict[str, Any]]:
-    return DDIM, {"noise": "predicted"} if config["clip_sample"] else {}
+    return DDIM, {"noise": "predicted"} if config["clip_sample"] or config["thresholding"] else {}
 
 
 def _pndm(config: Mapping[str, Any]) -> tuple[type[Sampler], dict[str, Any]]:
@@ -160,17 +165,32 @@ def read_noise(scheduler: Any, *, variance: bool, flow: bool = False) -> Noise:
             _only(config, name, False)
         straight = straight_alpha_bar(config["num_train_timesteps"])
         return Noise(straight, Prediction("velocity", variance=variance), False, 1.0, Process("straight"))
-    for name in ("thresholding", "use_beta_sigmas", "use_flow_sigmas", "use_lu_lambdas"):
+    for name in ("use_beta_sigmas", "use_flow_sigmas", "use_lu_lambdas"):
         _only(config, name, False, None)
-    kind = config.get("prediction_type", "epsilon")
-    if kind not in _PREDICTIONS:
-        raise ModelError(f"prediction_type={kind!r} of the scheduler is not known; known: {', '.join(_PREDICTIONS)}.")
-    clip = bool(config.get("clip_sample", False))
+    predicted = config.get("prediction_type", "epsilon")
+    if predicted not in _PREDICTIONS:
+        raise ModelError(
+            f"prediction_type={predicted!r} of the scheduler is not known; known: {', '.join(_PREDICTIONS)}."
+        )
+    threshold = _thresholding(config, kind)
+    clip = bool(config.get("clip_sample", False)) and threshold is None
     if clip and (bound := config.get("clip_sample_range", 1.0)) != 1:
         raise ModelError(f"The scheduler clips to clip_sample_range={bound}; here estimates are clipped to 1, or not.")
     end = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
     alpha_bar = scheduler.alphas_cumprod.double().cpu().numpy()
-    return Noise(alpha_bar, Prediction(_PREDICTIONS[kind], variance=variance), clip, end)
+    prediction = Prediction(_PREDICTIONS[predicted], variance=variance)
+    return Noise(alpha_bar, prediction, clip, end, thresholding=threshold)
+
+
+def _thresholding(config: Mapping[str, Any], kind: str) -> Thresholding | None:
+    if not config.get("thresholding", False):
+        return None
+    if kind not in _THRESHOLDED:
+        raise ModelError(
+            f"The {kind} has thresholding=True; estimates are thresholded as by {' and '.join(_THRESHOLDED)}. Take one "
+            "of these, or thresholding=False."
+        )
+    return Thresholding(config["dynamic_thresholding_ratio"], config["sample_max_value"])
 
 
 def sampler_like(

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from causalunet.design.limits import is_number, shown
 from causalunet.design.samplers import DDIM, Estimate, Sampler, State
 from causalunet.design.starts import Noise, Start, first_states
-from causalunet.errors import CausalUNetError
+from causalunet.errors import CausalUNetError, ModelError
 from causalunet.identity import END
 from causalunet.noise import step_noise
 from causalunet.prediction import Prediction
@@ -25,12 +26,16 @@ from causalunet.results.guard.checked_store import Reader
 from causalunet.results.meaning.schema import GIVEN, SAMPLE_START
 from causalunet.schedule import Level, TrainingSchedule
 from causalunet.stepping import Stepping
+from causalunet.thresholding import THRESHOLDING, Thresholding
 
 __all__ = ["Trajectory", "trajectories"]
 
 _NAMES = ("x_t", "x0_hat", "eps")
 _ROUNDING = 1e-5
 """Of float32, relative to the largest term; a GPU rounds elsewhere than a CPU."""
+
+_Way = bool | Thresholding
+"""Whether estimates are clipped, or how they are thresholded."""
 
 
 @dataclass(slots=True)
@@ -55,8 +60,8 @@ class Trajectory:
     start: Start | None
     problems: list[str] = field(default_factory=list)
     is_image: bool = False
-    estimated: set[bool] = field(default_factory=lambda: {True, False})
-    """Ways, clipped and not, in which every estimate so far follows from state and prediction."""
+    estimated: set[_Way] = field(default_factory=lambda: {True, False})
+    """Ways, clipped or not or thresholded, in which every estimate so far follows from state and prediction."""
     largest: float = 0.0
 
     def tell(self, what: str) -> None:
@@ -123,8 +128,11 @@ def _end(reader: Reader) -> float:
     return float(found) if is_number(found) else math.nan
 
 
-def _known_ways(reader: Reader) -> set[bool]:
-    """Whether estimates are clipped; both, in stores that do not say it."""
+def _known_ways(reader: Reader) -> set[_Way]:
+    """Whether estimates are clipped, or how they are thresholded; both, in stores that do not say it."""
+    if (said := reader.stored.attributes.identity.get(THRESHOLDING)) is not None:
+        with suppress(ModelError):
+            return {Thresholding.from_json(said)}
     clip = reader.stored.attributes.identity.get("clip")
     return {clip} if isinstance(clip, bool) else {True, False}
 
@@ -217,16 +225,29 @@ def _check_estimate(some: list[Trajectory], step: int, said: Estimate, stepping:
     for place, one in enumerate(some):
         largest = max(np.abs(part[place]).max() for part in (x, eps, *(() if given is None else (given,))))
         slack = _ROUNDING * (1 + factor * largest)
-        clips = one.estimated
+        ways = one.estimated
+        # a threshold is itself read off the estimate
         near = {
-            clip: np.abs(x0[place] - (np.clip(estimate[place], -1, 1) if clip else estimate[place])).max() <= slack
-            for clip in clips
+            way: np.abs(x0[place] - _bounded(estimate[place], way)).max() <= slack * (1 + isinstance(way, Thresholding))
+            for way in ways
         }
         one.largest = max(one.largest, float(np.abs(x0[place]).max()))
-        one.estimated = {clip for clip, well in near.items() if well}
+        one.estimated = {way for way, well in near.items() if well}
         if not one.estimated:
-            how = f", {'' if clips == {True} else 'not '}clipped" if len(clips) == 1 else ""
+            how = f", {_way_in_words(*ways)}" if len(ways) == 1 else ""
             one.tell(f"x0_hat at step {step} does not follow from x_t and eps{how}")
+
+
+def _bounded(estimate: NDArray[np.float64], way: _Way) -> NDArray[np.float64]:
+    """One estimate of x_0, (channel, y, x), as it is stored."""
+    if isinstance(way, Thresholding):
+        thresholded: NDArray[np.float64] = way(estimate[None])[0]
+        return thresholded
+    return np.clip(estimate, -1, 1) if way else estimate
+
+
+def _way_in_words(way: _Way) -> str:
+    return str(way) if isinstance(way, Thresholding) else "clipped" if way else "not clipped"
 
 
 def _told(one: Trajectory) -> str:

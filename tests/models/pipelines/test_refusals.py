@@ -85,7 +85,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: with_scheduler(diffusers.ScoreSdeVeScheduler()),
         "The scheduler ScoreSdeVeScheduler is not known; known: DDIMScheduler",
     ),
-    "thresholding": (lambda: with_scheduler(diffusers.DDIMScheduler(thresholding=True)), "thresholding=True"),
+    "thresholding": (
+        lambda: stable_diffusion(diffusers.UniPCMultistepScheduler(thresholding=True)),
+        "The UniPCMultistepScheduler has thresholding=True; estimates are thresholded as by DDIMScheduler and DDPM",
+    ),
     "clipping elsewhere": (
         lambda: with_scheduler(diffusers.DDIMScheduler(clip_sample_range=2.0)),
         "clips to clip_sample_range=2.0",

@@ -267,6 +267,45 @@ def flux(scheduler: Any = None, **options: Any) -> Any:
     return quiet(pipe)
 
 
+def deepfloyd_if(scheduler: Any = None) -> Any:
+    """In pixels, with the states of a text encoder, learned variances and thresholds: DeepFloyd IF, stage 1."""
+    unet = text_unet(
+        sample_size=16,
+        in_channels=3,
+        out_channels=6,
+        layers_per_block=1,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        cross_attention_dim=32,
+        encoder_hid_dim=32,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=2,
+        cross_attention_norm="group_norm",
+        resnet_time_scale_shift="scale_shift",
+        act_fn="gelu",
+    )
+    given = {
+        "beta_schedule": "squaredcos_cap_v2",
+        "variance_type": "learned_range",
+        "thresholding": True,
+        "dynamic_thresholding_ratio": 0.95,
+        "sample_max_value": 1.5,
+    }
+    return quiet(
+        diffusers.IFPipeline(
+            tokenizer=_tokenizer(),
+            text_encoder=t5(32),
+            unet=unet,
+            scheduler=scheduler or diffusers.DDPMScheduler(**given),
+            safety_checker=None,
+            feature_extractor=None,
+            watermarker=None,
+            requires_safety_checker=False,
+        )
+    )
+
+
 def quiet(pipe: Any) -> Any:
     """Without a bar."""
     pipe.set_progress_bar_config(disable=True)

@@ -15,7 +15,7 @@ from causalunet.execute import TracedUNet
 from causalunet.execute.call.visits import CallContext
 from causalunet.plan import Action, PlacedFill
 
-__all__ = ["Spot", "compare_cuts", "tensors_of"]
+__all__ = ["Spot", "compare_cuts", "cut", "tensors_of"]
 
 
 class Spot(NamedTuple):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from causalunet.models import from_unet
 from causalunet.models.layouts.noise_levels import NoiseLevelModel
 from causalunet.noise import initial_noise, step_noise
 from causalunet.testing import check_model
-from tests.models.layout_cuts import Spot, compare_cuts, tensors_of
+from tests.models.layout_cuts import Spot, compare_cuts, cut, tensors_of
 from tests.models.layout_stand_ins import Denoiser, Preconditioned, TablePreconditioned
 from tests.models.stand_ins import randomised
 
@@ -220,6 +222,42 @@ def test_it_is_what_studies_take_it_for(kind: str) -> None:
     model = model_of(NETWORKS[kind]())
     assert check_model(model, ["0", "1"])
     assert model.guidable == (kind == "EDM, classes")
+
+
+def test_a_study_of_a_branch_is_sound_and_its_cuts_are_those_of_algorithm_1(tmp_path: Path) -> None:
+    """Under guidance, two calls a step: a cut of one branch is one of its calls alone."""
+    network, scale = Preconditioned(classes=3).eval(), 1.5
+    model = model_of(network)
+    spots = edm_spots(network.model)
+    study = cu.Study(
+        name="levels",
+        prompts=["1"],
+        seeds=[SEED],
+        sampler=model.sampler(STEPS, guidance_scale=scale),
+        interventions=[cu.Edit(place, cu.Window(4, 2), branch="cond") for place in ("mid", "skip.1")],
+    )
+    results = study.run(tmp_path / "s.zarr", model=model, progress=False)
+    assert results.verify(quiet=True), str(results.verify(quiet=True))
+
+    class Guided(nn.Module):
+        """Sigma tells the step: cuts are in the conditional calls of steps 4 and 3, both of each."""
+
+        place = ""
+
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            empty = network(x, sigma)
+            nonlocal calls
+            step, calls = STEPS - calls // 2, calls + 1
+            with cut(spots[self.place]) if self.place and step in (4, 3) else nullcontext():
+                return empty + scale * (network(x, sigma, torch.eye(3)[[1]]) - empty)
+
+    images = [results.baseline.image.values[0], *results.outcomes.image.sel(kind="edit").values[:, 0]]
+    for place, image in zip(("", "mid", "skip.1"), images, strict=True):
+        guided, calls = Guided(), 0
+        guided.place = place
+        expected = by_hand(guided, model.sigmas, {})
+        np.testing.assert_allclose(image, expected, rtol=0, atol=1e-5, err_msg=place)
+        assert not place or np.abs(image - images[0]).max() > 1e-3
 
 
 def test_zeros_stand_for_no_class() -> None:

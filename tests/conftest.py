@@ -8,6 +8,7 @@ import sys
 # Before torch: tests run side by side, and the processes that they start would each take all cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -52,6 +53,22 @@ TINY_CONFIG = UNetConfig(
     norm_groups=4,
     text=TextConfig(vocabulary=len(WORDS) + 1, context=CONTEXT, width=8, layers=1, heads=2),
 )
+
+
+@pytest.hookimpl(tryfirst=True)  # before markers are selected by
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of tests of many cases that are ``sampled``, all but so many are ``thorough``; of one that is named none is."""
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for together in cases.values():
+        marker = together[0].get_closest_marker("sampled")
+        most = min(marker.args[0] if marker else 0, len(together))
+        kept = {number * len(together) // most for number in range(most)}
+        for number, item in enumerate(together):
+            if number not in kept:
+                item.add_marker(pytest.mark.thorough)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -137,6 +137,7 @@ def by_hand(model: TextToImage, row: int, *, steps: int, eta: float, absent: tup
     return (x[0].clamp(-1, 1) + 1) / 2
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("eta", [0.0, 0.7])
 def test_studies_are_a_loop_in_plain_torch(tiny_model: TextToImage, tmp_path: Path, eta: float) -> None:
     study = cu.Study(
@@ -194,6 +195,7 @@ def test_verify_sees_a_state_that_does_not_follow(tiny_model: TextToImage, tmp_p
     assert "sample 1: x_t at step 2 does not follow from step 3" in str(found)
 
 
+@pytest.mark.thorough
 def test_a_store_of_another_sampler_is_refused(tiny_model: TextToImage, tmp_path: Path) -> None:
     def study(sampler: Sampler) -> cu.Study:
         return cu.Study(name="s", prompts=PROMPTS, sampler=sampler, interventions=[cu.SkipSteps(cu.Window(2, 1))])

@@ -129,6 +129,7 @@ BROKEN: dict[str, tuple[str, Callable[[Path, dict[str, Tensor]], object], str]] 
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("name", "write", "message"), BROKEN.values(), ids=BROKEN)
 def test_a_file_that_is_no_checkpoint(
     tmp_path: Path,

@@ -73,6 +73,7 @@ def test_at_small_noise_the_rank_of_low_rank_data_is_theirs(rank: int) -> None:
     assert numerical_rank(found) == rank
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("item", [None, CUT, cu.AblateBlock(bottom=1, window=cu.Window(4, 2))], ids=str)
 def test_of_a_network_rows_and_products_are_differences(

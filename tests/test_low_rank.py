@@ -50,6 +50,7 @@ def test_one_class_learns_principal_components(study: Any, rank: int) -> None:
     assert max(study.error(*pair) for pair in zip(found, principal, strict=True)) < 1e-5
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("rank", [2, 4])
 def test_one_subspace_is_learned_from_as_many_samples_as_it_has_dimensions(study: Any, rank: int) -> None:
     true = torch.linalg.qr(normal(1, 12, rank))[0]

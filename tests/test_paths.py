@@ -25,6 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("path", [None, 5, b"x.zarr", "", "a\0b", ["x"], 1.5])
 def test_what_is_no_path(path: Any) -> None:
     tried = [
@@ -66,6 +67,7 @@ def test_folders_above_are_followed(tmp_path: Path) -> None:
     assert Location.parse("base.zarr/../x.zarr") == Location.parse("x.zarr")
 
 
+@pytest.mark.thorough
 def test_a_store_beside_another_is_reached_through_it(run_study: Any, home: Path) -> None:
     results = run_study(cu.SkipSteps(cu.Window(1, 1)), steps=2)
     folder = results.source.location.folder

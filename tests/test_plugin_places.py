@@ -18,6 +18,7 @@ from causalunet.testing import check_model, check_view
 pytestmark = pytest.mark.usefixtures("guests")
 
 
+@pytest.mark.thorough
 def test_views_are_one_file(tiny_model: TextToImage, tmp_path: Path) -> None:
     """A block of places in one method, and what is none in three; used like those of the package."""
     second, board = (View.from_json({"name": f"guests.{name}"}) for name in ("every_second", "checkerboard"))

@@ -42,6 +42,7 @@ def test_names_are_listed_without_an_import() -> None:
     assert not [name for name in sys.modules if name.partition(".")[0] == "guests"]
 
 
+@pytest.mark.thorough
 def test_nothing_is_searched_for_when_the_package_is_imported() -> None:
     code = (
         "import causalunet.models, causalunet.design, causalunet.registry as registry\n"
@@ -66,6 +67,7 @@ def test_a_model_needs_no_decorator() -> None:
     assert study.plan(calibrate=False).samples == 1
 
 
+@pytest.mark.thorough
 def test_a_study_of_a_guest_runs_and_is_opened_by_a_process_that_has_not_imported_it(
     tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +92,7 @@ def test_a_study_of_a_guest_runs_and_is_opened_by_a_process_that_has_not_importe
     np.testing.assert_array_equal(cu.open_results(tmp_path / "s.zarr").outcomes.status, 1)
 
 
+@pytest.mark.thorough
 def test_an_outcome_is_measured_added_judged_and_drawn(tiny_model: TextToImage, tmp_path: Path) -> None:
     edge_loss = Outcome.from_json({"name": "guests.edge_loss", "configuration": {"least": 0.01}})
     assert check_outcome(edge_loss)
@@ -144,6 +147,7 @@ def two_m(model: TextToImage, *, absent: tuple[int, ...]) -> Any:
     return (x[0].clamp(-1, 1) + 1) / 2
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_sampler_that_looks_back_is_one_file(tiny_model: TextToImage, tmp_path: Path) -> None:
     """Its history is forked with the state, and made again from stored baselines where a study grows."""

@@ -71,6 +71,7 @@ def images(model: Any, sampler: Any, intervention: Any = CUT) -> NDArray[np.floa
     return generate(PROMPTS, model=model, sampler=sampler, intervention=intervention)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("of", ["x0", "v"])
 @pytest.mark.parametrize("sampler", [cu.DDPM(steps=STEPS), cu.DDIM(steps=STEPS, guidance_scale=1)])
 def test_a_model_restated_makes_the_same_images(
@@ -80,6 +81,7 @@ def test_a_model_restated_makes_the_same_images(
     np.testing.assert_allclose(images(restated(of, variance=True), sampler), expected, rtol=0, atol=2e-5)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("of", ["eps", "x0", "v"])
 def test_without_a_variance_it_is_the_loop_of_diffusers(restated: Callable[..., Restating], of: str) -> None:
     """DDPM then draws with the posterior's variance, their ``fixed_small``."""
@@ -120,6 +122,7 @@ def test_without_a_variance_it_is_the_loop_of_diffusers(restated: Callable[..., 
         np.testing.assert_allclose(image, (x.clamp(-1, 1) + 1) / 2, rtol=0, atol=2e-5)
 
 
+@pytest.mark.thorough
 def test_a_study_of_a_model_of_v(restated: Callable[..., Restating], tmp_path: Path) -> None:
     """Stored is the noise, whatever was predicted; the kind is part of what makes the images."""
     study = cu.Study(name="s", prompts=PROMPTS, sampler=cu.DDPM(steps=STEPS), interventions=[CUT])

@@ -34,6 +34,7 @@ def used(folder: Path, **variables: str) -> tuple[dict[str, Any], bool]:
     return json.loads(last), any("LocalFileSystem" in line for line in logged)
 
 
+@pytest.mark.thorough
 def test_a_process_is_left_as_it_was_but_for_the_effects_that_are_listed(tmp_path: Path) -> None:
     found, logged = used(tmp_path)
     assert found["changed"] == {}
@@ -41,6 +42,7 @@ def test_a_process_is_left_as_it_was_but_for_the_effects_that_are_listed(tmp_pat
     assert not logged
 
 
+@pytest.mark.thorough
 def test_no_effect_is_left_when_all_are_left_alone(tmp_path: Path) -> None:
     found, logged = used(tmp_path, **{LEAVE_ALONE: "all"})
     assert found["changed"] == {}

@@ -63,6 +63,7 @@ def test_a_run_writes_no_bars_where_there_is_no_terminal(
     assert re.fullmatch(r"U-Net calls: (\d+) of \1\n", printed)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("forced")
 def test_a_search_writes_no_bars_where_there_is_no_terminal(
     tiny_model: TextToImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -82,6 +83,7 @@ def test_the_command_line_writes_no_bars_into_pipes(capsys: pytest.CaptureFixtur
     assert (printed.out, printed.err) == ("", "images: 300 of 300\n")
 
 
+@pytest.mark.thorough
 def test_nothing_is_shown_unless_asked(
     tiny_model: TextToImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -158,6 +158,7 @@ def test_jumps_are_the_loop_of_diffusers_on_fewer_timesteps(called: list[int], m
     assert torch.equal(found[-2], found[-1]), "the image is the last x0_hat"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("window", "called"),
     [

@@ -46,6 +46,7 @@ def script_in(tmp_path: Path, name: str) -> Path:
     return folder / "study.py"
 
 
+@pytest.mark.thorough
 def test_a_script_plans_runs_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn: list[tuple[int, Folder]] = []
 
@@ -66,6 +67,7 @@ def test_a_script_plans_runs_and_draws(tmp_path: Path, capsys: pytest.CaptureFix
     assert str(folder.store) in printed.replace("\n", "")
 
 
+@pytest.mark.thorough
 def test_a_later_study_reads_the_earlier_one_of_its_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     later = script_in(tmp_path, "later")
     with pytest.raises(SystemExit) as ended:
@@ -104,6 +106,7 @@ def test_ctrl_c_and_help(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "100 % of what came first." in told
 
 
+@pytest.mark.thorough
 def test_a_script_of_several_studies_has_a_store_and_a_page_for_each(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -130,6 +130,7 @@ def swept(tiny_model: TextToImage, tmp_path_factory: pytest.TempPathFactory) -> 
     return study().run(path, model=tiny_model, progress=False)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("by", "answer"), [("start", "step"), ("length", "length"), ("relax", "relax")])
 @pytest.mark.parametrize("criterion", [Criterion(threshold=0.9), Criterion(threshold=0.7, kind="share", share=0.6)])
 def test_search_answers_as_the_whole_sweep_does(
@@ -142,6 +143,7 @@ def test_search_answers_as_the_whole_sweep_does(
         np.testing.assert_equal(float(found[answer].sel(family=name)), expected)
 
 
+@pytest.mark.thorough
 def test_what_was_run_is_what_the_sweep_has(swept: xr.DataTree, tiny_model: TextToImage, tmp_path: Path) -> None:
     found = study().search(tmp_path / "s.zarr", threshold=0.9, model=tiny_model, progress=False)
     stored = cu.open_results(tmp_path / "s.zarr")
@@ -155,6 +157,7 @@ def test_what_was_run_is_what_the_sweep_has(swept: xr.DataTree, tiny_model: Text
     assert found.attrs["unet_calls"] == found.attrs["unet_calls_run"] < found.attrs["unet_calls_sweep"]
 
 
+@pytest.mark.thorough
 def test_an_interrupted_search_goes_on_and_runs_nothing_twice(
     tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +184,7 @@ def test_an_interrupted_search_goes_on_and_runs_nothing_twice(
         np.testing.assert_array_equal(again[name], resumed[name])
 
 
+@pytest.mark.thorough
 def test_a_run_after_a_search_completes_the_store(swept: xr.DataTree, tiny_model: TextToImage, tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     study().search(path, threshold=0.9, model=tiny_model, progress=False)

@@ -81,6 +81,7 @@ def expected(swept: xr.DataTree, family: int, samples: list[int]) -> float:
     return FAMILIES[family].values[index] if index >= 0 else np.nan
 
 
+@pytest.mark.thorough
 def test_a_search_goes_on_past_a_failed_cell(search: Search, failing: Failing, swept: xr.DataTree) -> None:
     failing.add((easiest(1), 0))
     with pytest.warns(
@@ -98,6 +99,7 @@ def test_a_search_goes_on_past_a_failed_cell(search: Search, failing: Failing, s
     np.testing.assert_allclose(found["statistic"].values[1][asked], means[asked[: len(means)]], atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_without_a_baseline_a_sample_is_left_out_everywhere(
     search: Search, failing: Failing, swept: xr.DataTree
 ) -> None:
@@ -108,6 +110,7 @@ def test_without_a_baseline_a_sample_is_left_out_everywhere(
     np.testing.assert_array_equal(found["step"], [expected(swept, family, [0, 2]) for family in range(3)])
 
 
+@pytest.mark.thorough
 def test_failed_cells_are_tried_again_where_that_is_asked(
     search: Search, failing: Failing, swept: xr.DataTree, tmp_path: Path
 ) -> None:
@@ -130,6 +133,7 @@ def test_failed_cells_are_tried_again_where_that_is_asked(
     assert checked.exit_code == 3, str(checked)
 
 
+@pytest.mark.thorough
 def test_after_a_new_baseline_a_run_completes_the_store(
     search: Search, failing: Failing, tiny_model: TextToImage, tmp_path: Path
 ) -> None:
@@ -144,6 +148,7 @@ def test_after_a_new_baseline_a_run_completes_the_store(
     assert whole.verify(quiet=True), whole.verify()
 
 
+@pytest.mark.thorough
 def test_what_fails_again_is_tried_once(search: Search, failing: Failing, monkeypatch: pytest.MonkeyPatch) -> None:
     failing |= {(BASELINE, 1), (easiest(0), 0)}
     with pytest.warns(CausalUNetWarning, match="asked for failed"):

@@ -48,6 +48,7 @@ def options(parser: argparse.ArgumentParser) -> Iterator[str]:
         yield from (option for option in action.option_strings if option not in ("-h", "--help"))
 
 
+@pytest.mark.thorough
 def test_the_session_works_as_typed_and_needs_torch_only_to_run(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

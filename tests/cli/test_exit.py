@@ -61,6 +61,7 @@ ENDS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ENDS)
 def test_every_end_is_the_end_of_the_process(name: str, store: Path, copied: Path) -> None:
     status, words = ENDS[name]

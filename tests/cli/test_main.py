@@ -51,6 +51,7 @@ GIVEN = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", GIVEN)
 def test_closed_streams_are_no_fault(name: str, spec: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copied.parent)
@@ -117,6 +118,7 @@ def test_little_is_imported_before_ctrl_c_is_answered() -> None:
     assert done.stdout.split() == ["causalunet", "causalunet.cli", "causalunet.cli.exits"]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("columns", ["0", "1", "20"])
 @pytest.mark.parametrize("name", ["models", "verify"])
 def test_tables_keep_their_words_on_narrow_terminals(

@@ -89,6 +89,7 @@ def test_choices_that_a_training_does_not_have_are_told(
     assert said in told.err
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["shapes-flow", "shapes-latent"])
 def test_other_anatomies_are_trained_and_evaluated(name: str, tmp_path: Path, command: Command) -> None:
     told = command("train", name, "--directory", tmp_path, "--iterations", 1, "--batch-size", 2)

@@ -182,6 +182,7 @@ def running(script: Path, store: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(tmp_path: Path, command: Command) -> None:
     script, store = tmp_path / "long.py", tmp_path / "long.zarr"
     script.write_text(SCRIPT)

@@ -87,6 +87,7 @@ def by_hand(model: TextToImage, x: torch.Tensor, seed: int) -> np.ndarray:
     return np.asarray((x[0].clamp(-1, 1) + 1) / 2)
 
 
+@pytest.mark.thorough
 def test_a_study_from_a_guests_start(tiny_model: TextToImage, tmp_path: Path) -> None:
     """It runs from there, is stored, grows, and is verified; effects are of the same kind as those of any sample."""
     path, starts = tmp_path / "s.zarr", [Noise(3), Start.from_json(MIRRORED)]

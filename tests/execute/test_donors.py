@@ -218,6 +218,7 @@ def image(results: xr.DataTree, name: str) -> np.ndarray:
     return np.asarray(results.outcomes.image.sel(intervention=name).values)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", CASES)
 def test_images_are_those_of_a_loop_with_hooks(tiny_model: TextToImage, whole: xr.DataTree, name: str) -> None:
     np.testing.assert_allclose(image(whole, name), expected(tiny_model, CASES[name]), rtol=0, atol=TOLERANCE)
@@ -236,6 +237,7 @@ def same(found: xr.DataTree, whole: xr.DataTree) -> None:
             np.testing.assert_allclose(image(found, name), image(whole, name), rtol=0, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_batches_play_no_part(run: Run, whole: xr.DataTree) -> None:
     same(run(study(), memory=1), whole)
 
@@ -277,6 +279,7 @@ def test_what_a_run_itself_would_give_changes_nothing(tiny_model: TextToImage, p
     np.testing.assert_allclose(*images, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["held again and again", "held, a skip connection", "patched, another prompt"])
 def test_a_shortcut_runs_with_hooks_installed(tiny_model: TextToImage, whole: xr.DataTree, name: str) -> None:
     shortcut = cu.Shortcut(name=name, intervention=CASES[name].intervention, sampler=cu.DDPM(steps=STEPS))

@@ -54,6 +54,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Any, torch.Tensor], 
     monkeypatch.setattr(TracedUNet, "__call__", spoiled)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_cells_that_are_not_finite_are_marked_and_the_rest_is_run(
     run: Run, monkeypatch: pytest.MonkeyPatch, value: float
@@ -90,6 +91,7 @@ def test_cells_that_are_not_finite_are_marked_and_the_rest_is_run(
     assert again.verify(quiet=True)
 
 
+@pytest.mark.thorough
 def test_without_a_baseline_all_cells_of_a_sample_fail(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(action: Any, output: torch.Tensor) -> torch.Tensor:
         if not action.fills:
@@ -107,6 +109,7 @@ def test_without_a_baseline_all_cells_of_a_sample_fail(run: Run, monkeypatch: py
     assert run(retry_failed=True).verify(quiet=True)
 
 
+@pytest.mark.thorough
 def test_failed_cells_of_a_recorded_study_are_no_damage(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = replace(STUDY, record=cu.Record(activations="mid", summary="up.*", steps=(4, 1), of="all"))
 
@@ -125,6 +128,7 @@ def test_failed_cells_of_a_recorded_study_are_no_damage(run: Run, monkeypatch: p
     assert again.verify(quiet=True), again.verify()
 
 
+@pytest.mark.thorough
 def test_cells_added_to_a_failed_baseline_fail_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(action: Any, output: torch.Tensor) -> torch.Tensor:
         if not action.fills:
@@ -143,6 +147,7 @@ def test_cells_added_to_a_failed_baseline_fail_too(run: Run, monkeypatch: pytest
     assert whole.verify(quiet=True), whole.verify()
 
 
+@pytest.mark.thorough
 def test_a_study_that_another_process_changed_is_not_gone_on_with(
     run: Run, tiny_model: TextToImage, tmp_path: Path
 ) -> None:
@@ -156,6 +161,7 @@ def test_a_study_that_another_process_changed_is_not_gone_on_with(
         assert cu.open_results(tmp_path / name).history()[0].id == before.history()[0].id, "nothing was written"
 
 
+@pytest.mark.thorough
 def test_batches_shrink_until_memory_suffices(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     study = replace(STUDY, seeds=range(3))
     whole = run("whole.zarr", study=study)

@@ -48,6 +48,7 @@ def by_hand(model: FlowModel, *cut: int) -> list[Tensor]:
     return states
 
 
+@pytest.mark.thorough
 def test_a_study_is_the_loop_by_hand(model: FlowModel, tmp_path: Path) -> None:
     study = cu.Study(
         name="flow",

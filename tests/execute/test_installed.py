@@ -37,6 +37,7 @@ def images(model: TextToImage, intervention: Any = None, *, traced: bool, scale:
     return generate(PROMPTS, model=model, sampler=sampler, intervention=intervention, traced=traced)
 
 
+@pytest.mark.thorough
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
 @given(intervention=interventions)
 def test_installed_and_traced_images_are_equal_bit_for_bit(

@@ -129,6 +129,7 @@ def test_samples_and_interventions_do_not_see_each_other(
     assert_same(labelled(alone), {key: expected[key] for key in labelled(alone)})
 
 
+@pytest.mark.thorough
 def test_memory_budget_plays_no_part(
     tiny_model: TextToImage, run_study: Callable[..., xr.DataTree], together: xr.DataTree
 ) -> None:
@@ -145,6 +146,7 @@ def whole(tiny_model: TextToImage) -> Collector:
     return collect(tiny_model, plan_of(tiny_model, *EVERYTHING), 64)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("micro_batch", [2, 5])
 def test_micro_batches_may_cut_through_samples(tiny_model: TextToImage, whole: Collector, micro_batch: int) -> None:
     plan = plan_of(tiny_model, *EVERYTHING)

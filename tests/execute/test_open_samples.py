@@ -46,6 +46,7 @@ def test_there_is_one_value_of_it() -> None:
     assert cu.NO_PROMPT == ""  # so stored results can be compared with it
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [3, 0])
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_images_are_those_of_the_conditional_rows_alone(

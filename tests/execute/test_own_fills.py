@@ -53,6 +53,7 @@ def test_it_is_written_and_read_like_others() -> None:
     assert cu.design.Intervention.from_json(edit.to_json()) == edit
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("apply", "said"),
     [

@@ -112,6 +112,7 @@ def test_neither_cells_nor_seconds_are_at_stake_beyond_what_one_part_has(seconds
     assert abs(len(gaps) - (n - 1) // together) <= n // 50, "nor is it committed more often than that"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.usefixtures("pairs")
 @pytest.mark.parametrize(("seconds", "expected"), [(0.0, [40]), (4.0, [16, 16, 8]), (11.0, [8] * 5)])
 def test_a_run_commits_by_the_clock(run: Run, clock: dict[str, float], seconds: float, expected: list[int]) -> None:
@@ -122,6 +123,7 @@ def test_a_run_commits_by_the_clock(run: Run, clock: dict[str, float], seconds: 
     assert results.verify(quiet=True), results.verify()
 
 
+@pytest.mark.thorough
 def test_a_run_commits_by_the_number_of_cells(run: Run, clock: dict[str, float]) -> None:
     results = run(study=replace(STUDY, seeds=range(20)))
     cells = commits(results)
@@ -130,6 +132,7 @@ def test_a_run_commits_by_the_number_of_cells(run: Run, clock: dict[str, float])
     assert len(cells) == math.ceil(20 / (CELLS // 10))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("pairs")
 def test_how_often_is_committed_changes_no_number(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: dict[str, float]
@@ -142,6 +145,7 @@ def test_how_often_is_committed_changes_no_number(
     assert_same(tmp_path / "often.zarr", tmp_path / "whole.zarr")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.usefixtures("pairs")
 @pytest.mark.parametrize(("parts", "safe"), [(0, 0), (1, 0), (3, 16), (4, 32)])
 def test_an_interrupt_says_what_is_safe_and_it_is(

@@ -53,6 +53,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Plan]]:
     return run
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("groups_of_three")
 def test_groups_give_what_one_piece_gives(
     tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[Plan]
@@ -81,6 +82,7 @@ def test_plans_foretell_the_calls_of_groups(tiny_model: TextToImage, tmp_path: P
     assert 2 * sum(len(plan.calls) for plan in parts) == planned == int(results.audit.unet_calls.sum())
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("groups_of_three")
 def test_a_run_goes_on_after_its_last_group(
     tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[Plan]
@@ -155,6 +157,7 @@ def test_parts_are_what_is_missing(missing: Callable[..., list[Part]]) -> None:
     assert missing([one, bad, one, one], no_baseline, retry=True) == [Part(slice(1, 2), (BASELINE, 0, 1, 2))]
 
 
+@pytest.mark.thorough
 def test_statuses_are_read_in_proportion_to_what_is_run(
     tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

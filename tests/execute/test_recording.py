@@ -82,6 +82,7 @@ def ran(name: str, component: str, step: int) -> bool:
     return not (name == "jump" and step in (4, 3)) and not (name == "cut" and step in (5, 4) and component in DEAD)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("memory", [1 << 30, 1], ids=["one block", "a block per sample"])
 @pytest.mark.parametrize("of", ["baseline", "all"])
 def test_activations_are_those_of_torch_hooks(

@@ -130,6 +130,7 @@ def outcomes(run_study: Callable[..., xr.DataTree]) -> dict[tuple[str, float], n
     return images
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(("name", "scale"), [*((name, 3.0) for name in CASES), *((name, 1.0) for name in UNGUIDED)])
 def test_images(
     tiny_model: TextToImage, outcomes: dict[tuple[str, float], np.ndarray], name: str, scale: float
@@ -175,6 +176,7 @@ def programs(draw: st.DrawFn, steps: int = 5) -> Case:
     return Case(parts[0] if len(parts) == 1 else cu.Composition(tuple(parts)), changes, absent)
 
 
+@pytest.mark.thorough
 @settings(max_examples=6)
 @given(case=programs())
 def test_any_program(tiny_model: TextToImage, run_study: Callable[..., xr.DataTree], case: Case) -> None:

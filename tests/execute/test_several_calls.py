@@ -207,6 +207,7 @@ def test_runs_do_not_depend_on_company_batch_or_order(model: TextToImage, whole:
         assert_images(alone[0], whole.outcomes.image.sel(intervention=item.label)[1])
 
 
+@pytest.mark.thorough
 def test_a_study_grows_and_records_from_stored_baselines(
     model: TextToImage, whole: xr.DataTree, tmp_path: Path
 ) -> None:
@@ -307,6 +308,7 @@ def pndm_by_hand(model: TextToImage, absent: Collection[int], changes: Changes |
     return np.asarray((x[0].clamp(-1, 1) + 1) / 2)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("absent", [(), (8,), (4, 3)])
 def test_memory_and_times_between_timesteps(model: TextToImage, tmp_path: Path, absent: tuple[int, ...]) -> None:
     """Steps of four calls at half-integer timesteps, and a memory that counts the steps that were called."""

@@ -58,6 +58,7 @@ STAGES: dict[Intervention, Changes] = {
 }
 
 
+@pytest.mark.thorough
 def test_images_are_those_of_diffusers_heun_cut_in_one_call(model: TextToImage, tmp_path: Path) -> None:
     """In a study, in one that grows, and applied with the cuts installed; edits fire where they are said to."""
     items = (*STAGES, cut(None, 3, 1), NULL)
@@ -84,6 +85,7 @@ def test_images_are_those_of_diffusers_heun_cut_in_one_call(model: TextToImage, 
     np.testing.assert_array_equal(stages, [0, 1, *[np.nan] * 4], "two stages, all calls, none")
 
 
+@pytest.mark.thorough
 def test_images_are_those_of_pndm_cut_in_one_call(model: TextToImage, tmp_path: Path) -> None:
     """Its first three steps take four calls."""
     items = [cu.AblateSkip(top=2, window=cu.Window(9, 2, stage=stage)) for stage in range(4)]

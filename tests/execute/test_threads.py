@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 import causalunet as cu
@@ -51,6 +52,7 @@ def test_threads_with_different_cuts_on_one_model_give_the_images_of_each_alone(
             np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.thorough
 def test_two_studies_run_in_threads_on_one_model(tiny_model: TextToImage, tmp_path: Path) -> None:
     def task(position: int, path: Path) -> Callable[[], object]:
         study = cu.Study(name="s", prompts=PROMPTS, interventions=[CUTS[position]], sampler=cu.DDPM(steps=6))

@@ -210,6 +210,7 @@ def test_processes_get_nothing_of_the_callers_python(tmp_path: Path) -> None:
     assert not {"PYTHONPATH", "VIRTUAL_ENV"} & given.keys()
 
 
+@pytest.mark.thorough
 def test_the_store_of_the_matrix_is_sound_and_its_parts_add_up(tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     blocks = sound_store.blocks()

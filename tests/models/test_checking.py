@@ -257,6 +257,7 @@ def half_inside(dtype: torch.dtype) -> Any:
     return Adapter(unet, replace(anatomy, components=components), fingerprint=fingerprint(unet))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_inside(dtype: torch.dtype, tmp_path: Path) -> None:
     """Cut blocks do not run, and give what zeroing them by a hook gives."""
@@ -298,6 +299,7 @@ def dropping(*, training: bool) -> Any:
     return around(lambda unet, x, t: F.dropout(unet(x, t), 0.3, training=training))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("check_twice", [True, False])
 def test_dropout_left_on_is_told(check_twice: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the run by two equal calls, and after it by its own numbers."""

@@ -213,6 +213,7 @@ def test_the_bomb_is_live(tmp_path: Path) -> None:
     assert (tmp_path / "marker").exists()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"<html>not found</html>", bytes(1000)])
 def test_anything_else_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "base.pt").write_bytes(content)

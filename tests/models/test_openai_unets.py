@@ -150,6 +150,7 @@ INTERVENTIONS: dict[str, tuple[Intervention, dict[int, Any], tuple[int, ...]]] =
 }
 
 
+@pytest.mark.sampled(1)
 def test_studies_are_what_the_object_gives_by_hand(case: Case, tmp_path: Path) -> None:
     model = case.model
     study = cu.Study(
@@ -169,6 +170,7 @@ def test_studies_are_what_the_object_gives_by_hand(case: Case, tmp_path: Path) -
         assert name == "baseline" or np.abs(image - images[0]).max() > 1e-3
 
 
+@pytest.mark.sampled(15)
 @torch.inference_mode()
 @pytest.mark.parametrize("bottom", [1, 3])
 def test_dead_blocks_do_not_run_and_change_no_bit(case: Case, bottom: int) -> None:
@@ -240,6 +242,7 @@ def test_guidance_is_refused_where_there_is_nothing_to_guide_from(kind: str, tmp
         generate(case.prompts, model=case.model)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["classes", "plain", "text"])
 def test_samples_without_a_prompt_where_the_condition_can_be_left_out(kind: str, tmp_path: Path) -> None:
     case = make(kind)
@@ -352,6 +355,7 @@ def official_timesteps(num_timesteps: int, steps: int, *, rescale: bool) -> list
     return [float(t) for t in scaled]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("rescale", [True, False])
 @pytest.mark.parametrize("timesteps", [4000, 1000, 250])
 @pytest.mark.parametrize("kind", ["text", "classes", "plain"])

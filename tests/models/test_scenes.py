@@ -76,6 +76,7 @@ def test_weights_are_small_and_say_how_they_were_made(name: str) -> None:
     assert {"ema": 0.0, "begin_with": None} | told == config
 
 
+@pytest.mark.thorough
 def test_the_model_has_a_name_and_is_described(model: TextToImage) -> None:
     assert "scenes" in model_names()
     assert cu.load_model("scenes").fingerprint == model.fingerprint
@@ -109,6 +110,7 @@ def test_the_reader_follows_what_is_done_to_an_image() -> None:
         assert np.mean(mixed[:, names.index(f"{group} shape")] == read[:, names.index(f"{group} shape")]) >= 0.97
 
 
+@pytest.mark.thorough
 def test_factors_of_a_study_have_the_names_of_the_world(results: xr.DataTree, tmp_path: Path) -> None:
     assert results["baseline"]["factor"].values.tolist() == list(FACTORS)
     read, _ = load_scenes().read_factors(results["baseline"]["image"].values)

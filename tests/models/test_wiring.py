@@ -94,6 +94,7 @@ def test_cuts_are_those_of_a_forward_that_joins_zeros(
     assert not skips or float((cut - plain).abs().max()) > 1e-3
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", CUT)
 def test_a_study_cuts_what_a_forward_that_joins_zeros_lacks(name: str, tmp_path: Path) -> None:
     unet, other = joined(CUT[name], CUT[name]), joined(CUT[name], CUT[name])
@@ -261,6 +262,7 @@ def test_reading_leaves_everything_as_it_was() -> None:
     assert not any("forward" in vars(module) or module._forward_hooks for module in unet.modules())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["skip last", "skip first"])
 @pytest.mark.parametrize("factor", [0.0, 0.5])
 def test_models_that_hooks_have_cut_are_models(name: str, factor: float, tmp_path: Path) -> None:

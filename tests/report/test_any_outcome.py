@@ -110,6 +110,7 @@ def test_pairs_sheets_and_tables_are_ordered_by_it(results: xr.DataTree) -> None
     assert str(table_by_start(results, SWEEP, variable="gap").title) == "Mean Gap (u) by start step"
 
 
+@pytest.mark.thorough
 def test_a_page_is_of_it(results: xr.DataTree, tmp_path: Path) -> None:
     text = report(results, tmp_path / "page.html", variable="gap", threshold=20).read_text(encoding="utf-8")
     assert "Mean Gap by start step" in text

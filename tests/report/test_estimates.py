@@ -82,6 +82,7 @@ def test_one_step_is_read_at_a_time(results: xr.DataTree, monkeypatch: pytest.Mo
     assert read == [(6, 3, 32, 32)] * STEPS
 
 
+@pytest.mark.thorough
 def test_incomplete_studies_say_so(tmp_path: Path) -> None:
     partial = store(tmp_path / "partial.zarr", blocks_done=2)
     with pytest.raises(StoreError, match="2 of 6 samples were not run yet"):

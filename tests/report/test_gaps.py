@@ -82,12 +82,14 @@ def test_gaps_are_refused_unless_allowed(gappy: xr.DataTree, name: str) -> None:
         CALLS[name](gappy)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CALLS)
 def test_whole_samples_only(gappy: xr.DataTree, name: str) -> None:
     some = CALLS[name](gappy, allow_incomplete=True)
     assert content(some) == content(CALLS[name](without_gaps(gappy), allow_incomplete=True))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", SHOW_WHAT_THERE_IS)
 def test_what_needs_no_cells_shows_what_there_is(gappy: xr.DataTree, name: str) -> None:
     make = SHOW_WHAT_THERE_IS[name]
@@ -100,6 +102,7 @@ def test_estimates_of_a_failed_run_are_not_shown(gappy: xr.DataTree) -> None:
         report.plot_estimates(gappy, sample=0)
 
 
+@pytest.mark.thorough
 def test_page_tells_failed_and_missing_apart(gappy: xr.DataTree, tmp_path: Path) -> None:
     text = report.report(gappy, tmp_path / "page.html").read_text()
     assert "4 of 8 samples are complete" in text

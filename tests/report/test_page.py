@@ -104,6 +104,7 @@ def page(written: Path) -> Page:
     return Page(written)
 
 
+@pytest.mark.thorough
 def test_hostile_text_stays_text(page: Page) -> None:
     assert not page.of("script")
     assert ATTACK not in page.source
@@ -247,6 +248,7 @@ def test_only_pages_are_overwritten(results: xr.DataTree, written: Path, tmp_pat
         report(results["baseline"].to_dataset(), tmp_path / "page.html")
 
 
+@pytest.mark.thorough
 def test_incomplete_study_without_factors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = make(tmp_path / "results.zarr", blocks_done=1, factors=False)
     page = Page(report(results, tmp_path / "page.html"))
@@ -259,6 +261,7 @@ def test_incomplete_study_without_factors(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.thorough
 def test_study_of_one_start_has_curves_along_length(tmp_path: Path) -> None:
     path = tmp_path / "results.zarr"
     lengths = sweep(AblateBlock, bottom=2, start=15, length=(1, 2, 4))
@@ -281,6 +284,7 @@ def test_study_of_which_nothing_was_run_yet(tmp_path: Path) -> None:
     assert page.text("h3") == ["Interventions", "Schedule"]
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_shown_is_told(tmp_path: Path) -> None:
     path = tmp_path / "results.zarr"
     write_results(path, sweep(SkipSteps, start=(19, 9), length=2), samples=1, block=1)  # without estimates
@@ -291,6 +295,7 @@ def test_what_cannot_be_shown_is_told(tmp_path: Path) -> None:
     assert np.all([attrs["alt"] for attrs in page.of("img")])
 
 
+@pytest.mark.thorough
 def test_control_characters_of_labels_are_spelt_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Neither the page nor a warning of matplotlib (an error here) hands ESC and BEL on."""
     bad = "cut\x1b[2J\x07"

@@ -202,6 +202,7 @@ def test_what_was_run_later_is_measured_too(
     assert found.verify(quiet=True).exit_code == Exit.DONE
 
 
+@pytest.mark.thorough
 def test_a_study_names_outcomes_of_its_own(
     tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +246,7 @@ def test_a_search_asks_for_an_outcome_of_the_study(tiny_model: TextToImage, tmp_
     assert found["step"].values.tolist() == [4.0], "no image is as different as that"
 
 
+@pytest.mark.thorough
 def test_numbers_that_are_not_those_of_the_images_are_found(results: cu.results.Results, tmp_path: Path) -> None:
     results.add_outcome(HistogramDistance(), progress=False).add_outcome(Counting(), progress=False)
     for name, status in (("counting", Exit.UNCHECKED), ("histogram_distance", Exit.PROBLEMS)):
@@ -257,6 +259,7 @@ def test_numbers_that_are_not_those_of_the_images_are_found(results: cu.results.
         assert any(f"{name} is 0.5, and what is stored gives" in line for line in lines)
 
 
+@pytest.mark.thorough
 def test_a_process_that_knows_nothing_of_it_opens_and_grows_the_store(
     results: cu.results.Results, tiny_model: TextToImage, tmp_path: Path
 ) -> None:

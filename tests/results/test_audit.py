@@ -108,6 +108,7 @@ WRONG = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("change", "check", "message"), WRONG.values(), ids=WRONG)
 def test_verifying_finds_what_is_wrong(
     copied: Callable[[], Path], change: Callable[[zarr.Group], None], check: str, message: str
@@ -135,6 +136,7 @@ def test_what_is_missing_is_not_what_is_wrong(copied: Callable[[], Path], capsys
     assert "1 cells not run yet" in printed
 
 
+@pytest.mark.thorough
 def test_a_sound_store_is_told_so(
     results: cu.results.Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,6 +157,7 @@ def test_of_the_study_file_name_and_digest_are_kept(results: cu.results.Results,
     assert "One small study, run once" not in exported.read_text()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("way", ["run", "search"])
 def test_the_script_is_kept_if_that_is_asked_for(
     way: str, study: cu.Study, tiny_model: TextToImage, tmp_path: Path
@@ -214,6 +217,7 @@ HALF = [{"dtypes": ["bfloat16"], "device_name": "some GPU", "call": 0.02, "large
 """Of which ten times the call, and four times what runs make of it, are rounding."""
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("rounding", "difference", "call", "sound"),
     [

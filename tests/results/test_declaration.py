@@ -152,6 +152,7 @@ TAKEN = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", TAKEN)
 def test_names_that_stand_for_something_else_are_refused_before_anything_is_written(name: str, small: Path) -> None:
     own, message = TAKEN[name]
@@ -171,6 +172,7 @@ MEASURED = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", MEASURED)
 def test_outcomes_of_its_own_are_verified_as_declared(name: str, copied: Callable[[], Path]) -> None:
     """An outcome that is not known here cannot be made again, so all is well is never said of it."""
@@ -227,6 +229,7 @@ def grow(path: Path, *items: Intervention, samples: int = 4) -> None:
     writer.lay_out(layout, replace(writer.known, layout_id=None), "grown")
 
 
+@pytest.mark.thorough
 def test_outcomes_of_its_own_grow_with_a_store(small: Path) -> None:
     writer = declare(small, TOKENS)
     writer.write("outcomes/attention", (), np.float32(2))

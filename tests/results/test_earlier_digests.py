@@ -58,6 +58,7 @@ def test_they_are_found_by_what_they_do(earlier: Path) -> None:
     assert results.verify(quiet=True).verdict == "sound and complete"
 
 
+@pytest.mark.thorough
 def test_they_grow_without_running_anything_again(copy: Path, tiny_model: TextToImage) -> None:
     before = cu.open_results(copy).outcomes.load()
     more = cu.Edit("mid", cu.Window(1, 1)) + cu.Edit("down.0", cu.Window(4, 1))

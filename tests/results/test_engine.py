@@ -168,6 +168,7 @@ def test_the_way_to_open_it_fits_the_interpreter(
         cu.open_results(tmp_path / "s.zarr")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("form", ["text", "mapping"])
 def test_either_form_of_a_commit_is_read(
     form: str, store: Path, copied: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
@@ -214,6 +215,7 @@ def test_new_stores_have_the_format_that_every_version_reads(tmp_path: Path, mon
     assert chosen == [1, None]
 
 
+@pytest.mark.thorough
 def test_settings_are_read_as_either_version_writes_them(store: Path, copied: Callable[[], Path]) -> None:
     """Version 2 writes out what it would do on a disk anyway, version 1 does not."""
     path = copied()

@@ -143,6 +143,7 @@ def test_added_interventions_start_from_the_stored_baseline(
     assert samples == 2
 
 
+@pytest.mark.thorough
 def test_added_samples_run_alone(tiny_model: TextToImage, tmp_path: Path, plans: list[tuple[Plan, int]]) -> None:
     SMALL.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
     plans.clear()
@@ -150,6 +151,7 @@ def test_added_samples_run_alone(tiny_model: TextToImage, tmp_path: Path, plans:
     assert sum(samples for _, samples in plans) == 2
 
 
+@pytest.mark.thorough
 def test_added_components_of_the_baseline_take_one_call_per_recorded_step(
     tiny_model: TextToImage, tmp_path: Path, plans: list[tuple[Plan, int]]
 ) -> None:
@@ -163,6 +165,7 @@ def test_added_components_of_the_baseline_take_one_call_per_recorded_step(
     assert_alike(grown, fresh)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_stored_of_a_component_is_not_written_again_for_more_of_it(
     form: str, tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -187,6 +190,7 @@ def test_what_is_stored_of_a_component_is_not_written_again_for_more_of_it(
         assert {str(index[-1]) for _, index in values} == {str(slice(column, column + 1))}
 
 
+@pytest.mark.thorough
 def test_growing_waits_for_nobody_and_says_so(tiny_model: TextToImage, tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     SMALL.run(path, model=tiny_model, progress=False)
@@ -205,6 +209,7 @@ def test_a_study_that_became_smaller_is_refused(tiny_model: TextToImage, tmp_pat
         SMALL.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
 
 
+@pytest.mark.thorough
 def test_history_tells_what_each_commit_added(tiny_model: TextToImage, tmp_path: Path) -> None:
     results = SMALL.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
     results.tag("paper-v1")
@@ -227,6 +232,7 @@ def test_history_tells_what_each_commit_added(tiny_model: TextToImage, tmp_path:
         grown.tag("paper-v1")
 
 
+@pytest.mark.thorough
 def test_what_was_opened_stays_as_it_was(tiny_model: TextToImage, tmp_path: Path) -> None:
     """Results opened before a study grows are those of then."""
     before = SMALL.run(tmp_path / "s.zarr", model=tiny_model, progress=False)

@@ -91,6 +91,7 @@ def test_a_store_that_is_being_made_is_neither_damaged_nor_gone(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("kind", [KeyError, ZeroDivisionError, ValueError, AttributeError, RuntimeError])
 @pytest.mark.parametrize(
     ("owner", "name"),

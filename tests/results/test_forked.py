@@ -43,6 +43,7 @@ def told(path: Path, when: str, what: str) -> list[str]:
     return ran.stdout.splitlines()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("what", ["read", "open"])
 def test_a_store_that_was_opened_before_the_fork_is_refused(store: Path, what: str) -> None:
     for line in told(store, "before", what):
@@ -57,6 +58,7 @@ def test_a_store_is_opened_after_the_fork(store: Path) -> None:
     assert [float(line) for line in told(store, "after", "open")] == [mean] * 2
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("what", ["read", "open"])
 def test_exports_are_read_on_either_side(store: Path, tmp_path: Path, what: str) -> None:
     exported = cu.open_results(store).export(tmp_path / "exported.zarr")

@@ -44,6 +44,7 @@ def test_a_cosine_store_does_not_grow_by_a_linear_schedule_without_clipping(
     assert told.endswith("; to go on with it, give the model that it was made with.")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("kind", "part"), CASES)
 def test_what_changes_images_is_refused_by_name(kind: str, part: str, tiny_model: TextToImage, tmp_path: Path) -> None:
     pair = pair_of(kind, part, tiny_model)
@@ -68,6 +69,7 @@ def test_the_sampler_is_known_by_its_name(tiny_model: TextToImage, tmp_path: Pat
         other.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
 
 
+@pytest.mark.thorough
 def test_replacing_a_store_replaces_its_identity(tiny_model: TextToImage, tmp_path: Path) -> None:
     pair = tiny_pair("clip", tiny_model)
     first = pair.study.run(tmp_path / "s.zarr", model=pair.model, progress=False)
@@ -89,6 +91,7 @@ def test_tokens_of_added_prompts_are_kept(tiny_model: TextToImage, tmp_path: Pat
         both.run(tmp_path / "s.zarr", model=pair.model, progress=False)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("part", ["noise_schedule", "clip", "tokens", "model_fingerprint"])
 def test_stores_of_earlier_versions_are_compared_by_what_they_hold(
     part: str, tiny_model: TextToImage, tmp_path: Path
@@ -114,6 +117,7 @@ def test_stores_of_earlier_versions_are_compared_by_what_they_hold(
             pair.study.run(tmp_path / "s.zarr", model=pair.other, progress=False)
 
 
+@pytest.mark.thorough
 def test_a_store_that_lacks_one_part_is_compared_by_the_others(tiny_model: TextToImage, tmp_path: Path) -> None:
     pair = tiny_pair("clip", tiny_model)
     pair.study.run(tmp_path / "s.zarr", model=pair.model, progress=False)
@@ -133,6 +137,7 @@ def sound(tiny_model: TextToImage, tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("part", "value", "check", "message"),
     [
@@ -171,6 +176,7 @@ def test_states_of_another_schedule_are_not_those_of_the_identity(
     assert wrong.problems[0].startswith('steps is "3 steps, timesteps 999 to 0, ')
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("kind", "part"), CASES)
 def test_a_shortcut_is_of_the_model_that_it_was_found_on(
     kind: str, part: str, tiny_model: TextToImage, tmp_path: Path

@@ -83,6 +83,7 @@ def test_analyses_take_it_at_a_label(measured: Path) -> None:
         analysis.effects(results, "colour_distance", threshold=0.1, colour="pink")
 
 
+@pytest.mark.thorough
 def test_it_is_added_to_what_is_there_and_measured_of_what_is_run_later(
     tiny_model: TextToImage, tmp_path: Path
 ) -> None:
@@ -135,6 +136,7 @@ class Shades(Outcome):
         return np.stack([images.mean(axis=(-3, -2, -1))] * several, axis=-1)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("fault", "told"),
     [

@@ -244,6 +244,7 @@ CHANGES: dict[str, tuple[Change, str, str]] = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_was_written_by_hand_is_found(name: str, copy: Path) -> None:
     change, check, told = CHANGES[name]
@@ -255,6 +256,7 @@ def test_what_was_written_by_hand_is_found(name: str, copy: Path) -> None:
     assert any(re.search(told, problem) for problem in problems(found)[check]), problems(found)
 
 
+@pytest.mark.thorough
 def test_a_sound_store_is_sound_however_deep_one_looks(
     sound: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,6 +285,7 @@ def test_the_command_names_every_cell(copy: Path, capsys: pytest.CaptureFixture[
     assert lines[3].startswith(f"{copy}: outcomes: intervention 1, sample 0: psnr is 12.5, and its images give ")
 
 
+@pytest.mark.thorough
 def test_some_are_drawn_and_others_the_next_time(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recomputed, "_CELLS", 5)
     monkeypatch.setattr(recomputed, "_BASELINES", 1)

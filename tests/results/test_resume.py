@@ -75,6 +75,7 @@ def files(path: Path) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in path.rglob("*") if "locks" not in file.parts}
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -106,6 +107,7 @@ def test_an_interrupted_run_goes_on(
     assert chunks.items() <= files(path).items()
 
 
+@pytest.mark.thorough
 def test_a_run_interrupted_in_its_first_block_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -188,6 +190,7 @@ def test_all_differences_are_named(study: cu.Study, store: Path, tiny_model: Tex
         replace(study, name="other", seeds=[4]).run(store, model=other, progress=False)
 
 
+@pytest.mark.thorough
 def test_overwriting_replaces(copied: Callable[[], Path], short: cu.Study, run: Run, tmp_path: Path) -> None:
     path = copied()
     run(path, overwrite=True)

@@ -109,6 +109,7 @@ ALSO = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ALSO)
 def test_the_rest_is_checked(name: str, copy: Path, forget: Callable[[], None]) -> None:
     path, value, code = ALSO[name]

@@ -40,6 +40,7 @@ def opened(request: pytest.FixtureRequest, store: Path, tmp_path_factory: pytest
     return cu.open_results(results.export(tmp_path_factory.mktemp("export") / "e.zarr"))
 
 
+@pytest.mark.sampled(1)
 def test_its_coordinates_have_their_types_and_are_selected_by(opened: cu.results.Results) -> None:
     ssim = opened.outcomes.ssim
     assert ssim.sel(kind="stranger_kind", strength=slice(0.5, 1)).words.values.tolist() == ["by 0.75"]
@@ -64,11 +65,13 @@ def test_its_outcome_is_read_with_what_is_said_of_it(opened: cu.results.Results)
     assert [one.name for one in declaration.outcomes] == ["stranger_outcome"]
 
 
+@pytest.mark.sampled(1)
 def test_it_is_analysed_and_reported(opened: cu.results.Results, tmp_path: Path) -> None:
     assert effects(opened)["mean"].sizes == {"intervention": 5}
     assert "stranger_kind" in report(opened, tmp_path / "page.html").read_text()
 
 
+@pytest.mark.sampled(1)
 def test_what_cannot_be_checked_is_told_as_that(opened: cu.results.Results, capsys: pytest.CaptureFixture[str]) -> None:
     found = opened.verify(quiet=True)
     assert found.exit_code == Exit.UNCHECKED == 4

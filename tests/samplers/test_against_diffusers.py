@@ -70,6 +70,7 @@ def denoise(request: pytest.FixtureRequest) -> Denoise:
     return exact
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("steps", [5, 10, 20])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_trajectories_are_those_of_diffusers(case: Case, steps: int, denoise: Denoise) -> None:

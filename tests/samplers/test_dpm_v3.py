@@ -131,6 +131,7 @@ ORDERS: dict[str, tuple[dict[str, Any], float]] = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("fields", "order"), ORDERS.values(), ids=ORDERS)
 def test_errors_fall_as_theory_says(fields: dict[str, Any], order: float) -> None:
     """With statistics that are not those of the model: they make errors small, and orders what they are."""

@@ -78,6 +78,7 @@ def denoiser(model: ExactModel) -> Callable[[Any, Level], tuple[Any, Any]]:
     return denoise
 
 
+@pytest.mark.sampled(27)
 @pytest.mark.parametrize("window", SKIPPED.values(), ids=SKIPPED)
 def test_skipped_steps_are_a_run_on_the_steps_that_are_left(
     sampler: Sampler, window: cu.Window | cu.Windows, model: ExactModel
@@ -99,6 +100,7 @@ def test_skipped_steps_are_a_run_on_the_steps_that_are_left(
     np.testing.assert_allclose(found, model.decode(by_hand.states[-1]), rtol=0, atol=1e-5)
 
 
+@pytest.mark.sampled(1)
 def test_runs_forked_from_stored_baselines_are_runs_from_noise(
     sampler: Sampler, model: ExactModel, tmp_path: Path
 ) -> None:
@@ -125,6 +127,7 @@ def test_runs_forked_from_stored_baselines_are_runs_from_noise(
     assert found.exit_code == 0, found.verdict
 
 
+@pytest.mark.sampled(12)
 def test_runs_do_not_depend_on_batch_or_order(sampler: Sampler, model: ExactModel) -> None:
     given: dict[str, Any] = {"model": model, "sampler": sampler, "traced": False}
     together = generate([cu.NO_PROMPT], SEEDS, **given)
@@ -132,6 +135,7 @@ def test_runs_do_not_depend_on_batch_or_order(sampler: Sampler, model: ExactMode
     np.testing.assert_allclose(generate([cu.NO_PROMPT], SEEDS, memory=1, **given), together, rtol=0, atol=1e-5)
 
 
+@pytest.mark.sampled(13)
 def test_conformance(sampler: Sampler) -> None:
     """Of fields that are not the defaults, where there are others."""
     others: dict[str, Any] = {

@@ -82,6 +82,7 @@ def of_steps(sampler: type, model: ExactModel) -> Any:
 MORE = [pytest.param(kind, marks=pytest.mark.slow) for kind in (cu.DPMMultistep, cu.Heun, cu.PNDM)]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("sampler", [cu.DDPM, *MORE])
 def test_runs_keep_to_the_laws(model: ExactModel, sampler: type, tmp_path: Path) -> None:
     """Null runs are the baseline, forks are runs from noise, baselines are made again, and no batch is seen."""

@@ -157,6 +157,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_and_its_weights_load(tmp_path: P
     assert np.isfinite(images).all()
 
 
+@pytest.mark.thorough
 def test_the_loss_falls(tmp_path: Path) -> None:
     run(tmp_path, FlowTrainingConfig(iterations=24, batch_size=8, warmup=4, decay=4, learning_rate=1e-3))
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]

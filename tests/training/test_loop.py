@@ -99,6 +99,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path, stop_after: int)
     assert not list(train(Line(), TINY, tmp_path / "parts", **options))  # type: ignore[arg-type]
 
 
+@pytest.mark.thorough
 def test_workers_draw_the_same_batches_in_the_same_order() -> None:
     before = torch.get_rng_state()
     here, there = (
@@ -111,6 +112,7 @@ def test_workers_draw_the_same_batches_in_the_same_order() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.thorough
 def test_a_run_with_workers_is_the_run_without(tmp_path: Path) -> None:
     config = ScenesReaderTrainingConfig(iterations=3, batch_size=4, warmup=2, decay=2)
     for workers in (0, 2):

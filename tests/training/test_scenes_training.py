@@ -47,6 +47,7 @@ def model(trained: Path) -> TextToImage:
     return loaded
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_is_the_uninterrupted_run(trained: Path, tmp_path: Path) -> None:
     for _ in itertools.islice(train_scenes(TINY, tmp_path, checkpoint_every=2, report_every=1), 3):
         pass
@@ -152,6 +153,7 @@ def test_changes_are_counted_where_both_images_are_readable() -> None:
     assert [name for name, count in counts.items() if count] == ["any", "relation", "position"]
 
 
+@pytest.mark.thorough
 def test_evaluation_is_that_of_a_study(model: TextToImage, tmp_path: Path) -> None:
     open_samples = evaluate_depth(model, n=3, steps=10, min_probability=0.0)
     cut = cu.AblateBlock(bottom=4, window=cu.Window(10, 1))

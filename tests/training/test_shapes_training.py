@@ -24,6 +24,7 @@ def run(directory: Path, *, stop_after: int | None = None) -> None:
         pass
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_is_the_uninterrupted_run_and_its_weights_load(tmp_path: Path) -> None:
     run(tmp_path / "whole")
     run(tmp_path / "parts", stop_after=3)

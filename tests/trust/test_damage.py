@@ -79,6 +79,7 @@ def flips(stored: tuple[Path, Files], trials: int) -> None:
     assert reader.named() == set()
 
 
+@pytest.mark.sampled(1)
 def test_a_flipped_bit_of_a_chunk_is_an_error(stored: tuple[Path, Files]) -> None:
     flips(stored, 20)
 
@@ -89,6 +90,7 @@ def test_many_flipped_bits_are_errors(stored: tuple[Path, Files]) -> None:
     flips(stored, 250)
 
 
+@pytest.mark.sampled(1)
 @changed
 def test_damaged_chunk_files_of_a_live_store_are_errors(live: Path, live_files: Files, change: str) -> None:
     files, reader = live_files, Reader(live)
@@ -111,6 +113,7 @@ def test_coordinates_that_are_damaged_are_errors(live: Path, live_files: Files, 
             assert reader.fails(array), array
 
 
+@pytest.mark.sampled(1)
 @changed
 def test_damaged_chunk_files_of_an_export_are_errors(export: Path, export_files: Files, change: str) -> None:
     files, reader = export_files, Reader(export)
@@ -171,6 +174,7 @@ def flips_beside_chunks(path: Path, trials: int) -> None:
     assert silent == []
 
 
+@pytest.mark.thorough
 def test_a_flipped_bit_beside_the_chunks_changes_nothing_silently(live: Path) -> None:
     flips_beside_chunks(live, 15)
 

@@ -50,6 +50,7 @@ def fill_up(truth: Truth, disk: Disk, free: int) -> int:
     return cells
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("small_groups")
 def test_a_full_disk_is_told_and_loses_nothing(truth: Truth, disk: Disk) -> None:
     assert fill_up(truth, disk, 1_700_000) > 0
@@ -67,6 +68,7 @@ def test_disks_that_are_full_at_any_moment(truth: Truth, disk: Disk) -> None:
     assert len({*cells}) > 2
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("small_groups")
 def test_what_lies_on_a_read_only_disk_is_read_and_verified(truth: Truth, disk: Disk) -> None:
     store = shutil.copytree(truth.path, disk.path / "results.zarr")

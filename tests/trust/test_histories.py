@@ -308,7 +308,7 @@ class KilledHistories(Histories):
         assert child.exitcode in (0, -signal.SIGKILL)
 
 
-TestShortHistories = Histories.TestCase
+TestShortHistories = pytest.mark.thorough(Histories.TestCase)
 TestShortHistories.settings = settings(max_examples=3, stateful_step_count=8, deadline=None)
 
 

@@ -82,6 +82,7 @@ def interrupt(truth: Truth, store: Path, count: Callable[[int | None], Iterator[
     return cells
 
 
+@pytest.mark.thorough
 def test_an_interrupted_process_goes_on(
     truth: Truth, tmp_path: Path, count: Callable[[int | None], Iterator[int]]
 ) -> None:

@@ -33,6 +33,7 @@ def test_many_kills(truth: Truth, tmp_path: Path, writers: int) -> None:
     check(KillLoop(truth, tmp_path, writers=writers, seed=writers).run(200), 200)
 
 
+@pytest.mark.thorough
 def test_two_processes_share_a_study(truth: Truth, tmp_path: Path) -> None:
     store, log = tmp_path / "results.zarr", tmp_path / "log"
     children = [Child.start(store, log, together=2) for _ in range(2)]

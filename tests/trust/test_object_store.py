@@ -46,6 +46,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, store: str, number: int) -> None
             small.run(store)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("small_groups")
 def test_an_object_store_holds_what_a_folder_holds(truth: Truth, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_after(monkeypatch, f"{bucket}/whole", 3)
@@ -142,6 +143,7 @@ def test_an_object_store_that_refuses_is_told(refusing: str) -> None:
         print(f"\n{doing.__name__}: {time.monotonic() - started:.1f} s")
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("small_groups")
 def test_a_creation_that_was_cut_off_before_its_study_was_laid_out_goes_on(
     truth: Truth, bucket: str, monkeypatch: pytest.MonkeyPatch

@@ -36,11 +36,12 @@ def make_array(root: zarr.Group, array: StoredArray) -> zarr.Array[Any]:
     )
 
 
-def write_coordinate(root: zarr.Group, path: str, item: Coordinate) -> None:
-    """Write a coordinate whole; one that is there grows, and may get another type."""
-    text = item.values.dtype == object
-    with zarr.config.set({"array.write_empty_chunks": True}):  # of an array that is opened, and not made
-        found = root.get(path)
+def write_coordinate(root: zarr.Group, path: str, item: Coordinate, *, fresh: bool = False) -> None:
+    """Write a coordinate whole; one that is there, which none is in a fresh store, grows and may get another type."""
+    text, found = item.values.dtype == object, None
+    if not fresh:
+        with zarr.config.set({"array.write_empty_chunks": True}):  # of an array that is opened, and not made
+            found = root.get(path)
     if isinstance(found, zarr.Array) and not _holds(found, item):  # whole numbers were enough, and are not any more
         del root[path]
         found = None

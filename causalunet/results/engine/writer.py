@@ -204,7 +204,8 @@ class StudyWriter:
                 self._root[group].attrs["created_at"] = now
                 self._name_coordinates(group, coordinates)
                 for item in coordinates:
-                    write_coordinate(self._root, f"{group}/{item.name}", item)
+                    path = f"{group}/{item.name}"
+                    write_coordinate(self._root, path, item, fresh=path not in stored)
             made = replace(
                 attributes,
                 format_version=FORMAT_VERSION,

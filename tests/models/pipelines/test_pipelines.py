@@ -123,6 +123,7 @@ def study(model: PipelineModel, *interventions: Any, steps: int = 5, scale: floa
     )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", BASELINES)
 def test_the_baseline_is_the_pipelines_own_image(name: str, tmp_path: Path) -> None:
     make, scale = BASELINES[name]
@@ -140,6 +141,7 @@ def test_the_baseline_is_the_pipelines_own_image(name: str, tmp_path: Path) -> N
         assert results["outcomes/image"].shape[2:] == model.picture_shape == (3, 16, 16)
 
 
+@pytest.mark.thorough
 def test_a_distilled_guidance_is_told_to_the_network(tmp_path: Path) -> None:
     pipe = latent_consistency()
     with pytest.raises(ModelError, match=r"told the scale at every call .* told_guidance=8\.5"):
@@ -209,6 +211,7 @@ def test_it_is_what_studies_take_it_for(make: Made) -> None:
     assert told, str(told)
 
 
+@pytest.mark.thorough
 def test_components_of_stable_diffusion_are_those_of_its_layout() -> None:
     pipe = stable_diffusion(
         block_out_channels=(16, 16, 16, 16),

@@ -118,6 +118,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_pipeline_that_studies_cannot_honour_is_refused(name: str) -> None:
     make, said = REFUSED[name]

@@ -85,6 +85,7 @@ def test_it_is_selected_from(golden: Path) -> None:
     assert cu.open_results(golden).trajectory.x0_distance.sel(step=slice(3, 2)).sizes["step"] == 2
 
 
+@pytest.mark.sampled(1)
 def test_it_is_sound_and_complete(golden: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cu.open_results(golden).verify(deep=True, quiet=True).verdict == "sound and complete"
     assert main(["verify", str(golden)]) == main(["status", str(golden)]) == Exit.DONE
@@ -92,6 +93,7 @@ def test_it_is_sound_and_complete(golden: Path, capsys: pytest.CaptureFixture[st
     assert "structural similarity" in capsys.readouterr().out
 
 
+@pytest.mark.sampled(1)
 def test_what_is_wrong_with_it_is_still_found(copy: Path) -> None:
     with edited(copy) as root:
         root["outcomes/ssim"][1, 0] = 0.123  # type: ignore[index]
@@ -111,6 +113,7 @@ def test_its_history_and_tag_are_there(golden: Path) -> None:
     assert not cu.open_results(golden, at=first.id).outcomes.status.any()
 
 
+@pytest.mark.sampled(1)
 def test_an_export_of_it_is_the_same(golden: Path, tmp_path: Path) -> None:
     results = cu.open_results(golden)
     exported = cu.open_results(results.export(tmp_path / "export.zarr"))
@@ -120,11 +123,13 @@ def test_an_export_of_it_is_the_same(golden: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(plain["outcomes/ssim"], results["outcomes/ssim"])
 
 
+@pytest.mark.sampled(1)
 def test_it_is_reported(study: cu.Study, golden: Path, tmp_path: Path) -> None:
     page = report(cu.open_results(golden), tmp_path / "page.html").read_text()
     assert all(item.label in page for item in study.interventions)
 
 
+@pytest.mark.sampled(1)
 def test_it_is_gone_on_with_and_grows(version: str, study: cu.Study, copy: Path) -> None:
     """Nothing is run again, and what was stored stays as it is."""
     model, before = golden_model(), cu.open_results(copy).load()
@@ -154,6 +159,7 @@ def test_it_is_gone_on_with_and_grows(version: str, study: cu.Study, copy: Path)
     assert told(tagged)["ssim"] == expected(version)["ssim"], "as it was"
 
 
+@pytest.mark.sampled(1)
 def test_a_run_that_was_cut_off_goes_on_in_its_own_format(version: str, study: cu.Study, copy: Path) -> None:
     """An earlier version may still be at work on the store: nothing may shut it out."""
     with edited(copy) as root:
@@ -170,6 +176,7 @@ def test_a_run_that_was_cut_off_goes_on_in_its_own_format(version: str, study: c
     np.testing.assert_allclose(results.outcomes.ssim, expected(version)["ssim"], atol=1e-4)
 
 
+@pytest.mark.sampled(1)
 def test_an_outcome_is_added_to_it(copy: Path) -> None:
     """Format 2 has no outcomes of a study's own, so the store gets the newest format; no U-Net is needed."""
     writer = StudyWriter(Repository.open(Location.parse(copy)))

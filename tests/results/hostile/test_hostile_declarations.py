@@ -124,6 +124,7 @@ CHANGES: dict[str, tuple[Callable[[Document], Any], str]] = {
 }
 
 
+@pytest.mark.sampled(26)
 @pytest.mark.parametrize("name", CHANGES)
 def test_declarations_that_no_study_writes_are_refused(name: str, export: Path, chunks_read: list[str]) -> None:
     change, message = CHANGES[name]

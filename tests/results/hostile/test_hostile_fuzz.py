@@ -129,6 +129,7 @@ FUZZ: dict[str, tuple[str, Callable[[Fuzzed, st.DataObject], None]]] = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", FUZZ)
 @settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(data=st.data())

@@ -57,6 +57,7 @@ TEXTS = {
 }
 
 
+@pytest.mark.sampled(12)
 @both
 @pytest.mark.parametrize("name", TEXTS)
 def test_texts_say_truly_how_many_they_are(name: str, store: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 import causalunet as cu
 from causalunet.execute import generate
-from tests.models.pipelines.test_pipelines import cut_by_hand
+from tests.models.pipelines.test_pipelines import by_hand
 from tests.models.pipelines.tiny import PROMPTS, own_images, stable_diffusion
 
 peft = pytest.importorskip("peft")
@@ -78,7 +78,7 @@ def test_a_cut_takes_the_block_with_its_adapters(name: str) -> None:
     model = cu.from_pipeline(pipe)
     item = cu.Edit("up.4", cu.Window(STEPS, STEPS), cu.Zero())
     found = generate(PROMPTS, [SEED], model=model, sampler=model.sampler(STEPS, SCALE), intervention=item)
-    with cut_by_hand(model, pipe.unet, "up.4"):
+    with by_hand(model, "up.4"):
         own = own_images(pipe, model.image_shape, [SEED, SEED], steps=STEPS, scale=SCALE)
     np.testing.assert_allclose(found, own, rtol=0, atol=1e-5)
     plain = generate(PROMPTS, [SEED], model=model, sampler=model.sampler(STEPS, SCALE))

@@ -81,7 +81,6 @@ def is_string(node: ast.stmt | None) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-@pytest.mark.sampled(1)
 @pytest.mark.parametrize("module", TORCH_FREE)
 def test_imports_without_torch(module: str) -> None:
     done = run_without_torch(IMPORT_WITHOUT_TORCH, module, cwd=ROOT)
@@ -94,7 +93,6 @@ def test_file_is_small(path: Path) -> None:
     assert lines <= MAX_FILE_LINES, f"{relative(path)} has {lines} lines; split it, {MAX_FILE_LINES} is the most."
 
 
-@pytest.mark.sampled(149)
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_functions_are_small(path: Path) -> None:
     functions = [node for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -127,7 +125,6 @@ def test_lazy_names_are_what_type_checkers_see() -> None:
     assert set(causalunet.__all__) == {*homes, *submodules}
 
 
-@pytest.mark.thorough
 def test_modules_below_the_package_are_found() -> None:
     code = "import causalunet as cu; print(cu.schedule.__name__, cu.study.__name__, cu.Study.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)

@@ -120,7 +120,9 @@ def _diffusers_attention(module: Any) -> tuple[InnerValue, ...]:
     asked = TOKEN if group == "cross" else PIXELS
     found = [*_asked(module, group, asked, heads)]
     if added:
-        texts = (("text_queries", "add_q_proj"), ("text_keys", "add_k_proj"), ("text_values", "add_v_proj"))
+        texts = [("text_queries", "add_q_proj"), ("text_keys", "add_k_proj"), ("text_values", "add_v_proj")]
+        if getattr(module, "context_pre_only", None):  # of a last block: nothing reads what text asks for
+            del texts[0]
         side = f"{ROW} {TOKEN} ({HEAD} {CHANNEL})"
         found += [InnerValue(group, what, path, side, heads=heads) for what, path in texts if _has(module, path)]
     if _has(module, "to_out"):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from causalunet.calls import clear_calls
 from causalunet.design.limits import is_number, shown
 from causalunet.errors import ModelError
 
@@ -20,6 +21,7 @@ THRESHOLDING = "thresholding"
 """Of a model and of what stores say of it."""
 
 
+@clear_calls
 @dataclass(frozen=True, slots=True)
 class Thresholding:
     """Dynamic thresholding (Saharia et al. 2022, section 2.3): estimates are clipped to [-s, s], and divided by s.

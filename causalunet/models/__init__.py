@@ -6,7 +6,7 @@ from causalunet.models.base import DiffusionModel, load_model, model_names, regi
 from causalunet.models.glide import load_glide
 from causalunet.models.lpips import LPIPS
 from causalunet.models.networks import from_network
-from causalunet.models.pipelines import from_pipeline, load_pretrained
+from causalunet.models.pipelines import GivenImage, from_pipeline, load_pretrained
 from causalunet.models.scenes import load_scenes
 from causalunet.models.shapes import load_shapes
 from causalunet.models.shapes_flow import load_shapes_flow
@@ -16,6 +16,7 @@ __all__ = [
     "LPIPS",
     "Architecture",
     "DiffusionModel",
+    "GivenImage",
     "architectures",
     "exact",
     "from_network",

@@ -22,6 +22,7 @@ class Asked(NamedTuple):
     classes: Sequence[str] | None
     null_class: int | None
     told_guidance: float | None
+    given: Any = None
 
     def require(self, *parts: str) -> None:
         """Raise `ModelError` unless the pipeline has parts that other classes may lack."""
@@ -30,6 +31,11 @@ class Asked(NamedTuple):
             raise ModelError(
                 f"This {type(self.pipe).__name__} has no {' and no '.join(missing)}; load it with all its parts."
             )
+
+    def refuse_given(self) -> None:
+        """Raise `ModelError` if an image is given that the network is not told."""
+        if self.given is not None:
+            raise ModelError(f"The network of a {type(self.pipe).__name__} is told no image; leave given out.")
 
     def refuse_classes(self) -> None:
         """Raise `ModelError` if something is said of classes."""

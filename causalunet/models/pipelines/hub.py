@@ -11,6 +11,7 @@ import torch
 from causalunet.design.limits import shown
 from causalunet.errors import ModelError
 from causalunet.models.devices import usable_device
+from causalunet.models.pipelines.given import GivenImage
 from causalunet.models.pipelines.model import PipelineModel
 from causalunet.models.pipelines.reading import PIPELINES, from_pipeline
 
@@ -29,6 +30,7 @@ def load_pretrained(
     classes: Sequence[str] | None = None,
     null_class: int | None = None,
     told_guidance: float | None = None,
+    given: GivenImage | None = None,
 ) -> PipelineModel:
     """Load a pipeline of diffusers from the model hub or a folder: safetensors only, and no code of its own.
 
@@ -42,7 +44,7 @@ def load_pretrained(
         Precision of the weights.
     revision : str, optional
         Branch, tag or commit on the hub.
-    image_size, classes, null_class, told_guidance
+    image_size, classes, null_class, told_guidance, given
         As for `causalunet.from_pipeline`.
 
     Raises
@@ -57,7 +59,13 @@ def load_pretrained(
     pipe = _loaded(name, {"dtype": _TYPES[dtype], **({} if revision is None else {"revision": revision})})
     pipe.to(place)
     return from_pipeline(
-        pipe, name=name, image_size=image_size, classes=classes, null_class=null_class, told_guidance=told_guidance
+        pipe,
+        name=name,
+        image_size=image_size,
+        classes=classes,
+        null_class=null_class,
+        told_guidance=told_guidance,
+        given=given,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -42,7 +43,13 @@ class _Decoder(nn.Module):
 
 
 def shapes_of(
-    vae: Any, unet: Any, size: Size | None, *, packed: int = 1, made_for: Size | None = None
+    vae: Any,
+    unet: Any,
+    size: Size | None,
+    *,
+    packed: int = 1,
+    made_for: Size | None = None,
+    channels: int | None = None,
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """(channel, y, x) of latents and of pictures.
 
@@ -55,6 +62,8 @@ def shapes_of(
         Side of the squares of latents whose channels the network is given as one token.
     made_for : tuple of int, optional
         Latents along y and x where no size was asked for; by default as the network says.
+    channels : int, optional
+        Of latents; by default all that the network is given.
     """
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     patch = packed * (getattr(unet.config, "patch_size", None) or 1)
@@ -63,7 +72,7 @@ def shapes_of(
         what = "a latent" if patch == 1 else "a token of the network"
         raise ModelError(f"image_size={size}: {what} stands for {unit} x {unit} pixels; give multiples of {unit}.")
     y, x = (made_for or size_of_network(unet)) if size is None else (size[0] // factor, size[1] // factor)
-    return (unet.config.in_channels // packed**2, y, x), (vae.config.out_channels, y * factor, x * factor)
+    return (channels or unet.config.in_channels // packed**2, y, x), (vae.config.out_channels, y * factor, x * factor)
 
 
 def in_latents(
@@ -74,6 +83,7 @@ def in_latents(
     *,
     shapes: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None,
     asking: Asking | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> PipelineModel:
     """Make the model.
 
@@ -88,12 +98,14 @@ def in_latents(
         From `shapes_of`, where it takes more than the network to say them.
     asking : Asking, optional
         Of networks of flow matching.
+    more : mapping, optional
+        What else changes images, by name: plain values.
     """
     unet, scheduler = network.unet, asked.pipe.scheduler
     latents, pictures = shapes or shapes_of(vae, unet, asked.size)
     variance = unet.config.out_channels == 2 * unet.config.in_channels
     noise = read_noise(scheduler, variance=variance, flow=asking is not None)
-    settings: dict[str, Any] = {"scaling_factor": float(vae.config.scaling_factor)}
+    settings: dict[str, Any] = {"scaling_factor": float(vae.config.scaling_factor), **(more or {})}
     for name in ("shift_factor", "latents_mean", "latents_std"):
         if (value := getattr(vae.config, name, None)) is not None:
             settings[name] = [float(one) for one in value] if isinstance(value, list | tuple) else float(value)

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 __all__ = [
+    "BesideNetwork",
     "ClassTransformer",
     "JointTransformer",
     "LabelledNetwork",
@@ -86,6 +87,30 @@ class PromptedNetwork(Network):
         angles = 1000 * (scale - 1) * rates
         waves = torch.cat([angles.sin(), angles.cos(), angles.new_zeros(width % 2)])
         return waves.to(self.dtype).expand(rows, -1)
+
+
+class BesideNetwork(Network):
+    """With the states of a text encoder, and an image beside x_t: of inpainting and upscaling.
+
+    Parameters
+    ----------
+    unet : torch.nn.Module
+    noise_level : int, optional
+        Of the image, which a network for upscaling is told.
+    """
+
+    def __init__(self, unet: nn.Module, noise_level: int | None = None) -> None:
+        super().__init__(unet)
+        self.noise_level = noise_level
+
+    def forward(self, x: Tensor, timesteps: Tensor, states: Tensor, beside: Tensor) -> Tensor:
+        """Predict, (row, channel, y, x), by states, (row, token, width), and an image, (row, channel, y, x)."""
+        told = {}
+        if self.noise_level is not None:
+            told = {"class_labels": torch.full((len(x),), self.noise_level, device=x.device)}
+        joined = torch.cat([self.cast(x), self.cast(beside)], dim=1)
+        output: Tensor = self.unet(joined, timesteps, states, return_dict=False, **told)[0]
+        return output.float()
 
 
 class ClassTransformer(Network):

@@ -10,6 +10,7 @@ from causalunet.errors import ModelError
 from causalunet.models.labels import label_reader
 from causalunet.models.pipelines.asked import Asked, Size, size_of_network
 from causalunet.models.pipelines.conditions import Labels, LowerTexts, Texts, TwoTexts
+from causalunet.models.pipelines.given import GivenImage, inpainting, upscaling
 from causalunet.models.pipelines.latents import in_latents, shapes_of
 from causalunet.models.pipelines.model import PipelineModel
 from causalunet.models.pipelines.networks import LabelledNetwork, PromptedNetwork, SizedNetwork
@@ -28,6 +29,7 @@ def from_pipeline(
     classes: Sequence[str] | None = None,
     null_class: int | None = None,
     told_guidance: float | None = None,
+    given: GivenImage | None = None,
 ) -> PipelineModel:
     """Make a model of a pipeline of diffusers; its networks are used as they are, and moved nowhere.
 
@@ -47,6 +49,9 @@ def from_pipeline(
     told_guidance : float, optional
         For a network with distilled guidance, such as latent consistency models: the scale that it is told at every
         call. Their samplers then have none of their own, ``guidance_scale=1``.
+    given : GivenImage, optional
+        For a network that is told an image beside x_t, as for inpainting and upscaling: that image, with its mask or
+        its noise. It is part of the model, and the same for all samples.
 
     Returns
     -------
@@ -67,7 +72,9 @@ def from_pipeline(
             f"{', '.join(PIPELINES)}. A network by itself enters by from_unet or an adapter of its own."
         )
     check_pipeline(pipe)
-    asked = Asked(pipe, name or _named(pipe), _size(image_size), classes, null_class, told_guidance)
+    asked = Asked(pipe, name or _named(pipe), _size(image_size), classes, null_class, told_guidance, given)
+    if kind not in _GIVEN:
+        asked.refuse_given()
     model = PIPELINES[kind](asked)
     model.anatomy  # noqa: B018 - read now, so that what cannot be called is told here
     return model
@@ -146,6 +153,11 @@ def _stable_diffusion_xl(asked: Asked) -> PipelineModel:
     return in_latents(asked, pipe.vae, network, TwoTexts(pipe))
 
 
+_GIVEN: dict[str, Callable[[Asked], PipelineModel]] = {
+    "StableDiffusionInpaintPipeline": inpainting,
+    "StableDiffusionUpscalePipeline": upscaling,
+}
+
 PIPELINES: dict[str, Callable[[Asked], PipelineModel]] = {
     "DDIMPipeline": _in_pixels,
     "DDPMPipeline": _in_pixels,
@@ -158,5 +170,6 @@ PIPELINES: dict[str, Callable[[Asked], PipelineModel]] = {
     "StableDiffusion3Pipeline": stable_diffusion_3,
     "StableDiffusionPipeline": _stable_diffusion,
     "StableDiffusionXLPipeline": _stable_diffusion_xl,
+    **_GIVEN,
 }
 """Pipelines that are known, by the name of their class."""

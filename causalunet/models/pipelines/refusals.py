@@ -75,12 +75,14 @@ def _check_together(pipe: Any, owner: str) -> None:
         )
 
 
-def check_network(unet: Any) -> None:
+def check_network(unet: Any, *, beside: int = 0) -> None:
     """Raise `ModelError` for a network whose modules are not called as they are, or that is told more than that.
 
     Parameters
     ----------
     unet : torch.nn.Module
+    beside : int
+        Channels of what it is told beside x_t.
     """
     kind = type(unet).__name__
     if hasattr(unet, "_orig_mod"):
@@ -103,7 +105,12 @@ def check_network(unet: Any) -> None:
             "FreeU is on: it filters skip connections between the blocks, where no study could cut them. Turn it off "
             "with pipe.disable_freeu()."
         )
-    given, put_out = unet.config.in_channels, unet.config.out_channels
+    given, put_out = unet.config.in_channels - beside, unet.config.out_channels
+    if beside and given != put_out:
+        raise ModelError(
+            f"This {kind} takes {unet.config.in_channels} channels and puts out {put_out}; of a network that is told "
+            f"an image of {beside} beside x_t {beside + put_out} are expected."
+        )
     if put_out is not None and given not in (put_out, put_out // 2):
         raise ModelError(
             f"This {kind} takes {given} channels and puts out {put_out}: it is told "

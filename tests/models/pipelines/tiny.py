@@ -306,6 +306,36 @@ def deepfloyd_if(scheduler: Any = None) -> Any:
     )
 
 
+def inpainting(scheduler: Any = None, **options: Any) -> Any:
+    """Stable Diffusion that is told a mask and the latents of what is kept."""
+    return quiet(
+        diffusers.StableDiffusionInpaintPipeline(
+            vae=autoencoder(),
+            unet=text_unet(**{"in_channels": 9, **options}),
+            text_encoder=seeded(build_text_encoder),
+            tokenizer=_tokenizer(),
+            scheduler=scheduler or ddim(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    )
+
+
+def upscaling(scheduler: Any = None) -> Any:
+    """Stable Diffusion that is told a small image and how noisy it is."""
+    return quiet(
+        diffusers.StableDiffusionUpscalePipeline(
+            vae=autoencoder(scaling_factor=0.08333),
+            unet=text_unet(in_channels=7, num_class_embeds=1000),
+            text_encoder=seeded(build_text_encoder),
+            tokenizer=_tokenizer(),
+            low_res_scheduler=diffusers.DDPMScheduler(**BETAS),
+            scheduler=scheduler or ddim(prediction_type="v_prediction"),
+        )
+    )
+
+
 def quiet(pipe: Any) -> Any:
     """Without a bar."""
     pipe.set_progress_bar_config(disable=True)

@@ -161,8 +161,8 @@ def _place(name: str, one: _Found, value: Any, image: tuple[int, ...]) -> InnerP
             layout = layout.replace(PIXELS, TOKEN if grid is None else f"({Y} {X})")
             sizes |= {TOKEN: size} if grid is None else dict(zip((Y, X), grid, strict=True))
         elif group != [ROW]:
-            *known, last = group
-            sizes[last] = size // math.prod(sizes[dim] for dim in known)
+            known = [dim for dim in group if dim in (HEAD, PART)]
+            sizes |= {dim: size // math.prod(sizes[dim] for dim in known) for dim in group if dim not in known}
     dims = tuple(dim for dim in _ORDER if dim in layout.replace("(", " ").replace(")", " ").split())
     part = one.value.part
     return InnerPlace(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from causalunet.dims import CHANNEL, HEAD, ROW, TOKEN
+from causalunet.dims import CHANNEL, HEAD, ROW, TOKEN, X, Y
 
 __all__ = ["PART", "PIXELS", "InnerValue", "inner_values"]
 
@@ -47,13 +47,13 @@ class InnerValue(NamedTuple):
 
 
 def inner_values(module: nn.Module) -> tuple[InnerValue, ...]:
-    """What is known of a module's inside; nothing of most.
+    """What is known of a module's inside; nothing of most. EDM has attention and the time in one module.
 
     Parameters
     ----------
     module : torch.nn.Module
     """
-    return next(filter(None, (known(module) for known in _KNOWN)), ())
+    return tuple(value for known in _KNOWN for value in known(module))
 
 
 def _has(module: nn.Module, *names: str) -> bool:
@@ -86,6 +86,27 @@ def _openai_attention(module: Any) -> tuple[InnerValue, ...]:
     )
 
 
+def _pixel_attention(module: Any) -> tuple[InnerValue, ...]:
+    """Of EDM, k-diffusion and lucidrains: convolutions on pixels, whose channels lie in an order of their own each."""
+    if _has(module, "qkv", "proj") and hasattr(module, "num_heads"):
+        paths, heads, order = ("qkv", "proj"), module.num_heads, f"{HEAD} {CHANNEL} {PART}"
+    elif _has(module, "qkv_proj", "out_proj") and hasattr(module, "n_head"):
+        paths, heads, order = ("qkv_proj", "out_proj"), module.n_head, f"{PART} {HEAD} {CHANNEL}"
+    elif isinstance(getattr(module, "to_qkv", None), nn.Conv2d) and _has(module, "to_out") and hasattr(module, "heads"):
+        paths, heads, order = ("to_qkv", "to_out"), module.heads, f"{PART} {HEAD} {CHANNEL}"
+    else:
+        return ()
+    asked, projection = paths
+    return (
+        *(
+            InnerValue("self", what, asked, f"{ROW} ({order}) {Y} {X}", part=(number, 3), heads=heads)
+            for number, what in enumerate(("queries", "keys", "values"))
+        ),
+        InnerValue("self", "heads", projection, f"{ROW} ({HEAD} {CHANNEL}) {Y} {X}", argument=0, heads=heads),
+        InnerValue("self", "", projection, f"{ROW} {CHANNEL} {Y} {X}"),
+    )
+
+
 def _own_self_attention(module: Any) -> tuple[InnerValue, ...]:
     if not _has(module, "c_qkv", "c_proj"):
         return ()
@@ -113,7 +134,7 @@ def _own_cross_attention(module: Any) -> tuple[InnerValue, ...]:
 
 def _diffusers_attention(module: Any) -> tuple[InnerValue, ...]:
     """Of diffusers, with projections of its own for queries, keys and values, or one for several."""
-    if not (_has(module, "to_q") or _has(module, "to_qkv")) or not hasattr(module, "heads"):
+    if not (_has(module, "to_q", "to_k", "to_v") or _fused(module)) or not hasattr(module, "heads"):
         return ()
     heads, added = module.heads, _has(module, "add_k_proj", "add_v_proj")
     group = "joint" if added else "cross" if getattr(module, "is_cross_attention", False) else "self"
@@ -125,7 +146,7 @@ def _diffusers_attention(module: Any) -> tuple[InnerValue, ...]:
             del texts[0]
         side = f"{ROW} {TOKEN} ({HEAD} {CHANNEL})"
         found += [InnerValue(group, what, path, side, heads=heads) for what, path in texts if _has(module, path)]
-    if _has(module, "to_out"):
+    if isinstance(getattr(module, "to_out", None), nn.ModuleList):
         found += _projected(group, "to_out.0", heads)
     if _has(module, "to_add_out"):
         found.append(
@@ -134,13 +155,19 @@ def _diffusers_attention(module: Any) -> tuple[InnerValue, ...]:
     return tuple(found)
 
 
+def _fused(module: Any) -> bool:
+    return bool(getattr(module, "fused_projections", False)) and isinstance(
+        getattr(module, "to_qkv", None) or getattr(module, "to_kv", None), nn.Linear
+    )
+
+
 def _asked(module: Any, group: str, asked: str, heads: int) -> tuple[InnerValue, ...]:
     """Queries of the image, and keys and values of what is asked."""
 
     def side(tokens: str, *, parts: bool = False) -> str:
         return f"{ROW} {tokens} ({f'{PART} ' if parts else ''}{HEAD} {CHANNEL})"
 
-    if getattr(module, "fused_projections", False):
+    if _fused(module):
         fused, count = ("to_qkv", 3) if _has(module, "to_qkv") and group == "self" else ("to_kv", 2)
         first = () if count == 3 else (InnerValue(group, "queries", "to_q", side(PIXELS), heads=heads),)
         names = ("queries", "keys", "values")[3 - count :]
@@ -177,8 +204,16 @@ def _mlp(module: Any) -> tuple[InnerValue, ...]:
 
 def _time(module: Any) -> tuple[InnerValue, ...]:
     """Of residual blocks: what they are told of the time, and of what was added to it."""
-    names = [name for name in ("emb_layers", "time_emb_proj") if _has(module, name)]
+    names = [name for name in ("emb_layers", "time_emb_proj", "affine") if _has(module, name)]
     return tuple(InnerValue("time", "", name, f"{ROW} {CHANNEL}") for name in names)
 
 
-_KNOWN = (_openai_attention, _own_self_attention, _own_cross_attention, _diffusers_attention, _mlp, _time)
+_KNOWN = (
+    _openai_attention,
+    _pixel_attention,
+    _own_self_attention,
+    _own_cross_attention,
+    _diffusers_attention,
+    _mlp,
+    _time,
+)

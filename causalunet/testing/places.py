@@ -154,8 +154,12 @@ class Places:
             )
             return
         by_places: dict[tuple[str, ...], list[str]] = {}
+        # Attention to nothing but equal values, as of an empty prompt, owes nothing to its queries there.
+        nowhere = {place for place in places if all(place in still.get(half, ()) for half in self._rows.halves)}
         for half, named in still.items():
-            by_places.setdefault(tuple(named), []).append(half.name)
+            told = [place for place in named if place in nowhere or place not in self._anatomy.inner_by_name]
+            if told:
+                by_places.setdefault(tuple(told), []).append(half.name)
         for named_, halves in by_places.items():
             yield (
                 f"{_named(named_)}: other numbers in {' as in '.join(halves)} leave the output there as it is. What is "

@@ -128,6 +128,65 @@ def test_an_edit_of_each_kind_equals_a_hook_in_the_network(name: str, tiny_model
         assert not torch.equal(expected, untouched) or unnumbered(place.name) == "*.time", place.name
 
 
+class PixelAttention(nn.Module):
+    """Attention on pixels in the orders of EDM, k-diffusion and lucidrains, which can leave out a head by itself."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.left_out = kind, ("", 0)
+        asked, projection = {"edm": ("qkv", "proj"), "k": ("qkv_proj", "out_proj"), "lucid": ("to_qkv", "to_out")}[kind]
+        self.add_module(asked, nn.Conv2d(8, 24, 1))
+        self.add_module(projection, nn.Conv2d(8, 8, 1))
+        setattr(self, {"edm": "num_heads", "k": "n_head", "lucid": "heads"}[kind], 2)
+        self.asked, self.projection = self.get_submodule(asked), self.get_submodule(projection)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        qkv = self.asked(x)
+        if self.kind == "edm":
+            q, k, v = qkv.reshape(n * 2, 4, 3, -1).unbind(2)
+        else:
+            q, k, v = (part.reshape(n * 2, 4, -1) for part in qkv.chunk(3, dim=1))
+        what, head = self.left_out
+        q, k, v = (
+            torch.stack([one * (i % 2 != head or what != name) for i, one in enumerate(part)])
+            for name, part in (("queries", q), ("keys", k), ("values", v))
+        )
+        out = (torch.einsum("bct,bcs->bts", q, k).softmax(dim=2) @ v.transpose(1, 2)).transpose(1, 2)
+        return x + self.projection(out.reshape(n, c, h, w))
+
+
+@pytest.mark.parametrize("kind", ["edm", "k", "lucid"])
+def test_attention_on_pixels_has_its_heads_where_each_package_has_them(kind: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), PixelAttention(kind), nn.Conv2d(8, 3, 3, padding=1))
+    names = {"block.0": "0", "block.1": "1", "block.2": "2"}
+    shape, shares = (3, 4, 6), np.linspace(0.99, 0.01, 10)
+    model = cu.from_network(
+        network,
+        name=kind,
+        parts=names,
+        image_shape=shape,
+        alpha_bar=shares,
+        skips=False,
+        call=lambda one, x, *_: one(x),
+    )
+    x, traced = torch.randn(2, *shape), TracedUNet(model.unet, model.anatomy)
+    arguments, attention = (x, torch.zeros(2), *model.encode(["", ""])), network[1]
+    assert model.anatomy.described("block.1.self.heads").dims == ("head", "channel", "y", "x")
+    with torch.no_grad():
+        for what in ("queries", "keys", "values"):
+            attention.left_out = ("", 0)
+            got = traced(one_action(cu.Site(f"block.1.self.{what}") @ cu.Heads(1)), arguments, 2).output
+            attention.left_out = (what, 1)
+            torch.testing.assert_close(got, network(x), atol=1e-6, rtol=0)
+        attention.left_out = ("values", 0)
+        without = network(x)
+        attention.left_out = ("", 0)
+        head = traced(one_action(cu.Site("block.1.self.heads") @ cu.Heads(0)), arguments, 2).output
+        torch.testing.assert_close(head, without, atol=1e-6, rtol=0)
+
+
 def test_a_head_left_out_equals_its_columns_of_the_projection_left_out(tiny_model: TextToImage) -> None:
     arguments = arguments_of(tiny_model)
     place = next(one for one in tiny_model.anatomy.inner if one.name.endswith("joint.heads"))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from causalunet.design.anatomy import Anatomy
 from causalunet.design.limits import is_integer, plain_number, shown
 from causalunet.errors import ModelError
+from causalunet.models.inner import Text, with_inner
 from causalunet.models.networks import NetworkModel
 from causalunet.models.u_shape import Piece, u_anatomy
 from causalunet.prediction import Prediction
@@ -158,6 +159,8 @@ def anatomy_of(
     image_shape: tuple[int, int, int],
     context: Sequence[Tensor],
     owner: str,
+    *,
+    text: Text | None = None,
     **options: Any,
 ) -> Anatomy:
     """Measure a network on an image of a size.
@@ -170,6 +173,8 @@ def anatomy_of(
     context : sequence of Tensor
         What it is told beside the timestep, of one row.
     owner : str
+    text : Text, optional
+        Which of what it is told is the states of a text encoder.
     **options
         Of `u_anatomy`.
 
@@ -180,7 +185,8 @@ def anatomy_of(
     """
     x, timesteps = torch.empty(1, *image_shape, device="meta"), torch.zeros(1, device="meta")
     try:
-        return u_anatomy(unet, pieces, (x, timesteps, *(part.to("meta") for part in context)), owner=owner, **options)
+        given = (x, timesteps, *(part.to("meta") for part in context))
+        return with_inner(u_anatomy(unet, pieces, given, owner=owner, **options), unet, given, text=text)
     except (RuntimeError, TypeError, AssertionError, ValueError) as error:
         raise ModelError(
             f"This {owner} cannot be called on an image of shape {image_shape}. Is image_size right? The call ended in "

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from causalunet.dims import CHANNEL, X
 from causalunet.errors import ModelError
 from causalunet.models.checking import check_values
+from causalunet.models.inner import Text
 from causalunet.models.labels import Prepare, label_reader
 from causalunet.models.layouts.asked import Asked, Layout, anatomy_of
 from causalunet.models.networks import NetworkModel
@@ -75,7 +76,8 @@ def _take_in(asked: Asked) -> NetworkModel:
     unet = PromptedNetwork(network.eval()) if prompted else LabelledNetwork(network.eval())
     classes = not prompted and network.config.num_class_embeds is not None
     context = [torch.from_numpy(part) for part in prepare(["0"] if classes and asked.null_class is None else [""])]
-    anatomy = anatomy_of(unet, list(unet_pieces(network, "unet.")), shape, context, asked.kind)
+    text = Text(2) if prompted else None
+    anatomy = anatomy_of(unet, list(unet_pieces(network, "unet.")), shape, context, asked.kind, text=text)
     return NetworkModel(
         asked.name,
         unet,

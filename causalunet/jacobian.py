@@ -28,7 +28,7 @@ from causalunet.execute.call.guided import guided
 from causalunet.execute.call.installed import InstalledUNet
 from causalunet.execute.call.visits import CallContext
 from causalunet.models.base import DiffusionModel
-from causalunet.models.checking import encoded
+from causalunet.models.checking import told
 from causalunet.models.devices import device_of
 from causalunet.models.tf32 import exact_float32
 from causalunet.prediction import prediction_of, training_of
@@ -132,13 +132,13 @@ class Denoiser:
         Tensor, (row, channel, y, x)
         """
         model, guidance, prediction = self.model, self.sampler.guided_by, prediction_of(self.model)
-        told = [encoded(model, [said]) for said in guidance.prompts(self.prompt)]
+        branches = told(model, guidance, [self.prompt])
         # Copies: what is made where gradients are off cannot be part of a graph.
-        by_part = zip(*told, strict=True)
+        by_part = zip(*branches, strict=True)
         context = tuple(torch.cat([one.clone().expand(len(x), *one.shape[1:]) for one in parts]) for parts in by_part)
-        rows = len(told) * len(x)
+        rows = len(branches) * len(x)
         timesteps = torch.full((rows,), float(self.level.timestep), device=x.device)
-        given = torch.cat([x * self.level.scale] * len(told))
+        given = torch.cat([x * self.level.scale] * len(branches))
         where = CallContext(self.step, len(model.alpha_bar), {})
         with exact_float32(), InstalledUNet(model.unet, model.anatomy) as unet:
             output = unet(self._action, (given, timesteps, *context), len(x), context=where).output

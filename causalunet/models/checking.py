@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from causalunet.design.guidance import Guidance
 from causalunet.design.limits import shown
 from causalunet.design.study import StudySpec
 from causalunet.errors import CausalUNetWarning, ModelError, PromptError
@@ -32,7 +33,7 @@ from causalunet.models.tf32 import exact_float32
 from causalunet.models.wiring import read_wiring
 from causalunet.prompts import NO_PROMPT
 
-__all__ = ["check_model", "check_samples", "check_values", "context_of", "encoded", "rehearse"]
+__all__ = ["check_model", "check_samples", "check_values", "context_of", "encoded", "rehearse", "told"]
 
 _KNOWN = ". If one of its classes stands for none, say which when the model is made: from_unet(..., null_class=)"
 _REHEARSED: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
@@ -91,8 +92,37 @@ def check_samples(model: DiffusionModel, spec: StudySpec) -> None:
         )
 
 
-def encoded(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor, ...]:
+def told(model: DiffusionModel, guidance: Guidance, prompts: Sequence[str]) -> tuple[tuple[Tensor, ...], ...]:
+    """What a U-Net is told of samples in each branch of a guidance, one row per sample; what is alike is encoded once.
+
+    Parameters
+    ----------
+    model : DiffusionModel
+        Whose branches are not told of a text alone, but of an image of the sample as well, has ``encode_beside``: as
+        ``encode``, and given the prompts of the samples besides.
+    guidance : Guidance
+    prompts : sequence of str
+        Of the samples.
+    """
+    found = []
+    for texts in zip(*map(guidance.prompts, prompts), strict=True):
+        pairs = list(zip(texts, prompts if hasattr(model, "encode_beside") else texts, strict=True))
+        distinct = list(dict.fromkeys(pairs))
+        rows = torch.tensor([distinct.index(pair) for pair in pairs])
+        parts = encoded(model, [text for text, _ in distinct], [prompt for _, prompt in distinct])
+        found.append(tuple(part[rows.to(part.device)] for part in parts))
+    return tuple(found)
+
+
+def encoded(model: DiffusionModel, prompts: Sequence[str], of: Sequence[str] | None = None) -> tuple[Tensor, ...]:
     """Encode prompts, and check that every tensor has one row per prompt.
+
+    Parameters
+    ----------
+    model : DiffusionModel
+    prompts : sequence of str
+    of : sequence of str, optional
+        Prompts of the samples whose rows are told these instead; by default their own.
 
     Raises
     ------
@@ -100,7 +130,8 @@ def encoded(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor, ...]
         It has not.
     """
     with exact_float32():
-        parts: Any = model.encode(prompts)
+        beside: Any = getattr(model, "encode_beside", None) if of is not None else None
+        parts: Any = model.encode(prompts) if beside is None else beside(prompts, of)
     if not isinstance(parts, tuple | list) or not all(isinstance(part, Tensor) for part in parts):
         kinds = ", ".join(dict.fromkeys(type(part).__name__ for part in parts)) if isinstance(parts, tuple) else ""
         raise ModelError(
@@ -213,4 +244,4 @@ def context_of(model: DiffusionModel, prompts: Sequence[str], rows_per_sample: i
         cond = encoded(model, [prompts[0]])
         if rows_per_sample == 1:
             return cond
-        return tuple(torch.cat(pair) for pair in zip(cond, encoded(model, [""]), strict=True))
+        return tuple(torch.cat(pair) for pair in zip(cond, encoded(model, [""], [prompts[0]]), strict=True))

@@ -156,8 +156,8 @@ class _Tested:
         x = torch.randn(2, *model.image_shape, generator=torch.Generator().manual_seed(0)).to(device)
         context = encoded(model, [self._prompts[0], self._prompts[-1]])
         if self._guided:
-            empty = encoded(model, [""])
-            context = tuple(torch.cat([part, none.expand_as(part)]) for part, none in zip(context, empty, strict=True))
+            empty = encoded(model, ["", ""], [self._prompts[0], self._prompts[-1]])
+            context = tuple(torch.cat(pair) for pair in zip(context, empty, strict=True))
             x = torch.cat([x, x])
         x, time = as_put_in(model, x, len(model.alpha_bar) // 2)
         timesteps = torch.full((len(x),), float(time), device=device)

@@ -16,7 +16,7 @@ from causalunet.execute.call.visits import UNetCaller
 from causalunet.execute.walk.images import KeptImages
 from causalunet.execute.walk.lockstep import Block, run_block
 from causalunet.models.alone import alone
-from causalunet.models.checking import encoded
+from causalunet.models.checking import told
 from causalunet.models.devices import device_of
 from causalunet.models.given import given_images
 from causalunet.models.tf32 import exact_float32, tf32_allowed
@@ -47,8 +47,7 @@ class Said:
         self._model, self._guidance = plan.bound.model, plan.spec.sampler.guided_by
         self._prediction = prediction_of(self._model)
         self._stepping = Stepping(plan.spec.sampler, training_of(self._model), self._prediction)
-        told = [self._guidance.prompts(prompt) for prompt in prompts]
-        self._told = [encoded(self._model, list(branch)) for branch in zip(*told, strict=True)]
+        self._told = told(self._model, self._guidance, prompts)
         self.given = given_images(self._model, self._told[self._guidance.conditional])
 
     def of(self, x: Tensor, level: Level, samples: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from causalunet.errors import SpecError
 from causalunet.execute.call.guided import guided
 from causalunet.models.alone import alone
 from causalunet.models.base import DiffusionModel, load_model
-from causalunet.models.checking import encoded
+from causalunet.models.checking import told
 from causalunet.models.devices import device_of
 from causalunet.models.tf32 import exact_float32
 from causalunet.noise import initial_noise
@@ -186,8 +186,7 @@ class _Asked(NamedTuple):
 
     def _denoised(self, x: Tensor, level: Level, rows: slice) -> Tensor:
         """x_0 as runs have it: guided, and clipped or thresholded where the model's is."""
-        told = zip(*map(self.guidance.prompts, self.prompts[rows]), strict=True)
-        contexts = [encoded(self.model, list(of_branch)) for of_branch in told]
+        contexts = told(self.model, self.guidance, self.prompts[rows])
         branches = len(contexts)
         timesteps = torch.full((branches * len(x),), level.timestep, dtype=torch.float32, device=x.device)
         context = [torch.cat(parts) for parts in zip(*contexts, strict=True)]

@@ -17,8 +17,7 @@ from causalunet.execute.call.guided import guided
 from causalunet.execute.call.visits import CallResult, UNetCaller
 from causalunet.execute.walk.batches import MicroBatch, out_of_memory
 from causalunet.execute.walk.kept import KeptValues, Piece
-from causalunet.models.base import DiffusionModel
-from causalunet.models.checking import encoded
+from causalunet.models.checking import told
 from causalunet.models.devices import device_of
 from causalunet.models.given import given_images
 from causalunet.noise import step_noise
@@ -253,8 +252,7 @@ def run_block(
         model, device = plan.bound.model, device_of(plan.bound.model)
         others = [_of_others(block, origin) for origin in plan.sources.others()]
         prompts = [prompt for each in (block, *others) for prompt in each.prompts]
-        told = zip(*map(plan.spec.sampler.guided_by.prompts, prompts), strict=True)
-        contexts = tuple(_encode_once(model, of_branch) for of_branch in told)
+        contexts = told(model, plan.spec.sampler.guided_by, prompts)
         size = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch(micro_batch)
         stepping = Stepping(plan.spec.sampler, training_of(model), prediction_of(model))
         given = given_images(model, contexts[plan.spec.sampler.guided_by.conditional])
@@ -376,13 +374,6 @@ def _begun(walk: _Walk, block: Block, source: int) -> State:
 def _on(device: torch.device, state: State) -> State:
     past = (Estimate(one.x0.to(device), one.eps.to(device), None, one.x.to(device), one.level) for one in state.past)
     return State(state.x.to(device), tuple(past))
-
-
-def _encode_once(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor, ...]:
-    """Encode each distinct prompt once and lay the rows out by sample."""
-    distinct = list(dict.fromkeys(prompts))
-    rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
-    return tuple(part[rows.to(part.device)] for part in encoded(model, distinct))
 
 
 def _of_others(block: Block, origin: Origin) -> Block:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from causalunet.calls import clear_calls
 from causalunet.design.limits import is_integer, shown
-from causalunet.errors import ModelError
+from causalunet.errors import ModelError, PromptError
 from causalunet.models.pipelines.asked import Asked
 from causalunet.models.pipelines.conditions import Conditions, Texts
 from causalunet.models.pipelines.latents import in_latents, shapes_of
@@ -28,7 +28,7 @@ __all__ = ["Beside", "GivenImage", "inpainting", "upscaling"]
 @clear_calls
 @dataclass(frozen=True, eq=False)
 class GivenImage:
-    """An image that a network is told beside x_t, the same for all samples of a model.
+    """An image that a network is told beside x_t.
 
     Parameters
     ----------
@@ -89,25 +89,33 @@ class GivenImage:
 
 @dataclass(frozen=True)
 class Beside:
-    """What prompts become, and the image beside: the same for every prompt, the empty one too.
+    """What prompts become, and the image beside, which stays where the text is left out.
 
     Parameters
     ----------
     texts : Conditions
-    image : Tensor, (1, channel, y, x)
-        As the network is told it.
+    images : mapping of Tensor, (1, channel, y, x)
+        As the network is told them, by prompt; the one of all prompts by None.
     """
 
     texts: Conditions
-    image: Tensor
+    images: Mapping[str | None, Tensor]
 
     @property
     def words(self) -> str:
         """What prompts are, in words."""
-        return f"{self.texts.words}; beside a given image"
+        each = "" if None in self.images else f" each, of {len(self.images)} prompts"
+        return f"{self.texts.words}; beside a given image{each}"
 
     def check(self, prompts: Sequence[str]) -> None:
-        """As of the texts."""
+        """As of the texts; raise `PromptError` where a prompt has no image."""
+        without = [prompt for prompt in prompts if None not in self.images and prompt not in self.images]
+        if without:
+            raise PromptError(
+                f"No image is given for {shown(without[0])}; there are images for "
+                f"{', '.join(map(shown, self.images))}. Give from_pipeline one for each prompt of the study, or one "
+                "GivenImage for all."
+            )
         self.texts.check(prompts)
 
     def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[Any], ...]:
@@ -115,63 +123,92 @@ class Beside:
         return self.texts.tokens(prompts)
 
     def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
-        """States, (prompt, token, width), and the image, (prompt, channel, y, x)."""
-        image = self.image.to(device).expand(len(prompts), *self.image.shape[1:])
-        return (*self.texts.encode(prompts, device), image)
+        """States, (prompt, token, width), and images, (prompt, channel, y, x)."""
+        return self.encode_beside(prompts, prompts, device)
+
+    def encode_beside(self, texts: Sequence[str], prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
+        """States of texts, and images of the prompts of the samples that are told them."""
+        some = next(iter(self.images.values()))  # of a text that is no sample's, such as the empty one by itself
+        images = [self.images.get(prompt, self.images.get(None, some)) for prompt in prompts]
+        return (*self.texts.encode(texts, device), torch.cat(images).to(device))
 
 
 def inpainting(asked: Asked) -> PipelineModel:
     """Of texts and an image of which a part is made anew: a mask, and the latents of the rest, beside x_t."""
     given = _given(asked)
     pipe = asked.pipe
-    if given.mask is None:
+    if any(one.mask is None for one in given.values()):
         raise ModelError("Inpainting makes a part of an image anew: give GivenImage(pixels, mask), 1 where it is that.")
     latent = pipe.vae.config.latent_channels
     check_network(pipe.unet, beside=latent + 1)
-    shapes = shapes_of(pipe.vae, pipe.unet, given.pixels.shape[1:], channels=latent)
-    mask = torch.from_numpy(np.asarray(given.mask, dtype=np.float32))[None, None]
-    with torch.inference_mode():
-        kept = (given.scaled * (mask < 0.5)).to(pipe.vae.device, pipe.vae.dtype)
-        latents = pipe.vae.encode(kept).latent_dist.sample(given.generator) * pipe.vae.config.scaling_factor
-    small = torch.nn.functional.interpolate(mask, size=shapes[0][1:])
-    beside = torch.cat([small, latents.float().cpu()], dim=1)
-    return _made(asked, beside, BesideNetwork(pipe.unet), shapes, {})
+    shapes = shapes_of(pipe.vae, pipe.unet, _size(given), channels=latent)
+
+    def beside(one: GivenImage) -> Tensor:
+        mask = torch.from_numpy(np.asarray(one.mask, dtype=np.float32))[None, None]
+        with torch.inference_mode():
+            kept = (one.scaled * (mask < 0.5)).to(pipe.vae.device, pipe.vae.dtype)
+            latents = pipe.vae.encode(kept).latent_dist.sample(one.generator) * pipe.vae.config.scaling_factor
+        small = torch.nn.functional.interpolate(mask, size=shapes[0][1:])
+        return torch.cat([small, latents.float().cpu()], dim=1)
+
+    return _made(asked, {prompt: beside(one) for prompt, one in given.items()}, BesideNetwork(pipe.unet), shapes, {})
 
 
 def upscaling(asked: Asked) -> PipelineModel:
     """Of texts and a small image, noisy by a level that the network is told, beside x_t."""
     given = _given(asked)
     pipe, most = asked.pipe, asked.pipe.config.max_noise_level
-    if given.mask is not None:
+    if any(one.mask is not None for one in given.values()):
         raise ModelError("Upscaling takes the image as a whole; leave the mask out.")
-    if given.noise_level > most:
-        raise ModelError(f"GivenImage has noise_level={given.noise_level}; this pipeline takes {most} at most.")
+    noise_level, *others = sorted({one.noise_level for one in given.values()}, reverse=True)
+    if noise_level > most:
+        raise ModelError(f"GivenImage has noise_level={noise_level}; this pipeline takes {most} at most.")
+    if others:
+        raise ModelError(f"Images have noise_level={noise_level} and {others[0]}; the network is told one for all.")
     latent, factor = pipe.vae.config.latent_channels, 2 ** (len(pipe.vae.config.block_out_channels) - 1)
-    check_network(pipe.unet, beside=len(given.pixels))
-    y, x = given.pixels.shape[1:]
+    check_network(pipe.unet, beside=3)
+    y, x = _size(given)
     shapes = shapes_of(pipe.vae, pipe.unet, (y * factor, x * factor), channels=latent)
-    noise = torch.randn(given.scaled.shape, generator=given.generator)
-    level = torch.tensor([given.noise_level])
-    beside = pipe.low_res_scheduler.add_noise(given.scaled, noise, level)
-    network = BesideNetwork(pipe.unet, given.noise_level)
-    return _made(asked, beside, network, shapes, {"noise_level": int(given.noise_level)})
+    level = torch.tensor([noise_level])
+
+    def beside(one: GivenImage) -> Tensor:
+        noise = torch.randn(one.scaled.shape, generator=one.generator)
+        noisy: Tensor = pipe.low_res_scheduler.add_noise(one.scaled, noise, level)
+        return noisy
+
+    images = {prompt: beside(one) for prompt, one in given.items()}
+    return _made(asked, images, BesideNetwork(pipe.unet, noise_level), shapes, {"noise_level": int(noise_level)})
 
 
-def _given(asked: Asked) -> GivenImage:
+def _given(asked: Asked) -> dict[str | None, GivenImage]:
+    """Images by prompt, or the one of all."""
     asked.refuse_classes()
     asked.refuse_guidance()
     kind = type(asked.pipe).__name__
-    if not isinstance(asked.given, GivenImage):
+    given = dict(asked.given) if isinstance(asked.given, Mapping) else {None: asked.given}
+    if not given or not all(isinstance(one, GivenImage) for one in given.values()):
         raise ModelError(
             f"The network of a {kind} is told an image beside x_t: give it, from_pipeline(pipe, given=GivenImage("
-            "pixels, ...)) of causalunet.models."
+            "pixels, ...)) of causalunet.models, or one for each prompt, given={prompt: GivenImage(...)}."
         )
     if asked.size is not None:
         raise ModelError(f"The size of images of a {kind} is that of the given image; leave image_size out.")
-    return asked.given
+    return given
 
 
-def _made(asked: Asked, beside: Tensor, network: BesideNetwork, shapes: Any, more: dict[str, Any]) -> PipelineModel:
-    digest = hashlib.sha256(beside.contiguous().numpy().tobytes()).hexdigest()[:16]
+def _size(given: Mapping[str | None, GivenImage]) -> tuple[int, int]:
+    """Pixels along y and x, which are those of all."""
+    sizes = list(dict.fromkeys(one.pixels.shape[1:] for one in given.values()))
+    if len(sizes) > 1:
+        raise ModelError(f"Given images are of sizes {sizes[0]} and {sizes[1]}, (y, x); give them all in one size.")
+    y, x = sizes[0]
+    return int(y), int(x)
+
+
+def _made(
+    asked: Asked, beside: Mapping[str | None, Tensor], network: BesideNetwork, shapes: Any, more: dict[str, Any]
+) -> PipelineModel:
+    told = b"".join(repr(key).encode() + one.contiguous().numpy().tobytes() for key, one in beside.items())
+    digest = hashlib.sha256(told).hexdigest()[:16]
     conditions = Beside(Texts(asked.pipe), beside)
     return in_latents(asked, asked.pipe.vae, network, conditions, shapes=shapes, more={"given_image": digest, **more})

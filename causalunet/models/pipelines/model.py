@@ -227,6 +227,12 @@ class PipelineModel(WithoutReader):
         """What the network is told, one row per prompt."""
         return self.conditions.encode(prompts, device_of(self.unet))
 
+    @property
+    def encode_beside(self) -> Callable[[Sequence[str], Sequence[str]], tuple[Tensor, ...]]:
+        """As `encode` of texts, of samples with some prompts; only where these say which image is beside."""
+        beside: Any = self.conditions.encode_beside  # type: ignore[attr-defined]
+        return lambda texts, prompts: beside(texts, prompts, device_of(self.unet))
+
     def decode(self, x0: Tensor) -> NDArray[np.float32]:
         """Pictures in [0, 1], (sample, channel, y, x)."""
         if self.decoder is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from causalunet.design.limits import is_integer, shown
@@ -29,7 +29,7 @@ def from_pipeline(
     classes: Sequence[str] | None = None,
     null_class: int | None = None,
     told_guidance: float | None = None,
-    given: GivenImage | None = None,
+    given: GivenImage | Mapping[str, GivenImage] | None = None,
 ) -> PipelineModel:
     """Make a model of a pipeline of diffusers; its networks are used as they are, and moved nowhere.
 
@@ -49,9 +49,9 @@ def from_pipeline(
     told_guidance : float, optional
         For a network with distilled guidance, such as latent consistency models: the scale that it is told at every
         call. Their samplers then have none of their own, ``guidance_scale=1``.
-    given : GivenImage, optional
+    given : GivenImage or mapping of str to GivenImage, optional
         For a network that is told an image beside x_t, as for inpainting and upscaling: that image, with its mask or
-        its noise. It is part of the model, and the same for all samples.
+        its noise; one for all samples, or one for each prompt of the study. Guidance leaves out the text alone.
 
     Returns
     -------

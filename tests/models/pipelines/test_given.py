@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 import causalunet as cu
-from causalunet.errors import ModelError
+from causalunet.errors import ModelError, PromptError
 from causalunet.models import GivenImage
 from causalunet.noise import initial_noise
 from tests.models.pipelines.hooks import by_hand
@@ -90,6 +90,36 @@ def test_it_is_the_pipelines_own_image_with_cuts_too(name: str, tmp_path: Path) 
         assert np.abs(image - uncut).max() > 1e-5, place
 
 
+def test_each_prompt_has_its_own_image_and_guidance_keeps_it(tmp_path: Path) -> None:
+    """Each sample is the pipeline's own run with the sample's image in both rows of the guided call."""
+    pipe = inpainting()
+    images = [GivenImage(PIXELS, MASK, seed=DRAWN), GivenImage(PIXELS[:, ::-1], ~MASK, seed=DRAWN)]
+    model = cu.from_pipeline(pipe, name="tiny", given=dict(zip(PROMPTS, images, strict=True)))
+    study = cu.Study(
+        name="given",
+        model="tiny",
+        prompts=PROMPTS,
+        seeds=[3],
+        sampler=model.sampler(STEPS, SCALE),
+        interventions=[cu.Edit("mid", cu.Window(2, 2)), cu.Edit("mid", cu.Window(2, 2), cu.Patch(prompt=PROMPTS[0]))],
+    )
+    results = study.run(tmp_path / "s.zarr", model=model, progress=False)
+    assert results.verify(quiet=True), str(results.verify(quiet=True))
+    for number, one in enumerate(images):
+        told = {
+            "image": torch.from_numpy(one.pixels.copy()).float()[None],
+            "mask_image": torch.from_numpy(np.asarray(one.mask)).float()[None, None],
+            "height": 16,
+            "width": 24,
+        }
+        own = own_images(pipe, model.image_shape, told)[number]
+        np.testing.assert_allclose(results["baseline/image"][number], own, rtol=0, atol=1e-5)
+    alone = cu.from_pipeline(pipe, name="tiny", given=images[1])
+    assert alone.fingerprint != model.fingerprint
+    with pytest.raises(PromptError, match=r"No image is given for 'a cat'; there are images for 'a red square', "):
+        model.check_prompts(["a cat"])
+
+
 def test_what_is_given_is_part_of_the_model() -> None:
     pipe = inpainting()
     others = [GivenImage(PIXELS, MASK), GivenImage(PIXELS, MASK, seed=1), GivenImage(PIXELS, ~MASK)]
@@ -98,6 +128,19 @@ def test_what_is_given_is_part_of_the_model() -> None:
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no image": (lambda: cu.from_pipeline(inpainting()), r"is told an image beside x_t: give it, .*given=GivenImage\("),
+    "no images": (lambda: cu.from_pipeline(inpainting(), given={}), "or one for each prompt"),
+    "two sizes": (
+        lambda: cu.from_pipeline(
+            inpainting(), given={"a": GivenImage(PIXELS, MASK), "b": GivenImage(PIXELS[:, :8], MASK[:8])}
+        ),
+        r"are of sizes \(16, 24\) and \(8, 24\)",
+    ),
+    "two levels": (
+        lambda: cu.from_pipeline(
+            upscaling(), given={"a": GivenImage(SMALL, noise_level=1), "b": GivenImage(SMALL, noise_level=2)}
+        ),
+        "noise_level=2 and 1; the network is told one for all",
+    ),
     "no mask": (lambda: cu.from_pipeline(inpainting(), given=GivenImage(PIXELS)), "makes a part of an image anew"),
     "a mask": (lambda: cu.from_pipeline(upscaling(), given=GivenImage(PIXELS, MASK)), "leave the mask out"),
     "too much noise": (

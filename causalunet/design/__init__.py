@@ -2,7 +2,22 @@
 
 from causalunet.design.anatomy import Anatomy, Component, Edge
 from causalunet.design.donors import FillContext, OfBaseline, OwnBefore, OwnInput
-from causalunet.design.fills import Bypass, Fill, Hold, Identity, Jump, Patch, Scale, Zero
+from causalunet.design.fills import (
+    AddNoise,
+    BandScale,
+    Bypass,
+    Clamp,
+    Fill,
+    FrequencyScale,
+    Hold,
+    Identity,
+    Jump,
+    Patch,
+    Project,
+    Quantize,
+    Scale,
+    Zero,
+)
 from causalunet.design.guidance import CFG, Guidance, NoGuidance
 from causalunet.design.inner import InnerPlace
 from causalunet.design.interventions import Composition, Edit, Intervention
@@ -47,11 +62,14 @@ __all__ = [
     "PNDM",
     "AblateBlock",
     "AblateSkip",
+    "AddNoise",
     "Anatomy",
     "Axes",
+    "BandScale",
     "Beta",
     "Bypass",
     "Channels",
+    "Clamp",
     "Component",
     "Composition",
     "DPMMultistep",
@@ -67,6 +85,7 @@ __all__ = [
     "FillContext",
     "FlowHeun",
     "FlowSDE",
+    "FrequencyScale",
     "Given",
     "Guidance",
     "Heads",
@@ -88,6 +107,8 @@ __all__ = [
     "Patch",
     "Pixels",
     "Port",
+    "Project",
+    "Quantize",
     "Record",
     "Rows",
     "Sample",

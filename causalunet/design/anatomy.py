@@ -392,7 +392,9 @@ class Anatomy:
                     f"{intervention.label!r} asks for {edit.component}, which this U-Net does not have. "
                     f"It has {self.nearest(edit.component)}"
                 )
-            edit.view.check(self.axes(edit.component), edit.component)
+            axes = self.axes(edit.component)
+            edit.view.check(axes, edit.component)
+            edit.fill.check(axes, edit.component)
             if edit.fill.takes_input:
                 self._check_input(edit, intervention.label)
         # Windows are long and edits few: what holds at one step holds at many, and is looked at once.

@@ -7,6 +7,7 @@ from typing import Any
 
 from causalunet.calls import clear_calls
 from causalunet.design.limits import LARGEST, check_text, is_integer, plain_number, shown
+from causalunet.dims import CHANNEL, ROW, X, Y
 from causalunet.errors import PromptError, SpecError
 from causalunet.prompts import NoPrompt
 
@@ -85,9 +86,12 @@ class FillContext:
     donors : tuple of Tensor, (row, channel, y, x)
         One for each of the fill's ``donors``, of the shape and dtype of the value. Others hold them: they are never
         written into.
+    dims : tuple of str
+        Names of the dimensions of the value, rows first.
     """
 
     step: int
     timestep: Any
     time: Any
     donors: tuple[Any, ...] = ()
+    dims: tuple[str, ...] = (ROW, CHANNEL, Y, X)

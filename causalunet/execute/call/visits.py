@@ -146,7 +146,8 @@ class CallRows(NamedTuple):
             for donor in placed.fill.donors
         )
         donors = tuple(view.get(value, axes) for value in given)
-        return FillContext(self.context.step, self.timestep, self.timestep / self.context.timesteps, donors)
+        time = self.timestep / self.context.timesteps
+        return FillContext(self.context.step, self.timestep, time, donors, axes.dims)
 
 
 @dataclass(frozen=True, slots=True)

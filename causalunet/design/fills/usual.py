@@ -1,4 +1,4 @@
-"""What is put in place of a component's output: the third part of (component, window, fill)."""
+"""Fills that ablate, scale, and put in place what other calls gave."""
 
 from __future__ import annotations
 
@@ -7,107 +7,11 @@ from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
 from causalunet.design.donors import Donor, FillContext, OfBaseline, OwnBefore, OwnInput
+from causalunet.design.fills.base import Fill
 from causalunet.design.limits import is_number, plain_number, shown
-from causalunet.design.named import read_named, write_named
 from causalunet.errors import SpecError
-from causalunet.registry import Registry
 
-__all__ = ["FILLS", "Bypass", "Fill", "Hold", "Identity", "Jump", "Patch", "Scale", "Zero", "fill_words", "says_what"]
-
-FILLS: Registry[type[Fill]] = Registry("fill", "causalunet.fills")
-"""Every fill, by name."""
-
-
-@clear_calls
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """Base of every fill. A subclass names itself, says what it puts in place, and enters the registry by subclassing.
-
-    Attributes
-    ----------
-    name : str
-        Its name in JSON.
-    severs : bool
-        Whether the value put in place owes nothing to the value replaced. What feeds only a severed place is dead
-        code and is not run; what a component is given is computed where the fill takes it (`OwnInput`).
-    """
-
-    name: ClassVar[str] = ""
-    severs: ClassVar[bool] = False
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super(Fill, cls).__init_subclass__(**kwargs)
-        if cls.name != Fill.name:  # a base of several fills needs none
-            FILLS.register(cls.name, cls)
-
-    def apply(self, value: Any) -> Any:
-        """Make what is put in place of a value.
-
-        Parameters
-        ----------
-        value : Tensor, (row, channel, y, x)
-            What the component put out, or what came over the skip connection. Others may hold it: it is never written
-            into. A row is one sample in one branch; rows are not mixed, or a result would depend on the batch.
-
-        Returns
-        -------
-        Tensor, (row, channel, y, x)
-            A new tensor of the same shape and dtype. Where ``severs`` is set it depends on nothing but these.
-        """
-        raise NotImplementedError(self.name)
-
-    @property
-    def donors(self) -> tuple[Donor, ...]:
-        """Values that it needs, of the same place in other calls or of its input: none, unless a subclass says so."""
-        return ()
-
-    @property
-    def takes_input(self) -> bool:
-        """Whether what the component is given is among its donors."""
-        return any(isinstance(donor, OwnInput) for donor in self.donors)
-
-    def put(self, value: Any, context: FillContext) -> Any:
-        """Make what is put in place of a value, knowing where that is: `apply`, unless a subclass overrides this.
-
-        Parameters
-        ----------
-        value : Tensor, (row, channel, y, x)
-            As for `apply`.
-        context : FillContext
-            Step, timestep and donors.
-
-        Returns
-        -------
-        Tensor, (row, channel, y, x)
-            As from `apply`. Where ``severs`` is set it depends on shape, context and donors alone.
-        """
-        return self.apply(value)
-
-    def to_json(self) -> dict[str, Any]:
-        """Write as ``{"name": ..., "configuration": {...}}``."""
-        return write_named(self)
-
-    @staticmethod
-    def from_json(value: Any) -> Fill:
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        SpecError
-            The name is not registered or the configuration does not fit.
-        """
-        return read_named(FILLS, value)
-
-
-def fill_words(value: Any) -> str:
-    """What labels and coordinates call a fill: name and parameters of its JSON, such as ``scale 0.5``."""
-    return " ".join(map(str, (value["name"], *value["configuration"].values())))
-
-
-def says_what(fill: Fill) -> bool:
-    """Whether a fill says what it puts in place; a jump need not, since its call does not happen."""
-    kind: Any = type(fill)
-    return kind.apply is not Fill.apply or kind.put is not Fill.put or isinstance(fill, Jump)
+__all__ = ["Bypass", "Hold", "Identity", "Patch", "Scale", "Zero"]
 
 
 @clear_calls
@@ -244,11 +148,3 @@ class Patch(Fill):
         """Write as other fills; without what is the sample's own."""
         given = {"prompt": self.prompt, "seed": self.seed}
         return {"name": self.name, "configuration": {key: value for key, value in given.items() if value is not None}}
-
-
-@clear_calls
-@dataclass(frozen=True, slots=True)
-class Jump(Fill):
-    """For the component ``unet`` only: the call does not happen and the step before jumps over it (Eq. 4)."""
-
-    name: ClassVar[str] = "jump"

@@ -1,0 +1,27 @@
+"""What is put in place of a component's output: the third part of (component, window, fill)."""
+
+from causalunet.design.fills.base import FILLS, Fill, Jump, fill_words, says_what
+from causalunet.design.fills.directions import Project
+from causalunet.design.fills.numbers import AddNoise, Clamp, Quantize
+from causalunet.design.fills.spectra import BandScale, FrequencyScale
+from causalunet.design.fills.usual import Bypass, Hold, Identity, Patch, Scale, Zero
+
+__all__ = [
+    "FILLS",
+    "AddNoise",
+    "BandScale",
+    "Bypass",
+    "Clamp",
+    "Fill",
+    "FrequencyScale",
+    "Hold",
+    "Identity",
+    "Jump",
+    "Patch",
+    "Project",
+    "Quantize",
+    "Scale",
+    "Zero",
+    "fill_words",
+    "says_what",
+]

@@ -192,7 +192,7 @@ def test_verify_sees_a_state_that_does_not_follow(tiny_model: TextToImage, tmp_p
     repository.commit(session, "edited", {})
     found = cu.open_results(tmp_path / "s.zarr").verify(quiet=True, deep=True)
     assert found.exit_code == 1
-    assert "sample 1: x_t at step 2 does not follow from step 3" in str(found)
+    assert "sample 1: x_t at step 2 does not follow from" in str(found)
 
 
 @pytest.mark.thorough

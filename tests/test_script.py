@@ -134,6 +134,7 @@ def test_a_script_of_several_studies_has_a_store_and_a_page_for_each(
         beside.earlier("pair", "third")
 
 
+@pytest.mark.thorough
 def test_scripts_try_failed_cells_again_where_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, seen = Recorder.write, []
 

@@ -130,7 +130,7 @@ def swept(tiny_model: TextToImage, tmp_path_factory: pytest.TempPathFactory) -> 
     return study().run(path, model=tiny_model, progress=False)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize(("by", "answer"), [("start", "step"), ("length", "length"), ("relax", "relax")])
 @pytest.mark.parametrize("criterion", [Criterion(threshold=0.9), Criterion(threshold=0.7, kind="share", share=0.6)])
 def test_search_answers_as_the_whole_sweep_does(
@@ -208,6 +208,7 @@ def test_search_says_what_it_saved(tiny_model: TextToImage, tmp_path: Path, caps
     assert f"{int(found['asked'].sum())} of 20 interventions asked" in printed
 
 
+@pytest.mark.thorough
 def test_a_search_that_cannot_be(tiny_model: TextToImage, tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     alone = study(cu.AblateBlock(bottom=1, window=cu.Window(4, 2)), cu.SkipSteps(cu.Window(4, 2)))

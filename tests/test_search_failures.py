@@ -168,6 +168,7 @@ def test_what_fails_again_is_tried_once(search: Search, failing: Failing, monkey
     xr.testing.assert_equal(again, first)
 
 
+@pytest.mark.thorough
 def test_an_intervention_that_fails_everywhere_does_not_pass(
     search: Search, failing: Failing, swept: xr.DataTree
 ) -> None:

@@ -123,6 +123,7 @@ def test_strange_fields_raise_only_our_own_errors(value: Any, field: str) -> Non
         Shortcut.from_json({**shortcut().to_json(), field: value})
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("traced", [False, True])
 def test_images_are_those_of_a_study(traced: bool, tiny_model: TextToImage, run_study: Any) -> None:
     results = run_study(CUT + STOP, steps=STEPS, prompts=PROMPTS)

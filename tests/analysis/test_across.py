@@ -38,6 +38,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, xr.DataTree]:
     return {**{name: run(kind, name) for name, kind in KINDS.items()}, "fewer": run(cu.DDIM, "fewer", samples=3)}
 
 
+@pytest.mark.thorough
 def test_ratios_are_of_means_and_intervals_of_pairs(results: dict[str, xr.DataTree]) -> None:
     some = {name: results[name] for name in KINDS}
     found = across(some, reference="DDIM", early=2, kind="skip_steps")

@@ -39,6 +39,7 @@ def test_windows_until_redundant_are_those_of_the_package(study: dict[str, Any],
         assert study["first_redundant"](values).tolist() == expected
 
 
+@pytest.mark.thorough
 def test_rank_correlations_have_their_ends(study: dict[str, Any]) -> None:
     depths, windows = len(study["DEPTHS"]), 8
     later = np.arange(windows)[None, :] >= np.arange(depths)[:, None]

@@ -72,6 +72,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", PAIRS)
 def test_paired_difference_and_effect_size(name: str) -> None:
     draw, a, b, mean, variance = PAIRS[name]
@@ -84,7 +85,7 @@ def test_paired_difference_and_effect_size(name: str) -> None:
     assert 0.92 <= covered(size, mean / np.sqrt(variance)) <= 0.97
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["normal", "beta(8, 2)", "beta(20, 1)"])
 def test_simultaneous_band(name: str) -> None:
     # Neighbouring starts correlate by 0.9; the copula keeps every start's distribution exact.

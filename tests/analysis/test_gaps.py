@@ -89,6 +89,7 @@ def test_gaps_are_told_apart_with_what_helps(gappy: xr.DataTree, name: str) -> N
     assert "allow_incomplete=True takes the" in message
 
 
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("name", CALLS)
 def test_only_whole_samples_count(gappy: xr.DataTree, name: str) -> None:
     some = CALLS[name](gappy, allow_incomplete=True)

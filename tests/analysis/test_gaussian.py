@@ -174,6 +174,7 @@ def dim_bank() -> ImageBank:
     return ImageBank(0.15 * scenes.images, scenes.labels)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("sampler", [cu.DDIM(steps=8, guidance_scale=1), cu.DDPM(steps=8, guidance_scale=1)])
 def test_effects_of_a_study_are_those_of_the_theory(sampler: Sampler, tmp_path: Path) -> None:
     model = load_gaussian(dim_bank(), groups=(1, 3, 8))

@@ -43,6 +43,7 @@ def ended(*words: object, way: str = SCRIPT) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("way", [SCRIPT, "causalunet", "causalunet.cli"])
 def test_the_interpreter_is_not_torn_down_whichever_way_the_command_is_given(way: str) -> None:
     done = ended("--version", way=way)
@@ -61,7 +62,7 @@ ENDS = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ENDS)
 def test_every_end_is_the_end_of_the_process(name: str, store: Path, copied: Path) -> None:
     status, words = ENDS[name]

@@ -31,6 +31,7 @@ def folder(store: Path, exported: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_every_store_below_a_folder_is_listed(folder: Path, command: Command) -> None:
     told = command("ls", folder)
     assert (told.code, told.err) == (0, "")

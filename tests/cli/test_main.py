@@ -51,7 +51,7 @@ GIVEN = {
 }
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", GIVEN)
 def test_closed_streams_are_no_fault(name: str, spec: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copied.parent)
@@ -103,6 +103,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("module", ["argparse", "causalunet.cli.commands", "numpy", "rich", "xarray", "zarr"])
 def test_ctrl_c_while_modules_are_imported_ends_in_one_line(module: str) -> None:
     done = subprocess.run(
@@ -118,7 +119,7 @@ def test_little_is_imported_before_ctrl_c_is_answered() -> None:
     assert done.stdout.split() == ["causalunet", "causalunet.cli", "causalunet.cli.exits"]
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("columns", ["0", "1", "20"])
 @pytest.mark.parametrize("name", ["models", "verify"])
 def test_tables_keep_their_words_on_narrow_terminals(

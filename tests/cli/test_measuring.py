@@ -19,6 +19,7 @@ from causalunet.results.engine.export import regions
 from tests.cli.conftest import Command
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("parameters", [["scales=1"], ['{"scales": 1}']])
 def test_an_outcome_is_measured_of_a_store(parameters: list[str], copied: Path, command: Command) -> None:
     told = command("measure", copied, "ms_ssim", *parameters)
@@ -40,6 +41,7 @@ def test_one_that_a_package_announces(copied: Path, command: Command) -> None:
     assert cu.open_results(copied).outcomes["colour"].values.tolist() == ["r", "g", "b"]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -15,6 +15,7 @@ from causalunet.training.scenes import ScenesTrainingConfig
 from tests.cli.conftest import Command
 
 
+@pytest.mark.thorough
 def test_models_lists_parameters_and_anatomy(command: Command) -> None:
     told = command("models")
     assert told.code == 0
@@ -108,6 +109,7 @@ def test_without_weights_the_training_is_named(command: Command) -> None:
     assert "causalunet train shapes-latent" in told.err
 
 
+@pytest.mark.thorough
 def test_shapes_flow_draws_what_prompts_say(command: Command) -> None:
     told = command("evaluate", "shapes-flow", "--prompts", 8, "--steps", 20)
     assert told.code == 0

@@ -86,6 +86,7 @@ def test_the_plan_comes_first_and_the_place_last(spec: Path, tmp_path: Path, com
     assert not (tmp_path / "dry.zarr").exists()
 
 
+@pytest.mark.thorough
 def test_a_python_study_runs_below_the_working_directory(
     study: cu.Study, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ def test_the_same_command_runs_nothing_twice(copied: Path, spec: Path, command: 
     assert commits(copied) == before
 
 
+@pytest.mark.thorough
 def test_a_study_that_grew_extends_its_store(copied: Path, study: cu.Study, tmp_path: Path, command: Command) -> None:
     grown = replace(study, interventions=(*study.interventions, cu.AblateSkip(1, cu.Window(3, 1))), seeds=(3, 4))
     told = command("run", as_json(grown, tmp_path / "grown.json"), copied)
@@ -119,6 +121,7 @@ def test_a_study_that_grew_extends_its_store(copied: Path, study: cu.Study, tmp_
     assert cu.open_results(copied).verify(quiet=True)
 
 
+@pytest.mark.thorough
 def test_another_study_is_refused_until_it_is_to_replace(
     copied: Path, study: cu.Study, tmp_path: Path, command: Command
 ) -> None:
@@ -133,6 +136,7 @@ def test_another_study_is_refused_until_it_is_to_replace(
     assert cu.open_results(copied, at="paper-v1").verify(quiet=True)
 
 
+@pytest.mark.thorough
 def test_failed_cells_are_said_and_can_be_tried_again(
     spec: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +222,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(tmp_path: Path, comman
     assert sum(commit.added.get("cells", 0) for commit in results.history()) == 12
 
 
+@pytest.mark.thorough
 def test_resuming_goes_on_after_what_is_stored(
     study: cu.Study, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +250,7 @@ def test_resuming_goes_on_after_what_is_stored(
     assert sum(commit.added.get("cells", 0) for commit in results.history()) == 12
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_resumed_says_why(
     copied: Path,
     spec: Path,

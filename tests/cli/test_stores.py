@@ -69,6 +69,7 @@ def test_what_is_still_to_be_recorded_counts_as_incomplete(copied: Path, command
     assert re.search(r"to record +1 output of components", told.out)
 
 
+@pytest.mark.thorough
 def test_a_sound_store_and_one_with_a_flipped_byte(copied: Path, command: Command) -> None:
     told = command("verify", copied)
     assert (told.code, told.err) == (0, "")
@@ -95,6 +96,7 @@ def test_an_incomplete_store_is_sound(copied: Path, command: Command) -> None:
     assert command("verify", copied, "--at", "paper-v1").code == 0
 
 
+@pytest.mark.thorough
 def test_an_export_opens_with_plain_xarray(store: Path, tmp_path: Path, command: Command) -> None:
     path = tmp_path / "export.zarr"
     told = command("export", store, path, "--at", "paper-v1")

@@ -54,6 +54,7 @@ def test_what_is_no_guidance_is_told(build: Any, said: str) -> None:
         build()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("guests")
 def test_a_guest_guides(tiny_model: TextToImage, tmp_path: Path) -> None:
     sampler = Sampler.from_json({"name": "ddim", "configuration": {"steps": 4, "guidance": RESCALED}})

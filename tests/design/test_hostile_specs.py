@@ -135,6 +135,7 @@ OTHER_TYPES: dict[type, list[Any]] = {
 """Values of another type than what stands there; of floats also those that no float can hold."""
 
 
+@pytest.mark.sampled(3)
 @readers
 def test_other_types_are_refused_wherever_they_stand(reader: str) -> None:
     read, make = READERS[reader]
@@ -156,6 +157,7 @@ def test_truth_values_are_no_numbers() -> None:
             wrong()
 
 
+@pytest.mark.sampled(3)
 @readers
 def test_messages_stay_short(reader: str) -> None:
     """Even if the wrong value has ten million characters, or is as deep as Python allows, or is a huge number."""
@@ -253,6 +255,7 @@ def test_a_limit_holds_exactly(name: str) -> None:
     refused(read, make(most + 1))
 
 
+@pytest.mark.thorough
 def test_edits_of_a_study_are_counted_before_they_are_made() -> None:
     skips = [
         item("ablate_skip", top=1000, window=[[20 - i % 20, 1]], label=str(i)) for i in range(MOST_EDITS // 1000 + 1)
@@ -345,7 +348,7 @@ COSTLY: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", COSTLY)
 def test_reading_comes_to_an_end(name: str) -> None:
     """About a megabyte of JSON each, which takes some seconds at most; what grows with a square takes hours."""
@@ -367,7 +370,6 @@ def test_reading_takes_little_memory(name: str) -> None:
     assert peak < 100_000_000
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "pattern", ["*a" * 64, "*a" * 63 + "*b", "?*" * 64, "[a-z]" * 25, "[" * 128, "[!" * 64, "[z-a]" * 25]
 )
@@ -483,6 +485,7 @@ hostile = st.one_of(
 many = settings(max_examples=5_000, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.thorough
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(hostile)
 def test_strange_specs_raise_only_our_own_errors(case: tuple[str, Any]) -> None:

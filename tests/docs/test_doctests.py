@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, xr.DataTree]
     return path, write_results(path / "results/phases.zarr", interventions)
 
 
-@pytest.mark.sampled(23)
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("test", examples())
 def test_examples_run(test: doctest.DocTest, folder: tuple[Path, xr.DataTree], monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(doctest.SKIP in example.options for example in test.examples), "skipped examples show nothing"

@@ -72,6 +72,7 @@ def run_script(path: Path) -> dict[str, object]:
     return namespace
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "page",
     [pytest.param(page, marks=[pytest.mark.slow] if page in LONG else [], id=relative(page)) for page in WITH_CODE],

@@ -48,6 +48,7 @@ def test_every_error_has_a_page_with_symptom_cause_and_cure(name: str) -> None:
     assert isinstance(getattr(errors, name), type)
 
 
+@pytest.mark.thorough
 def test_errors_of_the_page_are_those_named_by_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Pages that show an error show the one that they are about."""
     shown = 0

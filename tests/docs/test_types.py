@@ -74,6 +74,7 @@ def test_documented_code_passes_a_type_checker(tmp_path: Path) -> None:
     assert f"in {len(modules)} source files" in done.stdout
 
 
+@pytest.mark.thorough
 def test_types_are_those_of_use(tmp_path: Path) -> None:
     head = "import causalunet as cu\n\n"
     done = checked(tmp_path, {"expected": EXPECTED, "refused": head + "\n".join(REFUSED) + "\n"})

@@ -140,6 +140,7 @@ def _noted(forward: Callable[..., Any], path: str, ran: list[str]) -> Callable[.
     return noting
 
 
+@pytest.mark.thorough
 def test_a_whole_study_asks_the_anatomy(tmp_path: Path) -> None:
     model: Any = arms()
     asked = study(
@@ -165,6 +166,7 @@ def test_a_whole_study_asks_the_anatomy(tmp_path: Path) -> None:
     model.anatomy.plot(["dec.0"])
 
 
+@pytest.mark.thorough
 def test_a_mere_stack_is_planned_and_run(stack: Any, tmp_path: Path) -> None:
     view = cu.Channels(range(4))
     asked = study(cu.Edit(cu.Site("block.1") @ view, WINDOW), cu.Edit("block.2", cu.Window(4, 4), cu.Zero()))
@@ -219,6 +221,7 @@ def put_out(stack: Any, results: xr.DataTree, step: int, path: str, change: Any 
     return found[0].numpy()
 
 
+@pytest.mark.thorough
 def test_activations_of_tokens_are_stored_as_such(stack: Any, tmp_path: Path) -> None:
     cut = cu.Edit("block.0", cu.Window(4, 1), cu.Zero())
     record = cu.Record(activations=("block.1",), summary="*", of="all", dtype="float32")

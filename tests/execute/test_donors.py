@@ -218,7 +218,7 @@ def image(results: xr.DataTree, name: str) -> np.ndarray:
     return np.asarray(results.outcomes.image.sel(intervention=name).values)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CASES)
 def test_images_are_those_of_a_loop_with_hooks(tiny_model: TextToImage, whole: xr.DataTree, name: str) -> None:
     np.testing.assert_allclose(image(whole, name), expected(tiny_model, CASES[name]), rtol=0, atol=TOLERANCE)
@@ -242,6 +242,7 @@ def test_batches_play_no_part(run: Run, whole: xr.DataTree) -> None:
     same(run(study(), memory=1), whole)
 
 
+@pytest.mark.thorough
 def test_parts_play_no_part(run: Run, whole: xr.DataTree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("causalunet.plan.GROUP", 2)
     parts = run(study())
@@ -249,11 +250,13 @@ def test_parts_play_no_part(run: Run, whole: xr.DataTree, monkeypatch: pytest.Mo
     assert int(parts.audit.unet_calls.sum()) == parts.attrs["unet_calls_planned"]
 
 
+@pytest.mark.thorough
 def test_a_store_that_grows_is_as_if_it_had_been_so(run: Run, whole: xr.DataTree) -> None:
     run(study("held, a block", "patched, another seed"))
     same(run(study()), whole)
 
 
+@pytest.mark.thorough
 def test_a_search_takes_the_values_from_calls_that_are_made_again(tiny_model: TextToImage, tmp_path: Path) -> None:
     items = cu.sweep(cu.Edit, component="up.1", start=(6, 4), length=2, fill=cu.Hold())
     items += cu.sweep(cu.Edit, component="mid", start=(6, 4), length=2, fill=cu.Patch(seed=3))

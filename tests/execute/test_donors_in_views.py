@@ -163,7 +163,7 @@ def model(tiny_model: TextToImage) -> TextToImage:
     return replace(tiny_model, alpha_bar=cosine_alpha_bar()[:900])
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", LOOPS)
 def test_images_are_those_of_a_loop_with_a_hook(name: str, model: TextToImage, tmp_path: Path) -> None:
     results = study(name).run(tmp_path / "s.zarr", model=model, progress=False)
@@ -180,7 +180,7 @@ def test_images_are_those_of_a_loop_with_a_hook(name: str, model: TextToImage, t
     assert results.verify(quiet=True).exit_code == 0
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", LOOPS)
 def test_groups_and_batches_play_no_part(
     name: str, model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

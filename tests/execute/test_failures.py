@@ -54,7 +54,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Any, torch.Tensor], 
     monkeypatch.setattr(TracedUNet, "__call__", spoiled)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_cells_that_are_not_finite_are_marked_and_the_rest_is_run(
     run: Run, monkeypatch: pytest.MonkeyPatch, value: float

@@ -107,6 +107,7 @@ def arguments_of(model: Any) -> tuple[Tensor, ...]:
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["openai", "flow", "pixels", "stable_diffusion", "dit", "pixart"])
 def test_an_edit_of_each_kind_equals_a_hook_in_the_network(name: str, tiny_model: TextToImage) -> None:
     model: Any = tiny_model if name == "openai" else model_of(name)

@@ -114,6 +114,7 @@ def together(run_study: Callable[..., xr.DataTree]) -> xr.DataTree:
     return run_study(*EVERYTHING, steps=STEPS, prompts=PAIR, seeds=(0, 1))
 
 
+@pytest.mark.thorough
 def test_order_of_samples_and_interventions_plays_no_part(
     run_study: Callable[..., xr.DataTree], together: xr.DataTree
 ) -> None:

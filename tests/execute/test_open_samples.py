@@ -85,6 +85,7 @@ def test_a_spec_with_them_goes_through_json() -> None:
     assert read.prompts[0] is cu.NO_PROMPT
 
 
+@pytest.mark.thorough
 def test_a_store_of_them_grows_and_is_reopened(tiny_model: TextToImage, tmp_path: Path) -> None:
     path = tmp_path / "open.zarr"
     study(seeds=range(2)).run(path, model=tiny_model, progress=False)
@@ -102,6 +103,7 @@ def test_without_seeds_they_count_up() -> None:
         study(prompts=[cu.NO_PROMPT] * 2, seeds=[0, 1])
 
 
+@pytest.mark.thorough
 def test_search_finds_what_the_sweep_says(tiny_model: TextToImage, tmp_path: Path) -> None:
     swept = cu.sweep(cu.AblateBlock, bottom=2, start=range(STEPS, 2, -1), length=2)
     asked = study(*swept, seeds=range(3))

@@ -31,7 +31,7 @@ def study(*interventions: cu.design.Intervention) -> cu.Study:
     )
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_network_gets_a_null_intervention_that_it_has_places_for(name: str, tmp_path: Path) -> None:
     options, places = LAYOUTS[name]

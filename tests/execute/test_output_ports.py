@@ -102,7 +102,7 @@ INTERVENTIONS = (
 )
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", ["tuple", "list", "named"])
 def test_results_are_those_of_blocks_that_put_out_a_tensor(form: str, models: Any, tmp_path: Path) -> None:
     plain = study(*INTERVENTIONS).run(tmp_path / "plain.zarr", model=models(), progress=False)

@@ -145,7 +145,7 @@ def test_how_often_is_committed_changes_no_number(
     assert_same(tmp_path / "often.zarr", tmp_path / "whole.zarr")
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.usefixtures("pairs")
 @pytest.mark.parametrize(("parts", "safe"), [(0, 0), (1, 0), (3, 16), (4, 32)])
 def test_an_interrupt_says_what_is_safe_and_it_is(
@@ -175,6 +175,7 @@ def test_a_search_that_is_interrupted_says_what_is_safe(
     assert stopped.value.__notes__ == [f"{safe} of 40 cells are safe in {tmp_path / 's.zarr'}"]
 
 
+@pytest.mark.thorough
 def test_stores_of_earlier_versions_are_gone_on_with_in_small_parts(
     run: Run, clock: dict[str, float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -278,6 +279,7 @@ def test_a_fast_device_has_larger_parts(quick_plans: dict[str, Plan], monkeypatc
     assert samples_per_block(on_gpu, 1 << 30, 32) == 2, "64 cells"
 
 
+@pytest.mark.thorough
 def test_long_studies_are_committed_a_thousand_times(tiny_model: TextToImage) -> None:
     many = replace(STUDY, seeds=range(100_000)).plan(tiny_model, calibrate=False)
     assert many.part_cells == 1000

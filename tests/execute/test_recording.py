@@ -98,6 +98,7 @@ def test_activations_are_those_of_torch_hooks(
         assert ("intervened" in stored) == (of == "all")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("memory", [1 << 30, 1], ids=["one block", "a block per sample"])
 def test_activations_of_interventions(record: Recorded, runs: dict[str, list[Trajectory]], memory: int) -> None:
     results = record("all", "float32", memory)
@@ -122,6 +123,7 @@ def test_half_precision_is_the_default_and_close(record: Recorded, runs: dict[st
     np.testing.assert_allclose(stored.sel(step=4), expected, rtol=2e-3, atol=1e-3)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("memory", [1 << 30, 1], ids=["one block", "a block per sample"])
 @pytest.mark.parametrize("of", ["baseline", "all"])
 def test_summaries_are_those_of_numpy(

@@ -130,7 +130,7 @@ def outcomes(run_study: Callable[..., xr.DataTree]) -> dict[tuple[str, float], n
     return images
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "scale"), [*((name, 3.0) for name in CASES), *((name, 1.0) for name in UNGUIDED)])
 def test_images(
     tiny_model: TextToImage, outcomes: dict[tuple[str, float], np.ndarray], name: str, scale: float

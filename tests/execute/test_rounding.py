@@ -54,6 +54,7 @@ def test_it_is_what_batches_of_other_sizes_and_orders_differ_by(tiny_model: Text
     assert measured["largest"] > 0
 
 
+@pytest.mark.thorough
 def test_half_precision_has_bounds_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float16 null runs in other batches than the baseline differ by what in float32 would be no rounding."""
     monkeypatch.setattr(noise_floor, "_AMPLIFIED", 1e-3)  # as if two steps more had been run
@@ -97,6 +98,7 @@ def test_nothing_is_measured_of_runs_that_do_not_repeat(tiny_model: TextToImage)
     assert rounding_of_runs(plan, drawing, [0]) is None
 
 
+@pytest.mark.thorough
 def test_another_machine_adds_its_own(tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def study(seeds: int) -> cu.Study:
         item = cu.AblateBlock(bottom=1, window=cu.Window(2, 1))

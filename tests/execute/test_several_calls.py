@@ -308,7 +308,7 @@ def pndm_by_hand(model: TextToImage, absent: Collection[int], changes: Changes |
     return np.asarray((x[0].clamp(-1, 1) + 1) / 2)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("absent", [(), (8,), (4, 3)])
 def test_memory_and_times_between_timesteps(model: TextToImage, tmp_path: Path, absent: tuple[int, ...]) -> None:
     """Steps of four calls at half-integer timesteps, and a memory that counts the steps that were called."""

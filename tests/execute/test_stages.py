@@ -124,6 +124,7 @@ def test_a_dead_block_is_dead_in_its_stage(model: TextToImage) -> None:
     assert saved[2] == 2 * saved[0]
 
 
+@pytest.mark.thorough
 def test_held_and_patched_values_are_those_of_first_calls(model: TextToImage, tmp_path: Path) -> None:
     """A value held in the second calls is that of the step before; the baseline's, patched, changes nothing there."""
     held = cu.Edit("mid", cu.Window(4, 2, stage=1), cu.Hold())

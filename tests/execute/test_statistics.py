@@ -96,6 +96,7 @@ def test_a_network_has_statistics_and_one_number_per_channel(tiny_model: TextToI
     np.testing.assert_allclose(pooled.linear[..., 0, 0], each.linear.mean((-2, -1)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_study_with_statistics_runs_and_goes_on(larger: ExactModel, tmp_path: Path) -> None:
     """Named by digest: the same study elsewhere is the same study, and is verified where the statistics are known."""
     made = cu.model_statistics(larger, seeds=range(4), levels=21)

@@ -154,6 +154,7 @@ def test_rows_of_a_branch_are_those_of_the_networks_own_layout(tmp_path: Path) -
         assert min(float(np.abs(image - other).max()) for other in others) > 1e-3
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("layout", ["embedded", "none"])
 def test_without_rows_of_another_branch_all_are_conditional(tmp_path: Path, layout: str) -> None:
     net = Classes()

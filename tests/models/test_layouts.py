@@ -121,6 +121,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]()
 
 
+@pytest.mark.sampled(1)
 def test_the_baseline_is_that_of_a_loop_by_hand(case: Case, tmp_path: Path) -> None:
     model, scale = case.model, 2.0
     guided = model.guidable
@@ -202,6 +203,7 @@ def sequence_spots(network: Any) -> dict[str, Spot]:
     return spots
 
 
+@pytest.mark.sampled(3)
 def test_every_cut_is_that_of_a_hook_in_the_original_forward(case: Case) -> None:
     model, prompts, times = case.model, (case.prompt, case.prompt), (300.0, 801.0)
     arguments = tensors_of(model, prompts, times)
@@ -211,6 +213,7 @@ def test_every_cut_is_that_of_a_hook_in_the_original_forward(case: Case) -> None
     compare_cuts(model, spots, arguments, lambda: case.call(case.network, arguments[0], torch.tensor(times), prompts))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["lucid", "UNet1DModel", "UNet2DModel, classes", "UNet2DConditionModel"])
 def test_it_is_what_studies_take_it_for(kind: str) -> None:
     case = CASES[kind]()

@@ -130,6 +130,7 @@ def test_factors_of_a_study_have_the_names_of_the_world(results: xr.DataTree, tm
     assert all(name in page for name in FACTORS)
 
 
+@pytest.mark.thorough
 def test_results_verify(results: xr.DataTree) -> None:
     """Though some samples raise rounding above 1e-5 in their images, as docs/models.md says."""
     assert results.verify(quiet=True, deep=True)

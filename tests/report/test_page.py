@@ -116,6 +116,7 @@ def test_hostile_text_stays_text(page: Page) -> None:
     assert any(HANDLER in text for text in page.text("pre"))
 
 
+@pytest.mark.thorough
 def test_nothing_comes_from_elsewhere(page: Page) -> None:
     for tag, attrs in page.elements:
         for name in ("src", "href", "srcset", "action", "data", "poster"):

@@ -113,6 +113,7 @@ def test_it_is_measured_of_what_is_stored(
     assert cu.report.plot_trend(found, {"cut": {"kind": "skip_steps"}}, variable="counting").axes
 
 
+@pytest.mark.thorough
 def test_own_outcomes_need_no_model(results: cu.results.Results) -> None:
     for outcome in (MultiScaleSSIM(1), HistogramDistance(), EstimateDistance(1), NoiseDistance(4)):
         results = results.add_outcome(outcome, progress=False)
@@ -140,6 +141,7 @@ def test_a_step_that_a_run_skips_is_marked_and_the_rest_goes_on(results: cu.resu
     assert analysis.effects(found, resamples=99)["mean"].size == 3, "and other outcomes are whole"
 
 
+@pytest.mark.thorough
 def test_an_interruption_loses_nothing_committed(
     results: cu.results.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +172,7 @@ def test_scorers_that_raise_are_marked_by_cell(results: cu.results.Results) -> N
     assert table.attrs["samples"] == 2
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_added_is_told_before_anything_is_written(results: cu.results.Results, tmp_path: Path) -> None:
     history = len(results.history())
     with pytest.raises(SpecError, match="at least 176 x 176"):
@@ -191,6 +194,7 @@ def test_what_cannot_be_added_is_told_before_anything_is_written(results: cu.res
         results.add_outcome(Counting("other"), progress=False)
 
 
+@pytest.mark.thorough
 def test_what_was_run_later_is_measured_too(
     results: cu.results.Results, tiny_model: TextToImage, tmp_path: Path
 ) -> None:

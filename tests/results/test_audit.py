@@ -56,6 +56,7 @@ def test_noise_floor_and_drift_are_measured(results: xr.DataTree) -> None:
     assert np.isnan(drift[1:]).all(), "one plain call per part"
 
 
+@pytest.mark.thorough
 def test_a_hook_that_stays_behind_shows_as_drift(
     tiny_model: TextToImage, study: cu.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +158,7 @@ def test_of_the_study_file_name_and_digest_are_kept(results: cu.results.Results,
     assert "One small study, run once" not in exported.read_text()
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["run", "search"])
 def test_the_script_is_kept_if_that_is_asked_for(
     way: str, study: cu.Study, tiny_model: TextToImage, tmp_path: Path

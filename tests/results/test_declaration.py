@@ -101,6 +101,7 @@ def test_a_store_declares_every_array_that_it_has_and_no_other(small: Path, stor
     assert cu.open_results(path).declaration.variable_at("activations/mid/baseline").dtype == "float32"  # type: ignore[union-attr]
 
 
+@pytest.mark.thorough
 def test_an_outcome_is_added_to_a_finished_store(small: Path, tmp_path: Path) -> None:
     before = cu.open_results(small)
     writer = declare(small, LPIPS)

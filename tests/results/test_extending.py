@@ -165,7 +165,7 @@ def test_added_components_of_the_baseline_take_one_call_per_recorded_step(
     assert_alike(grown, fresh)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_stored_of_a_component_is_not_written_again_for_more_of_it(
     form: str, tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

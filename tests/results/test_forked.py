@@ -58,7 +58,7 @@ def test_a_store_is_opened_after_the_fork(store: Path) -> None:
     assert [float(line) for line in told(store, "after", "open")] == [mean] * 2
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("what", ["read", "open"])
 def test_exports_are_read_on_either_side(store: Path, tmp_path: Path, what: str) -> None:
     exported = cu.open_results(store).export(tmp_path / "exported.zarr")

@@ -44,7 +44,7 @@ def test_a_cosine_store_does_not_grow_by_a_linear_schedule_without_clipping(
     assert told.endswith("; to go on with it, give the model that it was made with.")
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "part"), CASES)
 def test_what_changes_images_is_refused_by_name(kind: str, part: str, tiny_model: TextToImage, tmp_path: Path) -> None:
     pair = pair_of(kind, part, tiny_model)
@@ -91,7 +91,7 @@ def test_tokens_of_added_prompts_are_kept(tiny_model: TextToImage, tmp_path: Pat
         both.run(tmp_path / "s.zarr", model=pair.model, progress=False)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("part", ["noise_schedule", "clip", "tokens", "model_fingerprint"])
 def test_stores_of_earlier_versions_are_compared_by_what_they_hold(
     part: str, tiny_model: TextToImage, tmp_path: Path

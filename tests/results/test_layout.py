@@ -77,7 +77,7 @@ def with_factors(tmp_path_factory: pytest.TempPathFactory) -> Created:
     return Created(tmp_path_factory.mktemp("factors") / "results.zarr", RECORDS["all"], FACTORS)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", RECORDS)
 def test_every_array_is_described(stores: dict[str, Created], name: str) -> None:
     store = stores[name]

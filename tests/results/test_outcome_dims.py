@@ -53,6 +53,7 @@ def measured(tiny_model: TextToImage, tmp_path_factory: pytest.TempPathFactory) 
     return path
 
 
+@pytest.mark.thorough
 def test_it_is_stored_along_a_dimension_with_labels(measured: Path) -> None:
     results = cu.open_results(measured)
     found = results.outcomes["colour_distance"]
@@ -101,6 +102,7 @@ def test_it_is_added_to_what_is_there_and_measured_of_what_is_run_later(
     assert plain["outcomes/colour"].values.tolist() == list(COLOURS)
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_gone_on_with_measures_it(tiny_model: TextToImage, tmp_path: Path) -> None:
     run(tiny_model, tmp_path / "s.zarr", 1, outcomes=[colours()])
     found = run(tiny_model, tmp_path / "s.zarr", 3, outcomes=[colours()])

@@ -124,6 +124,7 @@ def test_a_run_interrupted_in_its_first_block_goes_on(
     assert cu.open_results(tmp_path / "results.zarr").outcomes.status.all()
 
 
+@pytest.mark.thorough
 def test_another_memory_budget_goes_on_in_the_same_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, calls: list[int]
 ) -> None:

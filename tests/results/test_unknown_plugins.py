@@ -40,7 +40,7 @@ def opened(request: pytest.FixtureRequest, store: Path, tmp_path_factory: pytest
     return cu.open_results(results.export(tmp_path_factory.mktemp("export") / "e.zarr"))
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 def test_its_coordinates_have_their_types_and_are_selected_by(opened: cu.results.Results) -> None:
     ssim = opened.outcomes.ssim
     assert ssim.sel(kind="stranger_kind", strength=slice(0.5, 1)).words.values.tolist() == ["by 0.75"]

@@ -82,7 +82,7 @@ def of_steps(sampler: type, model: ExactModel) -> Any:
 MORE = [pytest.param(kind, marks=pytest.mark.slow) for kind in (cu.DPMMultistep, cu.Heun, cu.PNDM)]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("sampler", [cu.DDPM, *MORE])
 def test_runs_keep_to_the_laws(model: ExactModel, sampler: type, tmp_path: Path) -> None:
     """Null runs are the baseline, forks are runs from noise, baselines are made again, and no batch is seen."""
@@ -119,6 +119,7 @@ def test_skipped_steps_are_a_run_without_them(model: ExactModel) -> None:
     np.testing.assert_allclose(found, generate(**given, sampler=thinned), rtol=0, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", several("shortest-path", "added-residual", "bridge", "pyramid"))
 def test_what_does_not_follow_is_told(name: str, tmp_path: Path) -> None:
     """States, the image that they are shifted by, and noise that is not of the seed."""

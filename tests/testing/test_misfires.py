@@ -62,6 +62,7 @@ def test_the_page_has_all_of_them() -> None:
     assert all(f"| {dialect} |" in PAGE for dialect in dialects)
 
 
+@pytest.mark.sampled(18)
 @pytest.mark.parametrize("dialect", [OPENAI, *DIALECTS])
 @pytest.mark.parametrize("misfire", ROWS)
 def test_a_row_of_the_page(dialect: str, misfire: str, tiny_model: TextToImage) -> None:

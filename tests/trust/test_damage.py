@@ -79,7 +79,7 @@ def flips(stored: tuple[Path, Files], trials: int) -> None:
     assert reader.named() == set()
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 def test_a_flipped_bit_of_a_chunk_is_an_error(stored: tuple[Path, Files]) -> None:
     flips(stored, 20)
 
@@ -113,7 +113,7 @@ def test_coordinates_that_are_damaged_are_errors(live: Path, live_files: Files, 
             assert reader.fails(array), array
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @changed
 def test_damaged_chunk_files_of_an_export_are_errors(export: Path, export_files: Files, change: str) -> None:
     files, reader = export_files, Reader(export)

@@ -146,6 +146,7 @@ def end_thread() -> None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [40, *(pytest.param(number, marks=pytest.mark.slow) for number in (0, 90))])
 def test_a_dead_writer_is_told(truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     store, put, puts = tmp_path / "results.zarr", BackgroundWriter.put, itertools.count()

@@ -126,6 +126,7 @@ def silent() -> ExactModel:
     return load_gaussian(BANK, groups=GROUPS, alpha_bar=trigonometric_alpha_bar())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_a_study_that_begins_at_noise_alone(silent: ExactModel, tmp_path: Path, eta: float) -> None:
     """Compared with a loop by hand, and verified from its seeds: the first estimate is the mean, the noise is x_T."""

@@ -53,6 +53,7 @@ def study(model: Any, *edits: Any, scale: float = SCALE) -> cu.Study:
     )
 
 
+@pytest.mark.thorough
 def test_deepfloyd_if_with_cuts_of_every_place(tmp_path: Path) -> None:
     pipe = deepfloyd_if()
     model = cu.from_pipeline(pipe, name="tiny")
@@ -81,6 +82,7 @@ def test_thresholds_count(tmp_path: Path) -> None:
     assert models[0].fingerprint != models[1].fingerprint
 
 
+@pytest.mark.thorough
 def test_other_schedulers_threshold_too(tmp_path: Path) -> None:
     betas = {"beta_schedule": "squaredcos_cap_v2", **WIDE}
     pipe = deepfloyd_if(diffusers.DPMSolverMultistepScheduler(**betas))

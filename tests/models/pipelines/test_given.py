@@ -62,6 +62,7 @@ def own_images(pipe: Any, shape: tuple[int, int, int], given: dict[str, Any]) ->
     return np.moveaxis(np.asarray(made), -1, 1)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_the_pipelines_own_image_with_cuts_too(name: str, tmp_path: Path) -> None:
     make, given, told = CASES[name]
@@ -90,6 +91,7 @@ def test_it_is_the_pipelines_own_image_with_cuts_too(name: str, tmp_path: Path) 
         assert np.abs(image - uncut).max() > 1e-5, place
 
 
+@pytest.mark.thorough
 def test_each_prompt_has_its_own_image_and_guidance_keeps_it(tmp_path: Path) -> None:
     """Each sample is the pipeline's own run with the sample's image in both rows of the guided call."""
     pipe = inpainting()
@@ -120,6 +122,7 @@ def test_each_prompt_has_its_own_image_and_guidance_keeps_it(tmp_path: Path) -> 
         model.check_prompts(["a cat"])
 
 
+@pytest.mark.thorough
 def test_what_is_given_is_part_of_the_model() -> None:
     pipe = inpainting()
     others = [GivenImage(PIXELS, MASK), GivenImage(PIXELS, MASK, seed=1), GivenImage(PIXELS, ~MASK)]

@@ -71,6 +71,7 @@ def test_as_many_are_decoded_together_as_fit(model: PipelineModel, rows: list[in
     np.testing.assert_allclose(bounded, together, rtol=0, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_runs_decode_within_their_budget(model: PipelineModel, rows: list[int], tmp_path: Path) -> None:
     study().run(tmp_path / "s.zarr", model=model, memory=2 * 8 * 4 * LARGEST, progress=False)
     assert max(rows) <= 2

@@ -155,6 +155,7 @@ def test_a_distilled_guidance_is_told_to_the_network(tmp_path: Path) -> None:
     assert model.fingerprint != cu.from_pipeline(pipe, told_guidance=7.5).fingerprint
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "make",
     [pixels, stable_diffusion, pytest.param(dit, marks=pytest.mark.slow), stable_diffusion_3, flux],
@@ -180,6 +181,7 @@ def test_every_cut_and_bypass_is_the_one_by_hooks_in_the_original_forward(make: 
         assert np.abs(image - results["baseline/image"].values).max() > 1e-5, place
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("make", [dit, pixart], ids=lambda make: make.__name__)
 def test_a_bypass_is_the_layer_skip_of_diffusers(make: Made, tmp_path: Path) -> None:
     pipe = make()
@@ -200,6 +202,7 @@ def test_a_bypass_is_the_layer_skip_of_diffusers(make: Made, tmp_path: Path) -> 
     assert int(flops[0]) == 2 * 2 * (model.anatomy.flops - block)  # two steps of two branches
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "make",
     [pixels, pytest.param(stable_diffusion_xl, marks=pytest.mark.slow), pixart],

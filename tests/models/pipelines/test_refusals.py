@@ -159,6 +159,7 @@ def test_a_prompt_that_is_cut_is_told() -> None:
         model.check_prompts([PROMPTS[0], "red " * (most + 1)])
 
 
+@pytest.mark.thorough
 def test_what_changes_images_is_in_the_fingerprint() -> None:
     def told(change: Callable[[Any], Any] = lambda pipe: None, scheduler: Any = None) -> str:
         pipe = stable_diffusion(scheduler)

@@ -113,7 +113,7 @@ def test_its_history_and_tag_are_there(golden: Path) -> None:
     assert not cu.open_results(golden, at=first.id).outcomes.status.any()
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 def test_an_export_of_it_is_the_same(golden: Path, tmp_path: Path) -> None:
     results = cu.open_results(golden)
     exported = cu.open_results(results.export(tmp_path / "export.zarr"))
@@ -129,7 +129,7 @@ def test_it_is_reported(study: cu.Study, golden: Path, tmp_path: Path) -> None:
     assert all(item.label in page for item in study.interventions)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 def test_it_is_gone_on_with_and_grows(version: str, study: cu.Study, copy: Path) -> None:
     """Nothing is run again, and what was stored stays as it is."""
     model, before = golden_model(), cu.open_results(copy).load()

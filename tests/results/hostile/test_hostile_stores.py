@@ -129,7 +129,7 @@ DOCUMENTS: dict[str, tuple[str, Callable[[Document], Any], str]] = {
 }
 
 
-@pytest.mark.sampled(49)
+@pytest.mark.sampled(38)
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_documents_that_no_study_writes_are_refused(name: str, export: Path, chunks_read: list[str]) -> None:
     place, change, message = DOCUMENTS[name]

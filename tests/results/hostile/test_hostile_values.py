@@ -29,6 +29,7 @@ from tests.results.hostile.strangers import (
 )
 
 
+@pytest.mark.sampled(1)
 @both
 def test_what_is_sound_is_opened(store: Path, values: dict[str, NDArray[Any]]) -> None:
     opened = dict(variables(cu.open_results(store)))
@@ -57,7 +58,7 @@ TEXTS = {
 }
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(8)
 @both
 @pytest.mark.parametrize("name", TEXTS)
 def test_texts_say_truly_how_many_they_are(name: str, store: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_kind_cannot_take_a_name_of_the_package(kind: str) -> None:
 
 
 def test_a_subclass_needs_a_name_of_its_own() -> None:
-    with pytest.raises(SpecError, match=r"The fill 'zero' is causalunet\.design\.fills\.Zero; .*Twin a name of"):
+    with pytest.raises(SpecError, match=r"The fill 'zero' is causalunet\.design\.fills\.usual\.Zero; .*Twin a name of"):
 
         class Twin(Zero):
             pass

@@ -46,6 +46,10 @@ nitpicky = True
 nitpick_ignore = [
     # What three spacings have in common; nobody else asks for it.
     ("py:class", "causalunet.design.spacings._OfSigma"),
+    # What views by number, and models of pixels and without a reader, have in common.
+    ("py:class", "causalunet.design.views.numbered.Numbered"),
+    ("py:class", "causalunet.models.pixels.InPixels"),
+    ("py:class", "causalunet.models.pixels.WithoutReader"),
     ("py:class", "xarray.core.indexes.Index"),
     ("py:class", "xarray.core.datatree.DataTree"),
 ]

@@ -60,7 +60,7 @@ class OfBaseline:
 @clear_calls
 @dataclass(frozen=True, slots=True)
 class OwnInput:
-    """What the component is given in the same call, of the shape of what it puts out, see `Component.input`.
+    """What the component is given in the same call, of the shape of what it puts out, see ``Component.input``.
 
     A skip connection has none, nor has a component whose input and output have two shapes.
     """

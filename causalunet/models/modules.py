@@ -1,7 +1,7 @@
 """Watch modules of a U-Net, or let something stand in for them; afterwards they are as they were.
 
 What a module puts out may be a tuple or a list of which a part is its component's, or several, one after the other
-along the first dimension after the rows, see `Component.output`.
+along the first dimension after the rows, see ``Component.output``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 Output = int | tuple[int, ...] | None
-"""As `Component.output`."""
+"""As ``Component.output``."""
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def whole_with(output: Any, port: Output, value: Any) -> Any:
 
 
 def given_at(where: int | str | tuple[int | str, ...] | None, given: Mapping[int | str, Any]) -> Tensor | None:
-    """What a module is called with there, see `Component.input`; None where that is no tensor."""
+    """What a module is called with there, see ``Component.input``; None where that is no tensor."""
     places = where if isinstance(where, tuple) else (where,)
     parts = [given.get(place) if place is not None else None for place in places]
     tensors = [part for part in parts if isinstance(part, Tensor)]

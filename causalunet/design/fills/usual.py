@@ -94,8 +94,8 @@ class Bypass(Fill):
     """What the component is given, in place of what it makes of it: the path goes past it, and it does not run.
 
     Of a residual block, such as one of a transformer, the residual is left out. It is of components whose input and
-    output have one shape, see `Component.input`; where several tensors go through a block, as text and image do through
-    joint blocks, all go past it.
+    output have one shape, see ``Component.input``; where several tensors go through a block, as text and image do
+    through joint blocks, all go past it.
     """
 
     name: ClassVar[str] = "bypass"

@@ -79,9 +79,12 @@ def with_inner(anatomy: Anatomy, unet: nn.Module, arguments: Sequence[Tensor], *
     events = _events(on_meta(unet), {begin, *(one.module for one in found)}, arguments)
     first = next((at for at, event in enumerate(events) if event.module == begin), 0)
     image = tuple(arguments[0].shape[2:])
+    when: dict[tuple[str, int | None], list[int]] = {}
+    for number, event in enumerate(events):
+        when.setdefault(event[:2], []).append(number)
     places = []
     for one, name in zip(found, _names(found), strict=True):
-        at = [i for i, event in enumerate(events) if event[:2] == (one.module, one.value.argument)]
+        at = when.get((one.module, one.value.argument), [])
         # What all components are given is edited before any of them.
         if len(at) != 1 or (one.component is None and at[0] > first):
             continue

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
 from causalunet.design.donors import Donor, FillContext, OwnInput
+from causalunet.design.limits import is_number, plain_number, shown
 from causalunet.design.named import read_named, write_named
 from causalunet.design.views.base import Axes
-from causalunet.errors import ComponentError
+from causalunet.errors import ComponentError, SpecError
 from causalunet.registry import Registry
 
-__all__ = ["FILLS", "Fill", "Jump", "exact", "fill_words", "says_what"]
+__all__ = ["FILLS", "Fill", "Jump", "exact", "fill_words", "finite", "says_what"]
 
 FILLS: Registry[type[Fill]] = Registry("fill", "causalunet.fills")
 """Every fill, by name."""
@@ -145,3 +146,18 @@ class Jump(Fill):
 def exact(value: Any) -> Any:
     """A value in single precision at least, for arithmetic that half precision would spoil."""
     return value.float() if value.element_size() < 4 else value
+
+
+def finite(owner: str, name: str, value: Any, *, least: float | None = None) -> float:
+    """A parameter as a float.
+
+    Raises
+    ------
+    SpecError
+        It is no finite number, or below the least.
+    """
+    value = plain_number(value)
+    if not is_number(value) or (least is not None and value < least):
+        bound = "" if least is None else f" of at least {least:g}"
+        raise SpecError(f"{owner} got {name}={shown(value)}; give a finite number{bound}.")
+    return float(value) + 0.0  # -0.0 == 0.0, so both have one spelling

@@ -9,8 +9,8 @@ import numpy as np
 
 from causalunet.calls import clear_calls
 from causalunet.design.donors import FillContext
-from causalunet.design.fills.base import Fill, exact
-from causalunet.design.limits import is_integer, is_number, plain_number, shown
+from causalunet.design.fills.base import Fill, exact, finite
+from causalunet.design.limits import is_integer, plain_number, shown
 from causalunet.design.views.base import Axes
 from causalunet.dims import CHANNEL, ROW
 from causalunet.errors import ComponentError, SpecError
@@ -18,14 +18,6 @@ from causalunet.errors import ComponentError, SpecError
 __all__ = ["AddNoise", "Clamp", "Quantize"]
 
 _MOST_BITS = 16
-
-
-def _number(owner: str, name: str, value: Any, *, least: float | None = None) -> float:
-    value = plain_number(value)
-    if not is_number(value) or (least is not None and value < least):
-        bound = "" if least is None else f" of at least {least:g}"
-        raise SpecError(f"{owner} got {name}={shown(value)}; give a finite number{bound}.")
-    return float(value) + 0.0  # -0.0 == 0.0, so both have one spelling
 
 
 @clear_calls
@@ -45,7 +37,7 @@ class Clamp(Fill):
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
-            object.__setattr__(self, name, _number("Clamp", name, getattr(self, name)))
+            object.__setattr__(self, name, finite("Clamp", name, getattr(self, name)))
         if self.low > self.high:
             raise SpecError(f"Clamp got low={self.low:g} above high={self.high:g}.")
 
@@ -74,7 +66,7 @@ class AddNoise(Fill):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sd", _number("AddNoise", "sd", self.sd, least=0))
+        object.__setattr__(self, "sd", finite("AddNoise", "sd", self.sd, least=0))
         seed = plain_number(self.seed)
         if not is_integer(seed) or not 0 <= seed < 2**63:
             raise SpecError(f"AddNoise got seed={shown(self.seed)}; give an integer of at least 0.")
@@ -125,8 +117,8 @@ class Quantize(Fill):
         if (self.low is None) != (self.high is None):
             raise SpecError("Quantize takes both low and high, or neither: the value's own.")
         if self.low is not None and self.high is not None:
-            object.__setattr__(self, "low", _number("Quantize", "low", self.low))
-            object.__setattr__(self, "high", _number("Quantize", "high", self.high))
+            object.__setattr__(self, "low", finite("Quantize", "low", self.low))
+            object.__setattr__(self, "high", finite("Quantize", "high", self.high))
             if not self.low < self.high:
                 raise SpecError(f"Quantize got low={self.low:g} not below high={self.high:g}.")
 

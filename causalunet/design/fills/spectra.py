@@ -9,21 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.calls import clear_calls
-from causalunet.design.fills.base import Fill, exact
-from causalunet.design.limits import is_integer, is_number, plain_number, shown
+from causalunet.design.fills.base import Fill, exact, finite
+from causalunet.design.limits import is_integer, plain_number, shown
 from causalunet.dims import X, Y
 from causalunet.errors import SpecError
 
 __all__ = ["BandScale", "FrequencyScale"]
 
 _BANDS = ("low", "high", "horizontal", "vertical", "diagonal")
-
-
-def _factor(owner: str, value: Any) -> float:
-    value = plain_number(value)
-    if not is_number(value):
-        raise SpecError(f"{owner} got factor={shown(value)}; give a finite number.")
-    return float(value) + 0.0  # -0.0 == 0.0, so both have one spelling
 
 
 @clear_calls
@@ -46,7 +39,7 @@ class BandScale(Fill):
     band: Literal["low", "high", "horizontal", "vertical", "diagonal"] = "high"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "factor", _factor("BandScale", self.factor))
+        object.__setattr__(self, "factor", finite("BandScale", "factor", self.factor))
         if not isinstance(self.band, str) or self.band not in _BANDS:
             raise SpecError(f"BandScale got band={shown(self.band)}; it is one of {', '.join(_BANDS)}.")
 
@@ -93,7 +86,7 @@ class FrequencyScale(Fill):
     threshold: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "factor", _factor("FrequencyScale", self.factor))
+        object.__setattr__(self, "factor", finite("FrequencyScale", "factor", self.factor))
         threshold = plain_number(self.threshold)
         if not is_integer(threshold) or not 1 <= threshold <= 2**15:
             raise SpecError(f"FrequencyScale got threshold={shown(self.threshold)}; give an integer of at least 1.")

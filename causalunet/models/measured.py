@@ -111,7 +111,7 @@ def largest_output(network: nn.Module, *arguments: Tensor) -> int:
     Parameters
     ----------
     network : torch.nn.Module
-        Called on the meta device; its weights are neither read nor changed.
+        Called on the meta device; where that is not possible, called once as it is. Its weights are not changed.
     *arguments : Tensor
         On the meta device.
     """
@@ -121,12 +121,21 @@ def largest_output(network: nn.Module, *arguments: Tensor) -> int:
         parts = output if isinstance(output, tuple | list) else (output,)
         sizes.extend(part.numel() for part in parts if isinstance(part, Tensor))
 
-    twin = on_meta(network)
-    handles = [module.register_forward_hook(note) for module in twin.modules()]
+    def widest(called: nn.Module, given: tuple[Tensor, ...]) -> int:
+        sizes[:] = [0]
+        handles = [module.register_forward_hook(note) for module in called.modules()]
+        try:
+            with torch.no_grad():
+                called(*given)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return max(sizes)
+
     try:
-        with torch.no_grad():
-            twin(*arguments)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return max(sizes)
+        return widest(on_meta(network), arguments)
+    except (RuntimeError, NotImplementedError):
+        # A method that was replaced on the module itself goes on reading the original's weights, and not every kernel
+        # has a form for the meta device: then it is called as it is.
+        weight = next(network.parameters(), torch.empty(0))
+        return widest(network, tuple(torch.zeros_like(each, device=weight.device) for each in arguments))

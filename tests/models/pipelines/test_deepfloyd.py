@@ -59,7 +59,7 @@ def test_deepfloyd_if_with_cuts_of_every_place(tmp_path: Path) -> None:
     model = cu.from_pipeline(pipe, name="tiny")
     assert str(model.prediction) == "noise and variance"
     whole, anatomy = cu.Window(STEPS, STEPS), model.anatomy
-    asked = [(place, False) for place in ("down.0", "down.2", "mid", "up.1", "upsample.0", "skip.1")]
+    asked = [(place, False) for place in (*anatomy.by_name, *anatomy.skips)]
     asked += [(place, True) for place in anatomy.passable]
     edits = [cu.Edit(place, whole, cu.Bypass() if bypass else cu.Zero()) for place, bypass in asked]
     results = study(model, *edits).run(tmp_path / "s.zarr", model=model, progress=False)

@@ -64,13 +64,15 @@ def own_images(pipe: Any, shape: tuple[int, int, int], given: dict[str, Any]) ->
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_the_pipelines_own_image_with_cuts_too(name: str, tmp_path: Path) -> None:
+def test_it_is_the_pipelines_own_image_with_cuts_of_every_place_too(name: str, tmp_path: Path) -> None:
     make, given, told = CASES[name]
     pipe = make()
     model = cu.from_pipeline(pipe, name="tiny", given=given)
     assert (model.image_shape, model.picture_shape) == ((4, 8, 12), (3, 16, 24))
     whole = cu.Window(STEPS, STEPS)
-    asked = [("down.0", False), ("mid", False), ("skip.1", False), ("up.1", False), ("mid", True)]
+    anatomy = model.anatomy
+    asked = [(place, False) for place in (*anatomy.by_name, *anatomy.skips)]
+    asked += [(place, True) for place in anatomy.passable]
     study = cu.Study(
         name="given",
         model="tiny",

@@ -13,6 +13,7 @@ import pytest
 import torch
 from diffusers.hooks import LayerSkipConfig, apply_layer_skip
 from diffusers.schedulers import scheduling_lcm
+from numpy.typing import NDArray
 
 import causalunet as cu
 from causalunet.errors import ModelError
@@ -132,8 +133,7 @@ def test_the_baseline_is_the_pipelines_own_image(name: str, tmp_path: Path) -> N
     asked = study(model, scale=scale)
     results = asked.run(tmp_path / "s.zarr", model=model, progress=False)
     seeds = [3, 3] if len(asked.prompts) > 1 else SEEDS
-    options = {"clean_caption": False, "use_resolution_binning": False} if name == "PixArt" else {}
-    own = own_images(pipe, model.image_shape, seeds, steps=5, scale=scale, **options)
+    own = own_images(pipe, model.image_shape, seeds, steps=5, scale=scale)
     np.testing.assert_allclose(results["baseline/image"].values, own, rtol=0, atol=1e-5)
     assert results.verify(quiet=True), str(results.verify(quiet=True))
     if model.image_shape != model.picture_shape:
@@ -142,23 +142,40 @@ def test_the_baseline_is_the_pipelines_own_image(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.thorough
-def test_a_distilled_guidance_is_told_to_the_network(tmp_path: Path) -> None:
+def test_a_distilled_guidance_is_told_to_the_network_with_cuts_of_every_place_too(tmp_path: Path) -> None:
     pipe = latent_consistency()
     with pytest.raises(ModelError, match=r"told the scale at every call .* told_guidance=8\.5"):
         cu.from_pipeline(pipe)
     model = cu.from_pipeline(pipe, name="tiny", told_guidance=8.5)
-    results = study(model, steps=4).run(tmp_path / "s.zarr", model=model, progress=False)
+    places = (*model.anatomy.by_name, *model.anatomy.skips)
+    edits = [cu.Edit(place, cu.Window(4, 4)) for place in places]
+    results = study(model, *edits, steps=4).run(tmp_path / "s.zarr", model=model, progress=False)
     noises = [torch.from_numpy(step_noise([3, 3], step, model.image_shape)) for step in (4, 3, 2)]
-    with mock.patch.object(scheduling_lcm, "randn_tensor", side_effect=noises):
-        own = own_images(pipe, model.image_shape, [3, 3], steps=4, scale=8.5)
-    np.testing.assert_allclose(results["baseline/image"].values, own, rtol=0, atol=1e-5)
+
+    def own() -> NDArray:
+        with mock.patch.object(scheduling_lcm, "randn_tensor", side_effect=noises):
+            return own_images(pipe, model.image_shape, [3, 3], steps=4, scale=8.5)
+
+    np.testing.assert_allclose(results["baseline/image"].values, own(), rtol=0, atol=1e-5)
+    for place, image in zip(places, results.outcomes.image.sel(kind="edit").values, strict=True):
+        with by_hand(model, place):
+            np.testing.assert_allclose(image, own(), rtol=0, atol=1e-5, err_msg=place)
     assert model.fingerprint != cu.from_pipeline(pipe, told_guidance=7.5).fingerprint
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "make",
-    [pixels, stable_diffusion, pytest.param(dit, marks=pytest.mark.slow), stable_diffusion_3, flux],
+    [
+        pixels,
+        stable_diffusion,
+        stable_diffusion_xl,
+        latent_diffusion,
+        dit,
+        pixart,
+        stable_diffusion_3,
+        flux,
+    ],
     ids=lambda make: make.__name__,
 )
 def test_every_cut_and_bypass_is_the_one_by_hooks_in_the_original_forward(make: Made, tmp_path: Path) -> None:
@@ -194,8 +211,7 @@ def test_a_bypass_is_the_layer_skip_of_diffusers(make: Made, tmp_path: Path) -> 
     for indices, image in zip([[1], [0, 1]], results.outcomes.image.sel(kind=["edit", "composition"]), strict=True):
         skipped = make()
         apply_layer_skip(skipped.transformer, LayerSkipConfig(indices=indices, fqn="transformer_blocks"))
-        options = {"clean_caption": False, "use_resolution_binning": False} if make is pixart else {}
-        own = own_images(skipped, model.image_shape, [3, 3], steps=2, scale=3.0, **options)
+        own = own_images(skipped, model.image_shape, [3, 3], steps=2, scale=3.0)
         np.testing.assert_allclose(image, own, rtol=0, atol=1e-5)
         assert np.abs(image - results["baseline/image"].values).max() > 1e-5
     flops, block = results.outcomes.flops.sel(kind="edit"), model.anatomy.by_name["block.1"].flops

@@ -352,6 +352,8 @@ def own_images(
     if isinstance(pipe, diffusers.FluxPipeline):
         given |= {"negative_prompt": [""] * len(seeds), "true_cfg_scale": scale}
         x, scale = pipe._pack_latents(x, *x.shape), GUIDANCE
+    if isinstance(pipe, diffusers.PixArtAlphaPipeline):
+        given |= {"clean_caption": False, "use_resolution_binning": False}
     drawn = (pipeline_ddim, pipeline_ddpm, pipeline_dit, pipeline_latent_diffusion_uncond)
     with contextlib.ExitStack() as stack:
         for module in drawn:

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Windows,
         Zero,
         cut_relax_cut,
+        factorial,
         sweep,
     )
     from causalunet.design.listing import sites
@@ -126,6 +127,7 @@ __all__ = [
     "analysis",
     "cut_relax_cut",
     "decode_x0",
+    "factorial",
     "from_network",
     "from_pipeline",
     "from_unet",
@@ -190,6 +192,7 @@ _HOMES = {
         "Zero",
         "cut_relax_cut",
         "decode_x0",
+        "factorial",
         "sweep",
     ),
     "causalunet.design.listing": ("sites",),

@@ -10,6 +10,7 @@ from causalunet.analysis.estimates import estimate_quality
 from causalunet.analysis.factors import factor_changes, factor_effects
 from causalunet.analysis.frames import to_frame
 from causalunet.analysis.gaussian import LinearRun, gaussian_theory, kick, linear_run, psi, xi
+from causalunet.analysis.interactions import interactions
 from causalunet.analysis.intervals import bootstrap_mean
 from causalunet.analysis.noise import noise_floor
 from causalunet.analysis.phases import phases
@@ -33,6 +34,7 @@ __all__ = [
     "first_redundant_step",
     "frontier",
     "gaussian_theory",
+    "interactions",
     "kick",
     "linear_run",
     "longest_window",

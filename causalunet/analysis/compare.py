@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from causalunet.analysis.contrasts import check_finite, summarised
 from causalunet.analysis.curves import BOUND, BOUNDS, curve
 from causalunet.analysis.described import variable_name
-from causalunet.analysis.intervals import bootstrap_mean, wilson_share
-from causalunet.analysis.paired import effect_size, effect_size_interval, sign_flip
+from causalunet.analysis.intervals import wilson_share
 from causalunet.design.outcomes import Outcome
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
@@ -20,7 +20,6 @@ from causalunet.results.meaning.index import StepIndex
 
 __all__ = ["compare"]
 
-_Array = NDArray[np.float64]
 _MOST_LISTED = 10
 
 
@@ -90,12 +89,12 @@ def compare(
     coords = {"start": one["start"].values, "a": ("start", _labels(one)), "b": ("start", _labels(other))}
     one, other = xr.align(one.drop_vars("start"), other.drop_vars("start"), join="inner", exclude=["start"])
     first, second = (side[variable].transpose("start", SAMPLE).values.astype(np.float64) for side in (one, other))
-    differences = _differences(first, second, variable)
+    check_finite(variable, first, second)
+    differences = first - second
     drawn = {"probability": probability, "resamples": resamples, "seed": seed}
-    result = xr.Dataset(_means(differences, drawn), {**coords, BOUND: list(BOUNDS)})
-    for name in ("mean", "interval", "sd"):
-        result[name].attrs["units"] = one[variable].attrs.get("units", "1")
-    result = result.assign(_share(first > second, probability)).assign(_tests(differences, resamples, seed))
+    units = one[variable].attrs.get("units", "1")
+    result = xr.Dataset(summarised(differences, "start", drawn, units), {**coords, BOUND: list(BOUNDS)})
+    result = result.assign(_share(first > second, probability))
     result = result.assign_attrs(variable=variable, samples=differences.shape[1])
     if result.sizes["start"] > 1:
         return StepIndex.of(result)
@@ -141,42 +140,6 @@ def _check_starts(one: xr.Dataset, other: xr.Dataset) -> bool:
     )
 
 
-def _differences(first: _Array, second: _Array, variable: str) -> _Array:
-    wrong = int((~np.isfinite(first) | ~np.isfinite(second)).sum())
-    if wrong:
-        raise SpecError(
-            f"{wrong} of {2 * first.size} values of {variable!r} are not finite, so their differences are not defined. "
-            "PSNR, for one, is infinite for identical images: compare by 'mse' or 'ssim' instead."
-        )
-    return first - second
-
-
-def _means(differences: _Array, drawn: Mapping[str, Any]) -> dict[str, xr.Variable]:
-    kind = {"interval_kind": "bootstrap BCa", **drawn}
-    interval = _antisymmetric(differences, lambda cells: bootstrap_mean(cells, **drawn))
-    of_size = _antisymmetric(differences, lambda cells: effect_size_interval(cells, **drawn))
-    size = {"long_name": "Cohen's d_z with Hedges' correction", "units": "1"}
-    return {
-        "mean": xr.Variable("start", differences.mean(axis=1)),
-        "interval": xr.Variable(("start", BOUND), interval, kind),
-        "sd": xr.Variable("start", differences.std(axis=1, ddof=1)),
-        "effect_size": xr.Variable("start", effect_size(differences), size),
-        "effect_size_interval": xr.Variable(
-            ("start", BOUND), of_size, {**kind, "interval_kind": "bootstrap-t", "units": "1"}
-        ),
-    }
-
-
-def _antisymmetric(differences: _Array, interval: Callable[[_Array], _Array]) -> _Array:
-    """Bounds that only change sign with the differences, though resamples are drawn from what is sorted."""
-    ordered = np.sort(differences, axis=1)
-    skewed = ordered + ordered[:, ::-1]  # its first entry that is not 0 says which way round
-    first = np.take_along_axis(skewed, (skewed != 0).argmax(axis=1)[:, None], axis=1)
-    turned = first < 0
-    bounds = interval(np.where(turned, -differences, differences))
-    return np.where(turned, -bounds[:, ::-1], bounds) + 0.0  # no -0.0
-
-
 def _share(larger: NDArray[np.bool_], probability: float) -> dict[str, xr.Variable]:
     counts, samples = larger.sum(axis=1), larger.shape[1]
     bounds = wilson_share(counts, samples, probability=probability)
@@ -184,15 +147,4 @@ def _share(larger: NDArray[np.bool_], probability: float) -> dict[str, xr.Variab
     return {
         "share": xr.Variable("start", counts / samples, {"long_name": "share of samples with a > b", "units": "1"}),
         "share_interval": xr.Variable(("start", BOUND), bounds, kind),
-    }
-
-
-def _tests(differences: _Array, resamples: int, seed: int) -> dict[str, xr.Variable]:
-    from scipy.stats import false_discovery_control
-
-    p = sign_flip(differences, resamples=resamples, seed=seed)
-    told = {"p": "sign-flip test, two-sided", "p_adjusted": "adjusted for the false discovery rate"}
-    return {
-        name: xr.Variable("start", values, {"long_name": f"p value, {told[name]}", "units": "1"})
-        for name, values in {"p": p, "p_adjusted": false_discovery_control(p)}.items()
     }

@@ -48,7 +48,7 @@ from causalunet.design.site import Site
 from causalunet.design.spacings import Beta, Exponential, Given, Karras, Leading, Linspace, Spacing, Trailing
 from causalunet.design.starts import Noise, Start
 from causalunet.design.study import Sample, StudySpec
-from causalunet.design.sweeps import sweep
+from causalunet.design.sweeps import factorial, sweep
 from causalunet.design.views import Axes, Channels, Heads, Pixels, Rows, Tokens, View, Whole
 from causalunet.design.windows import Window, Windows, cut_relax_cut
 
@@ -128,6 +128,7 @@ __all__ = [
     "Windows",
     "Zero",
     "cut_relax_cut",
+    "factorial",
     "sites",
     "sweep",
 ]

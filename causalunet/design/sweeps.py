@@ -1,18 +1,20 @@
-"""Many interventions of one kind: the product of the values of their fields."""
+"""Many interventions at once: the product of the values of a kind's fields, and sums of several."""
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, TypeVar
 
 from causalunet.design.interventions import Intervention
-from causalunet.design.limits import check_ordered, shown
+from causalunet.design.limits import MOST_PARTS, check_ordered, is_integer, shown
 from causalunet.design.windows import Window
 from causalunet.errors import SpecError
 
-__all__ = ["sweep"]
+__all__ = ["factorial", "sweep"]
 
 Kind = TypeVar("Kind", bound=Intervention)
 
@@ -87,3 +89,49 @@ def _build(kind: type[Kind], values: dict[str, Any]) -> Kind:
         return kind(**values)
     except TypeError as error:
         raise SpecError(f"{kind.__name__} cannot be built from {values}: {error}.") from error
+
+
+def factorial(*interventions: Intervention, order: int = 2) -> tuple[Intervention, ...]:
+    """Make the cells of a factorial design: interventions alone, and together.
+
+    The cell of none of them is the null intervention, which a study adds by itself.
+
+    Parameters
+    ----------
+    *interventions : Intervention
+        Two or more.
+    order : int
+        How many are put together at the most: 2 for all pairs, whose interactions `causalunet.analysis.interactions`
+        tells.
+
+    Returns
+    -------
+    tuple of Intervention
+        Each alone, then each two, and so on, in the order given. What two have in common is made once.
+
+    Raises
+    ------
+    SpecError
+        There are fewer than two, two are equal, the order is not from 2 to their number, or two cannot be made
+        together: they edit one place at one step in different ways.
+
+    Examples
+    --------
+    >>> from causalunet.design import AblateBlock, AblateSkip, Window
+    >>> cells = factorial(AblateBlock(2, Window(10, 5)), AblateSkip(2, Window(10, 5)))
+    >>> [item.label for item in cells[1:]]
+    ['ablate_skip top=2 10-6', 'ablate_block bottom=2 10-6 + ablate_skip top=2 10-6']
+    """
+    if strange := [item for item in interventions if not isinstance(item, Intervention)]:
+        raise SpecError(
+            f"factorial got {shown(strange[0])}; give interventions, and unpack what is several: *sweep(...)."
+        )
+    if not 2 <= len(interventions) <= MOST_PARTS or len({item.digest for item in interventions}) < len(interventions):
+        raise SpecError(f"factorial got {shown([item.label for item in interventions])}; give two or more that differ.")
+    if not is_integer(order) or not 2 <= order <= len(interventions):
+        raise SpecError(f"factorial got order={shown(order)}; give a number from 2 to {len(interventions)}.")
+    return tuple(
+        functools.reduce(operator.add, chosen)
+        for together in range(1, order + 1)
+        for chosen in itertools.combinations(interventions, together)
+    )

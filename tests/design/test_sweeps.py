@@ -20,6 +20,7 @@ from causalunet.design import (
     SkipSteps,
     Window,
     cut_relax_cut,
+    factorial,
     sweep,
 )
 from causalunet.errors import SpecError
@@ -109,3 +110,27 @@ def test_empty(values: dict[str, Any], message: str) -> None:
 def test_refuses(kind: type[Intervention], values: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         sweep(kind, **values)
+
+
+A, B, C = AblateBlock(1, Window(9, 2)), AblateSkip(2, Window(9, 2)), Edit("up.3", Window(4, 2))
+
+
+def test_a_factorial_design_has_all_sums_up_to_an_order() -> None:
+    assert factorial(A, B) == (A, B, A + B)
+    assert factorial(A, B, C) == (A, B, C, A + B, A + C, B + C)
+    assert factorial(A, B, C, order=3) == (A, B, C, A + B, A + C, B + C, A + B + C)
+
+
+@pytest.mark.parametrize(
+    ("given", "order", "message"),
+    [
+        ((A,), 2, "give two or more that differ"),
+        ((A, B, A), 2, "give two or more that differ"),
+        ((A, B), 3, "give a number from 2 to 2"),
+        ((A, sweep(AblateSkip, top=2, start=9, length=2)), 2, r"unpack what is several: \*sweep"),
+        ((A, Edit("up.0", Window(9, 1), Scale(2.0))), 2, "up.0 at step 9 is edited twice"),
+    ],
+)
+def test_what_is_no_factorial_design(given: Any, order: int, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        factorial(*given, order=order)

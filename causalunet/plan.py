@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from causalunet.bound import BoundStudy
 from causalunet.costs import RunCost, StretchCost, cost_of_run, cost_of_stretch
 from causalunet.design.anatomy import Anatomy
+from causalunet.design.donor_samples import DonorRuns, check_donor_runs
 from causalunet.design.limits import plain, shown
 from causalunet.design.stages import check_stages, times_edited
 from causalunet.design.study import StudySpec
@@ -107,6 +108,11 @@ class Plan:
         return {run: calls_by_step(program, sampler, schedule) for run, program in programs.items()}
 
     @cached_property
+    def donor_runs(self) -> DonorRuns:
+        """Finds the runs that stand beside samples, for the values that fills take from them."""
+        return DonorRuns(self.spec.samples)
+
+    @cached_property
     def kept(self) -> dict[Kept, int]:
         """Values that are kept for later calls, each with the step of the last one that needs it."""
         return kept_values(self.programs, self.sources)
@@ -119,9 +125,9 @@ class Plan:
         rows, places = self.spec.sampler.rows_per_sample, {kept.place for kept in self.kept}
         sizes = {place: 4 * rows * math.prod(self.anatomy.described(place).shape) for place in places}
         groups: dict[int, dict[Kept, int]] = defaultdict(dict)
-        shared = {kept: step for kept, step in self.kept.items() if kept.run <= BASELINE}
+        shared = {kept: step for kept, step in self.kept.items() if kept.runs[0] <= BASELINE}
         for kept, step in self.kept.items():
-            groups[max(0, kept.run) // self.group][kept] = step
+            groups[max(0, kept.runs[0]) // self.group][kept] = step
         return max(most_kept({**shared, **of_group}, sizes) for of_group in groups.values())
 
     @cached_property
@@ -398,6 +404,7 @@ def make_plan(
     for run in chosen:
         if run != BASELINE:
             anatomy.check(spec.interventions[run], spec.edits[run])
+    check_donor_runs((spec.edits[run] for run in chosen if run != BASELINE), spec.samples)
     anatomy.check_recorded((*spec.record.activations, *spec.record.summary))
     program_of = program_maker(anatomy, bound.schedule.steps)
     programs = {run: program_of(() if run == BASELINE else spec.edits[run]) for run in chosen}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.anatomy import Anatomy
-from causalunet.design.donors import OfBaseline, OwnBefore, OwnInput
+from causalunet.design.donors import OfOthers, OwnBefore, OwnInput, RunOf
 from causalunet.design.fills import Fill
 from causalunet.design.interventions import Edit
 from causalunet.design.samplers import Sampler
@@ -29,19 +29,16 @@ class Origin(NamedTuple):
     Attributes
     ----------
     own : bool
-        Whether it is the run's own; otherwise that of a run without intervention, at the step of the call.
+        Whether it is the run's own; otherwise that of runs without intervention.
     step : int
-        Of a value of the run's own; 0 otherwise.
-    prompt : str, optional
-        Of that other run; by default the sample's own.
-    seed : int, optional
-        Likewise.
+        Of the value; 0 for that of the call.
+    runs : tuple of RunOf
+        Those other runs; of several it is the mean.
     """
 
     own: bool
     step: int = 0
-    prompt: str | None = None
-    seed: int | None = None
+    runs: tuple[RunOf, ...] = ()
 
 
 class PlacedFill(NamedTuple):
@@ -112,7 +109,7 @@ def program_maker(anatomy: Anatomy, steps: int) -> Callable[[Sequence[Edit]], Pr
         # Donors are resolved before actions are compared: two runs that hold values of different steps do not share.
         by_stage = [in_stage(present, stage) for stage in stages_of(present)]
         fills = tuple(
-            frozenset(PlacedFill(edit.site, edit.fill, tuple(_origins(edit, step, edits))) for edit in there)
+            frozenset(PlacedFill(edit.site, edit.fill, tuple(_origins(edit, step, edits, steps))) for edit in there)
             for there in by_stage
         )
         if fills not in actions:
@@ -156,25 +153,48 @@ def calls_by_step(program: Program, sampler: Sampler, schedule: Schedule) -> NDA
     return found
 
 
-def _origins(edit: Edit, step: int, edits: Sequence[Edit]) -> Iterator[Origin]:
+def _origins(edit: Edit, step: int, edits: Sequence[Edit], steps: int) -> Iterator[Origin]:
     """Of an edit at some step: where its fill's donors come from, but for those of the call itself."""
-    return (_origin(donor, edit, step, edits) for donor in edit.fill.donors if not isinstance(donor, OwnInput))
+    for donor in edit.fill.donors:
+        if isinstance(donor, OwnBefore):
+            yield Origin(True, _step_before(donor.back, edit, step, edits, steps))
+        elif not isinstance(donor, OwnInput):
+            yield Origin(False, _step_of(donor, edit, steps), donor.runs)
 
 
-def _origin(donor: OwnBefore | OfBaseline, edit: Edit, step: int, edits: Sequence[Edit]) -> Origin:
-    """Where a fill that is put in place at some step takes a value of another call from."""
-    if isinstance(donor, OfBaseline):
-        return Origin(False, 0, donor.prompt, donor.seed)
+def _step_of(donor: OfOthers, edit: Edit, steps: int) -> int:
+    """At which step a value of another run is taken; 0 for that of the call."""
+    if donor.step is None:
+        return 0
+    if donor.step > steps:
+        raise SpecError(
+            f"{edit.component} is to get what another run has at step {donor.step}; runs begin at step {steps}."
+        )
+    if donor.step < edit.window.start:
+        raise SpecError(
+            f"{edit.component} is to get at step {edit.window.start} what another run has at step {donor.step}, which "
+            "comes after it: runs go side by side. Let the window begin there or later, or take an earlier step."
+        )
+    return donor.step
+
+
+def _step_before(back: int, edit: Edit, step: int, edits: Sequence[Edit], steps: int) -> int:
+    """From which step a fill that is put in place at some step has the run's own value."""
     # One content, one meaning: windows that follow each other are one, in whichever parts of a composition they stand.
     own = edit.site, edit.fill, edit.window.stage
-    alike = joined(other.window for other in edits if (other.site, other.fill, other.window.stage) == own)
-    before = next(part.start for part in alike if part.stop <= step <= part.start) + 1
-    jumps = joined(other.window for other in edits if other.component == "unet")
+    absent = joined(
+        other.window
+        for other in edits
+        if (other.site, other.fill, other.window.stage) == own or other.component == "unet"
+    )
     # The step before the window may be skipped, and the one before that again: go up until there is a call.
-    for jump in reversed(jumps):  # from the last step of the run up
-        if jump.stop <= before <= jump.start:
-            before = jump.start + 1
-    return Origin(True, before)
+    before = next(part.start for part in absent if part.stop <= step <= part.start) + 1
+    for _ in range(back):
+        further = next((part.start + 1 for part in absent if part.stop == before + 1), before + 1)
+        if further > steps:
+            break
+        before = further
+    return before
 
 
 def _check_donors(program: Sequence[Span], anatomy: Anatomy) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from causalunet.design.donors import RunOf
 from causalunet.programs import Action, Origin, Program, Span, leaves_baseline
 from causalunet.tree import BASELINE, RunId, StateId
 
@@ -19,16 +20,16 @@ class Sources:
 
     Parameters
     ----------
-    runs : mapping of Origin to RunId
-        Run that each value of a baseline is taken from, at the step of the call: `BASELINE`, or a number below it of a
-        run that is made for nothing else.
+    runs : mapping of RunOf to RunId
+        Which run each one without intervention is that values are taken from: `BASELINE`, or a number below it of a run
+        that is made for nothing else.
     lowest : mapping of RunId to int
         Step of the last call of every such run.
     replay : frozenset of int
         Steps at which the baseline's call is made again, since the runs begin from its stored states.
     """
 
-    runs: Mapping[Origin, RunId] = field(default_factory=dict)
+    runs: Mapping[RunOf, RunId] = field(default_factory=dict)
     lowest: Mapping[RunId, int] = field(default_factory=dict)
     replay: frozenset[int] = frozenset()
 
@@ -36,9 +37,9 @@ class Sources:
         """What the runs do that are made for their values."""
         return {run: (Span(steps, lowest, Action()),) for run, lowest in self.lowest.items()}
 
-    def others(self) -> list[Origin]:
-        """Prompt and seed of the runs that are made for their values, `BASELINE` - 1 first."""
-        made = {run: origin for origin, run in self.runs.items() if run != BASELINE}
+    def others(self) -> list[RunOf]:
+        """The runs that are made for their values, `BASELINE` - 1 first."""
+        made = {run: other for other, run in self.runs.items() if run != BASELINE}
         return [made[run] for run in sorted(made, reverse=True)]
 
 
@@ -51,20 +52,21 @@ def sources_of(programs: Mapping[RunId, Program], *, forked: bool) -> Sources:
     forked : bool
         The runs begin where they first differ from the baseline, from its stored states.
     """
-    runs: dict[Origin, RunId] = {}
+    runs: dict[RunOf, RunId] = {}
     lowest: dict[RunId, int] = {}
     replay: set[int] = set()
     for program in programs.values():
         for span, origin in _origins(program):
-            if origin.own:
-                if forked and origin.step > leaves_baseline(program):
-                    replay.add(origin.step)
-            elif (origin.prompt, origin.seed) == (None, None) and (forked or BASELINE in programs):
-                runs[origin] = BASELINE
-                replay.update(range(span.stop, span.start + 1) if forked else ())
-            else:
-                other = runs.setdefault(origin, RunId(BASELINE - 1 - len(lowest)))
-                lowest[other] = min(span.stop, lowest.get(other, span.stop))
+            if origin.own and forked and origin.step > leaves_baseline(program):
+                replay.add(origin.step)
+            for other in origin.runs:
+                if other == RunOf() and (forked or BASELINE in programs):
+                    runs[other] = BASELINE
+                    replay.update(_steps(span, origin) if forked else ())
+                else:
+                    made = runs.setdefault(other, RunId(BASELINE - 1 - len(lowest)))
+                    last = origin.step or span.stop
+                    lowest[made] = min(last, lowest.get(made, last))
     return Sources(runs, lowest, frozenset(replay))
 
 
@@ -82,9 +84,9 @@ def begins_from(source: int, steps: int) -> StateId:
 
 
 class Kept(NamedTuple):
-    """A value that is kept for later calls: of which run, step and place."""
+    """A value that is kept for later calls: of which run, step and place; of several runs, their mean."""
 
-    run: RunId
+    runs: tuple[RunId, ...]
     step: int
     place: str
 
@@ -96,13 +98,16 @@ def kept_values(programs: Mapping[RunId, Program], sources: Sources) -> dict[Kep
         for span in program:
             for placed in span.action.every_fill:
                 for origin in placed.donors:
-                    if origin.own:
-                        kept = Kept(run, origin.step, placed.site.component)
-                        last[kept] = min(span.stop, last.get(kept, span.stop))
-                        continue
-                    for step in range(span.start, span.stop - 1, -1):
-                        last[Kept(sources.runs[origin], step, placed.site.component)] = step
+                    runs = (run,) if origin.own else tuple(sources.runs[other] for other in origin.runs)
+                    for step in _steps(span, origin):
+                        kept, until = Kept(runs, step, placed.site.component), span.stop if origin.step else step
+                        last[kept] = min(until, last.get(kept, until))
     return last
+
+
+def _steps(span: Span, origin: Origin) -> Sequence[int]:
+    """Steps of which values are taken in a span."""
+    return (origin.step,) if origin.step else range(span.start, span.stop - 1, -1)
 
 
 def most_kept(last: Mapping[Kept, int], sizes: Mapping[str, int]) -> int:

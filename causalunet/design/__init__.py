@@ -1,7 +1,8 @@
 """What a user writes: windows, fills, interventions, sweeps, studies, and the anatomy that they speak of."""
 
 from causalunet.design.anatomy import Anatomy, Component, Edge
-from causalunet.design.donors import FillContext, OfBaseline, OwnBefore, OwnInput
+from causalunet.design.donor_samples import donor_runs
+from causalunet.design.donors import FillContext, OfAnother, OfBaseline, OfMean, OwnBefore, OwnInput
 from causalunet.design.fills import (
     AddNoise,
     BandScale,
@@ -12,9 +13,11 @@ from causalunet.design.fills import (
     Hold,
     Identity,
     Jump,
+    Mean,
     Patch,
     Project,
     Quantize,
+    Resample,
     Scale,
     Zero,
 )
@@ -98,10 +101,13 @@ __all__ = [
     "Karras",
     "Leading",
     "Linspace",
+    "Mean",
     "NoGuidance",
     "Noise",
     "Null",
+    "OfAnother",
     "OfBaseline",
+    "OfMean",
     "OwnBefore",
     "OwnInput",
     "Patch",
@@ -110,6 +116,7 @@ __all__ = [
     "Project",
     "Quantize",
     "Record",
+    "Resample",
     "Rows",
     "Sample",
     "Sampler",
@@ -128,6 +135,7 @@ __all__ = [
     "Windows",
     "Zero",
     "cut_relax_cut",
+    "donor_runs",
     "factorial",
     "sites",
     "sweep",

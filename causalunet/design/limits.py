@@ -38,6 +38,7 @@ __all__ = [
     "check_ordered",
     "check_plain",
     "check_text",
+    "checked_integer",
     "integers",
     "is_integer",
     "is_number",
@@ -145,6 +146,21 @@ def is_integer(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number that a float can hold."""
     return isinstance(value, float | int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def checked_integer(owner: str, name: str, value: Any, *, least: int = 0, most: int = LARGEST) -> int:
+    """An integer within bounds, as a plain one.
+
+    Raises
+    ------
+    SpecError
+        It is none.
+    """
+    number = plain_number(value)
+    if not is_integer(number) or not least <= number <= most:
+        bound = ", below 2**63" if most == LARGEST else f" and at most {most:,}"
+        raise SpecError(f"{owner} got {name}={shown(value)}; give an integer of at least {least}{bound}.")
+    return int(number)
 
 
 def check_text(

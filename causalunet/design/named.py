@@ -9,7 +9,7 @@ from causalunet.design.limits import check_keys, plain_number, shown
 from causalunet.errors import SpecError
 from causalunet.registry import Registry
 
-__all__ = ["class_named", "read_named", "write_named"]
+__all__ = ["class_named", "read_named", "without_none", "write_named"]
 
 _T = TypeVar("_T")
 
@@ -71,6 +71,12 @@ def write_named(value: Any) -> dict[str, Any]:
     """Write a dataclass with a ``name`` as ``{"name": ..., "configuration": {...}}``, its numbers as plain ones."""
     values = {entry.name: plain_number(getattr(value, entry.name)) for entry in fields(value)}
     return {"name": value.name, "configuration": values}
+
+
+def without_none(written: dict[str, Any]) -> dict[str, Any]:
+    """What `write_named` wrote, without what is None: values are written as before they had such fields."""
+    given = {name: value for name, value in written["configuration"].items() if value is not None}
+    return {**written, "configuration": given}
 
 
 def _a(what: str) -> str:

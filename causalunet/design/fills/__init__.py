@@ -3,6 +3,7 @@
 from causalunet.design.fills.base import FILLS, Fill, Jump, fill_words, says_what
 from causalunet.design.fills.directions import Project
 from causalunet.design.fills.numbers import AddNoise, Clamp, Quantize
+from causalunet.design.fills.others import Mean, Resample
 from causalunet.design.fills.spectra import BandScale, FrequencyScale
 from causalunet.design.fills.usual import Bypass, Hold, Identity, Patch, Scale, Zero
 
@@ -17,9 +18,11 @@ __all__ = [
     "Hold",
     "Identity",
     "Jump",
+    "Mean",
     "Patch",
     "Project",
     "Quantize",
+    "Resample",
     "Scale",
     "Zero",
     "fill_words",

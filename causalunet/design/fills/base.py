@@ -15,6 +15,9 @@ from causalunet.registry import Registry
 
 __all__ = ["FILLS", "Fill", "Jump", "exact", "fill_words", "finite", "says_what"]
 
+_SPELT = frozenset(("every", "sample", "step"))
+"""Parameters that labels name: their numbers alone could be those of a seed."""
+
 FILLS: Registry[type[Fill]] = Registry("fill", "causalunet.fills")
 """Every fill, by name."""
 
@@ -126,7 +129,8 @@ class Fill:
 
 def fill_words(value: Any) -> str:
     """What labels and coordinates call a fill: name and parameters of its JSON, such as ``scale 0.5``."""
-    return " ".join(map(str, (value["name"], *value["configuration"].values())))
+    given = value["configuration"].items()
+    return " ".join([value["name"], *(f"{name} {one}" if name in _SPELT else str(one) for name, one in given)])
 
 
 def says_what(fill: Fill) -> bool:

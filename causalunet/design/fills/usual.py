@@ -9,6 +9,7 @@ from causalunet.calls import clear_calls
 from causalunet.design.donors import Donor, FillContext, OfBaseline, OwnBefore, OwnInput
 from causalunet.design.fills.base import Fill
 from causalunet.design.limits import is_number, plain_number, shown
+from causalunet.design.named import without_none, write_named
 from causalunet.errors import SpecError
 
 __all__ = ["Bypass", "Hold", "Identity", "Patch", "Scale", "Zero"]
@@ -114,7 +115,7 @@ class Bypass(Fill):
 @clear_calls
 @dataclass(frozen=True, slots=True)
 class Patch(Fill):
-    """The value of the same place and step in a run without intervention: of another prompt or seed, or its own.
+    """The value of the same place in a run without intervention: of another prompt, seed or step, or its own.
 
     Of a step of several U-Net calls it is the first call's, and it is put in place in all of them.
 
@@ -125,20 +126,30 @@ class Patch(Fill):
         other edits it shows which of their effect goes through this place.
     seed : int, optional
         Likewise.
+    sample : int, optional
+        Instead of these: the run of the study's sample of this number, counted from 0 along ``study.samples``, from the
+        start that it has.
+    step : int, optional
+        Step of that run whose value is put in place at all steps of the window; by default that of the call. The window
+        cannot begin before it: runs go side by side.
     """
 
     name: ClassVar[str] = "patch"
     severs: ClassVar[bool] = True
     prompt: str | None = None
     seed: int | None = None
+    sample: int | None = None
+    step: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seed", OfBaseline(self.prompt, self.seed).seed)
+        donor = OfBaseline(self.prompt, self.seed, self.sample, self.step)
+        for name in ("seed", "sample", "step"):
+            object.__setattr__(self, name, getattr(donor, name))
 
     @property
     def donors(self) -> tuple[Donor, ...]:
         """The value in that run."""
-        return (OfBaseline(self.prompt, self.seed),)
+        return (OfBaseline(self.prompt, self.seed, self.sample, self.step),)
 
     def put(self, value: Any, context: FillContext) -> Any:
         """A copy of the value in that run."""
@@ -146,5 +157,4 @@ class Patch(Fill):
 
     def to_json(self) -> dict[str, Any]:
         """Write as other fills; without what is the sample's own."""
-        given = {"prompt": self.prompt, "seed": self.seed}
-        return {"name": self.name, "configuration": {key: value for key, value in given.items() if value is not None}}
+        return without_none(write_named(self))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,11 +52,14 @@ class CallContext:
         Length of the training schedule.
     donors : mapping
         By place and origin: the whole value there, (row, channel, y, x), with the rows of the call.
+    times : mapping
+        By origin: the training timestep that the call was told which the value is of.
     """
 
     step: int
     timesteps: int
     donors: Mapping[tuple[str, Origin], Tensor] = field(default_factory=dict)
+    times: Mapping[Origin, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ class CallRows(NamedTuple):
     timestep: Tensor
     context: CallContext | None = None
 
-    def told(self, placed: PlacedFill, axes: Axes, entering: Tensor | None = None) -> FillContext:
+    def told(self, placed: PlacedFill, axes: Axes, dtype: torch.dtype, entering: Tensor | None = None) -> FillContext:
         """What one fill is told; ``entering`` is what its component is given, (row, ...), of those that ask for it.
 
         Raises
@@ -141,13 +145,13 @@ class CallRows(NamedTuple):
             )
         place, view = placed.site.component, placed.site.view
         others = iter(placed.donors)
-        given = (
-            entering if isinstance(donor, OwnInput) else self.context.donors[place, next(others)]
-            for donor in placed.fill.donors
-        )
-        donors = tuple(view.get(value, axes) for value in given)
-        time = self.timestep / self.context.timesteps
-        return FillContext(self.context.step, self.timestep, time, donors, axes.dims)
+        origins = [None if isinstance(donor, OwnInput) else next(others) for donor in placed.fill.donors]
+        given = (entering if of is None else self.context.donors[place, of] for of in origins)
+        # A mean over runs is kept in more digits than what it is put in place of.
+        donors = tuple(view.get(value, axes).to(dtype) for value in given)
+        length = self.context.timesteps
+        times = tuple(math.nan if of is None else self.context.times.get(of, math.nan) / length for of in origins)
+        return FillContext(self.context.step, self.timestep, self.timestep / length, donors, axes.dims, times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +288,7 @@ def filled(
     for placed in fills:
         view, fill = placed.site.view, placed.fill
         part = view.get(value, axes)
-        told = rows.told(placed, axes, entering) if type(fill).put is not Fill.put else None
+        told = rows.told(placed, axes, part.dtype, entering) if type(fill).put is not Fill.put else None
         replaced = fill.apply(part) if told is None else fill.put(part, told)
         held = told is not None and any(replaced is donor for donor in told.donors)
         if replaced is part or held or replaced.shape != part.shape or replaced.dtype != part.dtype:

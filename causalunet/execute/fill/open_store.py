@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from causalunet.design.donor_samples import moved_runs
 from causalunet.design.outcomes import usual_outcomes
 from causalunet.design.outcomes.dims import brought_by
 from causalunet.errors import StoreError, WriteConflictError
@@ -100,6 +101,7 @@ def _open(
             grid = stored_grid(reader.stored, location)
             made_otherwise = differences(stored_identity(reader), plan.bound.model, plan.spec.sampler)
             different = _differences(plan, attributes, made_otherwise, asked.lacking(grid))
+            different += [] if different else _donors_otherwise(plan, grid)
             different += _measured_otherwise(fresh, attributes)
         if attributes is None or (different and overwrite):
             made_by = _made_by(plan, source)
@@ -268,6 +270,15 @@ def _differences(
         more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
         different.append(f"{part}: the study lacks {', '.join(missing[:_MOST_NAMED])}{more}")
     return different
+
+
+def _donors_otherwise(plan: Plan, stored: Grid) -> list[str]:
+    """Fills that would take values from other runs than those of what is stored."""
+    moved = moved_runs((item.edits() for item in stored.interventions), stored.samples, plan.spec.samples)
+    return [
+        f"the fill {name!r} takes values of runs that depend on all samples, and of this study's they are others"
+        for name in moved
+    ]
 
 
 def _named(plan: Plan) -> dict[str, Any]:

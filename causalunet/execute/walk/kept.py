@@ -34,7 +34,7 @@ class KeptValues:
     """What is kept of one block.
 
     A value is noted for every run that needs it and shares the call, so that it is found by the run that takes it, and
-    is stored once.
+    is stored once. Of a mean over runs the sum is kept, whatever their number.
 
     Parameters
     ----------
@@ -49,40 +49,51 @@ class KeptValues:
         self._samples, self._timesteps = samples, timesteps
         self._run_of, self._branches = plan.sources.runs, plan.spec.sampler.rows_per_sample
         # Whole values in every branch, whatever view and branch of them an edit takes: those are laid over them then.
-        self._wanted: dict[tuple[RunId, int], list[str]] = defaultdict(list)
+        self._wanted: dict[tuple[RunId, int], list[Kept]] = defaultdict(list)
         self._until: dict[int, list[Kept]] = defaultdict(list)
         for kept, last in plan.kept.items():
-            self._wanted[kept.run, kept.step].append(kept.place)
+            for run in kept.runs:
+                self._wanted[run, kept.step].append(kept)
             self._until[last].append(kept)
         self._values: dict[Kept, _Value] = {}
+        self._levels = plan.schedule.level
 
     def places(self, call: Call) -> tuple[str, ...]:
         """Places whose value is kept of a call."""
         if not self._wanted:
             return ()
-        wanted = (place for run in call.runs for place in self._wanted.get((run, call.step), ()))
-        return tuple(dict.fromkeys(wanted))
+        return tuple(dict.fromkeys(kept.place for run in call.runs for kept in self._wanted.get((run, call.step), ())))
 
     def note(self, piece: Piece, values: Mapping[str, Tensor], cond_rows: int) -> None:
         """Keep what a batch gave of some samples of a call, rows branch by branch."""
         call, of_call, of_batch = piece
+        wanted = [kept for run in call.runs for kept in self._wanted.get((run, call.step), ())]
         for place in self.places(call):
             value = values[place]
+            there = [kept for kept in wanted if kept.place == place]
             # Runs that share this call may part before they take the value: each finds the tensor by its own number.
-            keys = [Kept(run, call.step, place) for run in call.runs if place in self._wanted[run, call.step]]
-            if keys[0] not in self._values:  # batches bring the samples of a call piece by piece, in any sizes
-                blank = [value.new_empty(self._samples, *value.shape[1:]) for _ in range(self._branches)]
-                self._values |= dict.fromkeys(keys, tuple(blank))
-            for branch, kept in enumerate(self._values[keys[0]]):
-                first = branch * cond_rows
-                kept[of_call] = value[first + of_batch.start : first + of_batch.stop]
+            alone = [kept for kept in there if len(kept.runs) == 1]
+            means = [[kept] for kept in there if len(kept.runs) > 1]
+            for keys in (alone, *means) if alone else means:
+                if keys[0] not in self._values:  # batches bring the samples of a call piece by piece, in any sizes
+                    self._values |= dict.fromkeys(keys, self._blank(value, summed=len(keys[0].runs) > 1))
+                for branch, kept in enumerate(self._values[keys[0]]):
+                    first = branch * cond_rows
+                    came = value[first + of_batch.start : first + of_batch.stop]
+                    kept[of_call] = came if len(keys[0].runs) == 1 else kept[of_call] + came
+
+    def _blank(self, value: Tensor, *, summed: bool) -> _Value:
+        # A sum over many runs in half precision would lose the last of them.
+        dtype = torch.promote_types(value.dtype, torch.float32) if summed else value.dtype
+        return tuple(value.new_zeros(self._samples, *value.shape[1:], dtype=dtype) for _ in range(self._branches))
 
     def context(self, action: Action, pieces: Sequence[Piece]) -> CallContext:
         """What the fills of a call under an action are told and given, with the rows of its batch."""
         step = pieces[0].call.step
         needed = {(placed.site.component, origin) for placed in action.fills for origin in placed.donors}
         donors = {(place, origin): self._rows(place, origin, pieces) for place, origin in needed}
-        return CallContext(step, self._timesteps, donors)
+        times = {origin: self._levels(origin.step or step).timestep for _, origin in needed}
+        return CallContext(step, self._timesteps, donors, times)
 
     def drop(self, step: int) -> None:
         """Forget what no call below a step takes."""
@@ -93,9 +104,9 @@ class KeptValues:
     def _rows(self, place: str, origin: Origin, pieces: Sequence[Piece]) -> Tensor:
         found: list[tuple[_Value, slice]] = []
         for call, of_call, _ in pieces:
-            step = origin.step if origin.own else call.step
             # Any run of the call does: with one state and one action they had the same call at the donor's step.
-            run = call.runs[0] if origin.own else self._run_of[origin]
-            found.append((self._values[Kept(run, step, place)], of_call))
+            runs = (call.runs[0],) if origin.own else tuple(self._run_of[other] for other in origin.runs)
+            found.append((self._values[Kept(runs, origin.step or call.step, place)], of_call))
         # Rows of a batch are branch by branch, and within a branch piece by piece.
-        return torch.cat([value[branch][of_call] for branch in range(self._branches) for value, of_call in found])
+        rows = torch.cat([value[branch][of_call] for branch in range(self._branches) for value, of_call in found])
+        return rows if len(origin.runs) < 2 else rows / len(origin.runs)

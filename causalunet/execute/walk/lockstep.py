@@ -10,8 +10,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from causalunet.design.donors import RunOf
 from causalunet.design.samplers import Estimate, Query, State
 from causalunet.design.starts import Start, first_states, start_of
+from causalunet.design.study import Sample
 from causalunet.errors import FiringError
 from causalunet.execute.call.guided import guided
 from causalunet.execute.call.visits import CallResult, UNetCaller
@@ -23,7 +25,6 @@ from causalunet.models.given import given_images
 from causalunet.noise import step_noise
 from causalunet.plan import Action, Call, Fork, Plan
 from causalunet.prediction import prediction_of, training_of
-from causalunet.programs import Origin
 from causalunet.schedule import Level
 from causalunet.sources import begins_from
 from causalunet.stepping import Stepping
@@ -250,7 +251,7 @@ def run_block(
     """
     with torch.inference_mode():
         model, device = plan.bound.model, device_of(plan.bound.model)
-        others = [_of_others(block, origin) for origin in plan.sources.others()]
+        others = [_of_others(plan, block, run) for run in plan.sources.others()]
         prompts = [prompt for each in (block, *others) for prompt in each.prompts]
         contexts = told(model, plan.spec.sampler.guided_by, prompts)
         size = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch(micro_batch)
@@ -376,11 +377,11 @@ def _on(device: torch.device, state: State) -> State:
     return State(state.x.to(device), tuple(past))
 
 
-def _of_others(block: Block, origin: Origin) -> Block:
-    """Samples with the prompt and start of a run that is made for its values, where it has its own."""
-    n = len(block.seeds)
-    prompts = block.prompts if origin.prompt is None else (origin.prompt,) * n
-    return Block(block.start, prompts, block.starts if origin.seed is None else (origin.seed,) * n)
+def _of_others(plan: Plan, block: Block, run: RunOf) -> Block:
+    """Samples with the prompt and start of a run that is made for its values."""
+    samples = map(Sample, block.prompts, block.starts)
+    others = [plan.donor_runs.of(run, sample) for sample in samples]
+    return Block(block.start, tuple(one.prompt for one in others), tuple(one.start for one in others))
 
 
 def _pieces(asked: Sequence[_Asked], n: int, rows: slice) -> _Pieces:

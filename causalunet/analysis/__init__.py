@@ -2,6 +2,7 @@
 
 from causalunet.analysis.across import across
 from causalunet.analysis.bisection import bisection
+from causalunet.analysis.calibration import calibrated, quantized, quantizer_range
 from causalunet.analysis.compare import compare
 from causalunet.analysis.criteria import Criterion, frontier
 from causalunet.analysis.curves import curve, mean_curve
@@ -16,6 +17,7 @@ from causalunet.analysis.noise import noise_floor
 from causalunet.analysis.phases import phases
 from causalunet.analysis.proposals import fewer_steps, propose_shortcuts, stopping_step
 from causalunet.analysis.redundancy import first_redundant_step, longest_window, relaxation_needed
+from causalunet.analysis.spectra import power_spectrum, wiener_gain
 from causalunet.analysis.summary import summary_table
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "across",
     "bisection",
     "bootstrap_mean",
+    "calibrated",
     "compare",
     "curve",
     "effects",
@@ -41,11 +44,15 @@ __all__ = [
     "mean_curve",
     "noise_floor",
     "phases",
+    "power_spectrum",
     "propose_shortcuts",
     "psi",
+    "quantized",
+    "quantizer_range",
     "relaxation_needed",
     "stopping_step",
     "summary_table",
     "to_frame",
+    "wiener_gain",
     "xi",
 ]

@@ -7,6 +7,7 @@ from causalunet.models.glide import load_glide
 from causalunet.models.lpips import LPIPS
 from causalunet.models.networks import from_network
 from causalunet.models.pipelines import GivenImage, from_pipeline, load_pretrained
+from causalunet.models.rounded import round_weights
 from causalunet.models.scenes import load_scenes
 from causalunet.models.shapes import load_shapes
 from causalunet.models.shapes_flow import load_shapes_flow
@@ -30,4 +31,5 @@ __all__ = [
     "load_shapes_flow",
     "model_names",
     "register",
+    "round_weights",
 ]

@@ -1,0 +1,105 @@
+"""Models whose weights are rounded to few bits."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import fnmatch
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from causalunet.design.fills import Quantize
+from causalunet.design.limits import shown
+from causalunet.errors import ModelError
+from causalunet.models.base import DiffusionModel
+
+__all__ = ["round_weights", "rounded"]
+
+Model = TypeVar("Model", bound=DiffusionModel)
+
+
+def round_weights(model: Model, bits: int, *, modules: str | Iterable[str] = "*") -> Model:
+    """Make a copy of a model whose weights are rounded to few bits, each output channel over its own range.
+
+    Weights are no places of a study: all its runs are of one network. To see what rounding them does, run one study on
+    both models, and compare their images.
+
+    Parameters
+    ----------
+    model : DiffusionModel
+        A dataclass with a field ``unet``, as the package's own are.
+    bits : int
+        1 to 16.
+    modules : str or iterable of str
+        Patterns of the modules of the U-Net whose ``weight`` is rounded, such as ``"*.emb_layers.1"``; by default all
+        that have one of two dimensions or more. Biases and scales of normalisations are left as they are.
+
+    Returns
+    -------
+    DiffusionModel
+        Of the same name and another fingerprint.
+
+    Raises
+    ------
+    ModelError
+        No module of that name has such a weight, or the model does not say where its U-Net is.
+    SpecError
+        The number of bits is out of range.
+
+    Notes
+    -----
+    Rounding to the nearest level, minimum and maximum of each channel being levels as in
+    `causalunet.analysis.quantizer_range` with ``"minmax"``; methods that learn which way to round begin there.
+    """
+    bits = Quantize(bits).bits  # checks it
+    patterns = (modules,) if isinstance(modules, str) else tuple(modules)
+    if not dataclasses.is_dataclass(model) or "unet" not in {entry.name for entry in dataclasses.fields(model)}:
+        raise ModelError(
+            f"The model {model.name!r} is no dataclass with a field unet, so no copy of it can be given another; round "
+            "the weights of its U-Net with causalunet.models.rounded.rounded()."
+        )
+    unet = copy.deepcopy(model.unet)
+    found = [
+        module
+        for name, module in unet.named_modules()
+        if _has_weight(module) and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+    if not found:
+        raise ModelError(
+            f"No module of {model.name!r} that is called {shown(patterns)} has a weight of two dimensions or more; "
+            "names are those of model.unet.named_modules()."
+        )
+    with torch.no_grad():
+        for module in found:
+            weight: Tensor = module.weight
+            weight.copy_(rounded(weight, bits))
+    return dataclasses.replace(model, unet=unet)
+
+
+def rounded(weight: Tensor, bits: int) -> Tensor:
+    """Weights as 2^bits evenly spaced levels of each output channel hold them.
+
+    Parameters
+    ----------
+    weight : Tensor, (channel, ...)
+    bits : int
+
+    Returns
+    -------
+    Tensor, (channel, ...)
+    """
+    rows, last = weight.detach().double().flatten(1), 2**bits - 1
+    low, high = (bound(dim=1, keepdim=True).values for bound in (rows.min, rows.max))
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    step = ((high - low) / last).clamp(min=1e-8)
+    zero = (-low / step).round()
+    levels = ((rows / step).round() + zero).clamp(0, last)
+    return ((levels - zero) * step).reshape(weight.shape).to(weight.dtype)
+
+
+def _has_weight(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim >= 2

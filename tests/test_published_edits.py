@@ -1,0 +1,66 @@
+"""Edits of studies under ``studies/systems`` against what the methods' own code, or plain torch, does."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import causalunet as cu
+from causalunet.jacobian import Denoiser
+
+
+def script(name: str) -> Any:
+    """The module of a study."""
+    path = Path(__file__).parents[1] / "studies" / "systems" / name / "study.py"
+    spec = importlib.util.spec_from_file_location(f"study_of_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Any:
+    return cu.load_model("shapes")
+
+
+PROMPT = "a striped red triangle on the left, dark background"
+SAMPLER = cu.DDIM(steps=6, guidance_scale=1)
+X = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32))
+
+
+def estimate(model: Any, intervention: Any = None) -> Any:
+    """Of x_0 at step 3, unclipped."""
+    denoiser = Denoiser(model=model, sampler=SAMPLER, step=3, prompt=PROMPT, intervention=intervention)
+    with torch.no_grad():
+        return denoiser(X).numpy()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("b", "s"), [((1.2, 1.4), (0.9, 0.2)), ((1.6, 1), (1, 0.0))])
+def test_free_u_is_that_of_diffusers(shapes: Any, b: tuple[float, float], s: tuple[float, float]) -> None:
+    apply_freeu = pytest.importorskip("diffusers.utils.torch_utils").apply_freeu
+    edited = script("freeu").free_u("FreeU", cu.Window(6, 6), b=b, s=s)
+    handles = []
+    for number in range(8):
+
+        def scaled(module: Any, given: tuple[Tensor, ...], level: int = number // 4) -> Any:
+            hidden, skip = given[0].split([64, given[0].shape[1] - 64], dim=1)
+            told = {"s1": s[0], "s2": s[1], "b1": b[0], "b2": b[1]}
+            return (torch.cat(apply_freeu(level, hidden.clone(), skip, **told), dim=1), *given[1:])
+
+        handles.append(shapes.unet.get_submodule(f"output_blocks.{number}").register_forward_pre_hook(scaled))
+    try:
+        expected = estimate(shapes)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert abs(expected - estimate(shapes)).max() > 0.01
+    np.testing.assert_allclose(estimate(shapes, edited), expected, atol=2e-4)

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         Zero,
         cut_relax_cut,
         factorial,
+        mediation,
         sweep,
     )
     from causalunet.design.listing import sites
@@ -137,6 +138,7 @@ __all__ = [
     "from_unet",
     "load_model",
     "load_statistics",
+    "mediation",
     "model_statistics",
     "open_results",
     "prompts",
@@ -199,6 +201,7 @@ _HOMES = {
         "cut_relax_cut",
         "decode_x0",
         "factorial",
+        "mediation",
         "sweep",
     ),
     "causalunet.design.listing": ("sites",),

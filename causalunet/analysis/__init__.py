@@ -13,6 +13,7 @@ from causalunet.analysis.frames import to_frame
 from causalunet.analysis.gaussian import LinearRun, gaussian_theory, kick, linear_run, psi, xi
 from causalunet.analysis.interactions import interactions
 from causalunet.analysis.intervals import bootstrap_mean
+from causalunet.analysis.mediation import mediation
 from causalunet.analysis.noise import noise_floor
 from causalunet.analysis.phases import phases
 from causalunet.analysis.proposals import fewer_steps, propose_shortcuts, stopping_step
@@ -42,6 +43,7 @@ __all__ = [
     "linear_run",
     "longest_window",
     "mean_curve",
+    "mediation",
     "noise_floor",
     "phases",
     "power_spectrum",

@@ -26,6 +26,7 @@ from causalunet.design.inner import InnerPlace
 from causalunet.design.interventions import Composition, Edit, Intervention
 from causalunet.design.kinds import AblateBlock, AblateSkip, Null, SkipSteps
 from causalunet.design.listing import sites
+from causalunet.design.mediators import mediation
 from causalunet.design.ports import Port
 from causalunet.design.record import Record
 from causalunet.design.samplers import (
@@ -137,6 +138,7 @@ __all__ = [
     "cut_relax_cut",
     "donor_runs",
     "factorial",
+    "mediation",
     "sites",
     "sweep",
 ]

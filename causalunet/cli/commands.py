@@ -173,7 +173,8 @@ def _add_looking(commands: Any) -> None:
 def _add_passing_on(commands: Any) -> None:
     export = commands.add_parser("export", help="write a store as plain zarr v3", epilog=_EXITS)
     export.add_argument("store", metavar="STORE", help=_STORE)
-    export.add_argument("path", metavar="PATH", help="folder that does not exist yet")
+    export.add_argument("path", metavar="PATH", help="folder, or file ending in .zip, that does not exist yet")
+    export.add_argument("--card", metavar="FILE", help="write a dataset card too (the README.md of a hub)")
     export.set_defaults(command=stores.export)
     report = commands.add_parser("report", help="write a study as one HTML page", epilog=_EXITS)
     report.add_argument("store", metavar="STORE", help=_STORE)

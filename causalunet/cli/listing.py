@@ -25,6 +25,7 @@ _DEPTH = 4
 _MOST_FOLDERS = 20_000
 _MARKS = ("zarr.json", "snapshots")
 """What an export has, and a live store."""
+_ZIPPED = ".zarr.zip"
 
 
 def ls(options: argparse.Namespace) -> Exit:
@@ -32,7 +33,7 @@ def ls(options: argparse.Namespace) -> Exit:
     place = options.place or ("results" if Path("results").is_dir() else ".")
     where = Location.parse(place)
     folder = where.folder
-    if folder is None or _is_store(folder):
+    if folder is None or where.zipped or _is_store(folder):
         return _list_store(place, options)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
@@ -43,7 +44,7 @@ def ls(options: argparse.Namespace) -> Exit:
 
 
 def stores_below(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
-    """Results stores and exports in a folder and in those below it.
+    """Results stores and exports in a folder and in those below it, those in one file (``.zarr.zip``) too.
 
     Links, hidden folders, and what lies inside stores are not followed.
     """
@@ -56,11 +57,13 @@ def stores_below(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
         elif level < depth:
             try:
                 with os.scandir(here) as entries:
-                    names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+                    found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
             except OSError as error:
                 complain(f"{here} cannot be read: {error.strerror}")
                 continue
-            pending += [(here / name, level + 1) for name in sorted(names) if not name.startswith(".")]
+            shown = sorted(one for one in found if not one[0].startswith("."))
+            yield from (here / name for name, inner in shown if not inner and name.endswith(_ZIPPED))
+            pending += [(here / name, level + 1) for name, inner in shown if inner]
 
 
 def _is_store(folder: Path) -> bool:
@@ -80,7 +83,7 @@ def _list_folder(folder: Path, where: Location) -> Exit:
             (
                 f"{completion.cells.complete}/{completion.cells.total}",
                 size(completion.size),
-                moment(completion.changed),
+                moment(completion.changed) if completion.changed else "-",
                 one_line(completion.model, 20),
                 one_line(completion.study, 40),
                 one_line(path.relative_to(folder)) + ("" if completion.last else " (export)"),

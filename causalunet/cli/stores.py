@@ -51,10 +51,20 @@ def verify(options: argparse.Namespace) -> Exit:
 
 
 def export(options: argparse.Namespace) -> Exit:
-    """Write plain zarr v3."""
+    """Write plain zarr v3, and beside it what a hub or an archive wants to be told of it."""
     if Location.parse(options.path).folder is None:
-        raise StoreError(f"An export is written into a folder, and {options.path} is none. Copy it there afterwards.")
-    path = open_results(options.store, at=options.at).export(options.path)
+        raise StoreError(
+            f"An export is written into a folder or a .zip on a disk, and {options.path} is none. Copy it there "
+            "afterwards."
+        )
+    results = open_results(options.store, at=options.at)
+    if options.card is not None:
+        from causalunet.report.card import card
+
+        text = card(results, Path(options.path).name)
+        with given_path(options.card).open("x", encoding="utf-8") as file:
+            file.write(text)
+    path = results.export(options.path)
     tell(f"Exported: {path}, {size(Completion.read(path).size)}")
     return Exit.DONE
 
@@ -102,9 +112,9 @@ def _facts(completion: Completion) -> list[tuple[str, str]]:
     facts.append(("spent", f"{count(completion.unet_calls, 'U-Net call')}, {completion.seconds:,.1f} s"))
     last = completion.last
     if last is None:
-        facts.append(
-            ("exported", f"{moment(completion.changed)} ({ago(completion.changed)}); an export does not change")
-        )
+        when = completion.changed
+        told = "not known when" if when is None else f"{moment(when)} ({ago(when)})"
+        facts.append(("exported", f"{told}; an export does not change"))
     else:
         facts.append(("last commit", f"{moment(last.time)} ({ago(last.time)}): {one_line(last.message, 80)}"))
         facts.append(("at work", _at_work(completion.busy)))

@@ -1,6 +1,7 @@
 """Figures, tables and pages from stored results: matplotlib's object interface, so that nothing needs a display."""
 
 from causalunet.report.anatomy import plot_anatomy
+from causalunet.report.card import card
 from causalunet.report.deviation import plot_deviation
 from causalunet.report.estimate import plot_estimate, plot_estimates
 from causalunet.report.factors import plot_factors
@@ -22,6 +23,7 @@ from causalunet.report.training import plot_training
 from causalunet.report.trend import plot_trend
 
 __all__ = [
+    "card",
     "plot_anatomy",
     "plot_deviation",
     "plot_estimate",

@@ -13,6 +13,7 @@ from causalunet.design.outcomes import Outcome, chosen_outcome
 from causalunet.dims import INTERVENTION
 from causalunet.errors import StoreError
 from causalunet.paths import given_path
+from causalunet.results.engine.archive import open_archive
 from causalunet.results.engine.exported import ExportedStore
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Commit, Repository
@@ -157,12 +158,13 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         Parameters
         ----------
         path : path
-            Folder that does not exist yet.
+            Folder that does not exist yet; or with the ending ``.zip`` a file, which is what to send to somebody or to
+            put on a server.
 
         Raises
         ------
         StoreError
-            The folder exists, or a chunk is damaged; then nothing is left at the path.
+            It exists, or a chunk is damaged; then nothing is left at the path.
         """
         from causalunet.results.engine.export import export_store
 
@@ -195,6 +197,34 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         from causalunet.results.meaning.frame import outcomes_frame
 
         return outcomes_frame(self["outcomes"].to_dataset(), variables)
+
+    def to_parquet(self, path: str | Path, *variables: str) -> Path:
+        """Write the table of `to_frame` as Parquet, with the meaning and units of every column in its metadata.
+
+        Parameters
+        ----------
+        path : path
+            File that does not exist yet.
+        *variables : str
+            As for `to_frame`.
+
+        Returns
+        -------
+        Path
+            The file. Fields have ``long_name`` and ``units`` as metadata, and the schema the digest of the study.
+
+        Raises
+        ------
+        StoreError
+            The file exists, or pyarrow is not installed (extra ``share``).
+        SpecError
+            As of `to_frame`.
+        """
+        from causalunet.results.engine.parquet import write_parquet
+
+        outcomes = self["outcomes"].to_dataset()
+        told = {"study": str(self.attrs["study"]["name"]), "digest": str(self.attrs["digest"])}
+        return write_parquet(self.to_frame(*variables), outcomes, given_path(path, StoreError), told)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -252,8 +282,9 @@ def open_results(path: str | Path | Location, *, at: str | None = None) -> Resul
     Parameters
     ----------
     path : path or str
-        Folder or address (``s3://bucket/prefix``, ``gs://bucket/prefix``) that a study was run into, or folder of an
-        export.
+        Folder or address (``s3://bucket/prefix``, ``gs://bucket/prefix``) that a study was run into; folder or ``.zip``
+        of an export, or its address (``https://host/name.zarr.zip``, ``hf://datasets/user/name/name.zarr.zip``), of
+        which only what is asked for is loaded (needs the extra ``share``).
     at : str, optional
         Tag or commit to open instead of the newest.
 
@@ -289,32 +320,27 @@ def open_source(path: str | Path | Location, at: str | None = None) -> Source:
     """Find a store, without reading what it holds; arguments and errors as for `open_results`."""
     location = Location.parse(path)
     with faults_told(location, "opening"):
-        return _export_source(location, at) if _is_export(location) else _live_source(location, at)
+        return _export_source(location, at) if location.export else _live_source(location, at)
 
 
 def store_exists(path: str | Path) -> bool:
-    """Whether results can be opened at a path or address."""
+    """Whether results can be opened at a path or address; one of the web is taken to exist."""
     location = Location.parse(path)
-    if location.folder is not None and not location.folder.is_dir():
+    if location.folder is not None and not location.folder.exists():
         return False
     try:
-        return _is_export(location) or Repository.exists(location)
+        return location.export or Repository.exists(location)
     except StoreError:
         return False
-
-
-def _is_export(location: Location) -> bool:
-    return location.folder is not None and (location.folder / "zarr.json").is_file()
 
 
 def _export_source(location: Location, at: str | None) -> Source:
     if at is not None:
         raise StoreError(f"{location} is an export: it has no history, so nothing can be opened at {at!r}.")
-    folder = location.folder
-    if folder is None:
-        raise StoreError(f"{location} is not a folder. {_ADVICE}")
-    check_folder(folder)
-    return Source(location, ExportedStore(folder, read_only=True), "")
+    if location.folder is None or location.zipped:
+        return Source(location, open_archive(location), "")
+    check_folder(location.folder)
+    return Source(location, ExportedStore(location.folder, read_only=True), "")
 
 
 def _live_source(location: Location, at: str | None) -> Source:

@@ -17,6 +17,7 @@ from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec
 
 from causalunet.errors import StoreError
+from causalunet.results.engine.archive import pack
 from causalunet.results.engine.location import check_outside
 from causalunet.results.guard.checked_store import read_stored
 from causalunet.results.guard.storage_errors import faults_told
@@ -35,17 +36,17 @@ def export_store(store: Store, where: object, path: Path) -> Path:
     where : object
         Whose text names the store.
     path : Path
-        Must not exist.
+        Must not exist. One that ends with ``.zip`` becomes a file, and others a folder.
 
     Returns
     -------
     Path
-        The folder.
+        The same.
 
     Raises
     ------
     StoreError
-        The folder exists.
+        It exists.
     DamageError, StorageError
         A chunk cannot be read, or the copy cannot be written; then nothing is left at the path.
     """
@@ -56,22 +57,33 @@ def export_store(store: Store, where: object, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        stored = read_stored(store, where)
+        plain = made / "plain.zarr"
+        _write_plain(store, where, plain, path)
         with faults_told(path, "exporting to"):
-            target = zarr.create_group(str(made / path.name), zarr_format=3, attributes=stored.root)
-            for name, attributes in stored.groups.items():
-                target.require_group(name).attrs.update(attributes)
-        for name, array in stored.arrays.items():
-            _copy(name, array, target, where, path)
-        with warnings.catch_warnings(), faults_told(path, "exporting to"):
-            # Not in the specification of zarr v3 yet; readers that know it open faster, others do not look.
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-            zarr.consolidate_metadata(target.store)
-        with faults_told(path, "exporting to"):
-            (made / path.name).rename(path)
+            if path.suffix.lower() == ".zip":
+                pack(plain, made / path.name)
+                plain = made / path.name
+            if path.exists():  # since
+                raise StoreError(f"{path} exists. An export never writes over anything; give a new path.")
+            plain.rename(path)
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return path
+
+
+def _write_plain(store: Store, where: object, folder: Path, path: Path) -> None:
+    """Write a folder; `path` is that of the export, for messages."""
+    stored = read_stored(store, where)
+    with faults_told(path, "exporting to"):
+        target = zarr.create_group(str(folder), zarr_format=3, attributes=stored.root)
+        for name, attributes in stored.groups.items():
+            target.require_group(name).attrs.update(attributes)
+    for name, array in stored.arrays.items():
+        _copy(name, array, target, where, path)
+    with warnings.catch_warnings(), faults_told(path, "exporting to"):
+        # Not in the specification of zarr v3 yet; readers that know it open faster, others do not look.
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        zarr.consolidate_metadata(target.store)
 
 
 def _copy(name: str, array: zarr.Array[Any], target: zarr.Group, where: object, path: Path) -> None:

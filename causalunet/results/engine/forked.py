@@ -32,7 +32,7 @@ def check_process(where: object) -> None:
     """
     if not _BEGAN or _BEGAN[0] == os.getpid() or not isinstance(where, Location):
         return
-    if where.folder is not None and (where.folder / "zarr.json").is_file():
+    if where.export:
         return
     raise StorageError(
         f"{where} cannot be used here: this process was forked from one that had opened a store before, and the "

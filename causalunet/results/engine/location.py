@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["Location", "check_outside"]
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<bucket>[^/]*)/?(?P<prefix>.*)")
+_WEB = ("hf", "http", "https")
+"""Addresses at which exports can be read."""
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
 
 
@@ -29,7 +31,7 @@ class Location:
     folder : Path, optional
         On a local disk.
     scheme, bucket, prefix : str
-        Of an object store otherwise.
+        Of an object store otherwise, or of an address of the web, where exports can be read.
     given : str
         The folder as it was given, for messages.
     """
@@ -42,7 +44,7 @@ class Location:
 
     @classmethod
     def parse(cls, path: str | Path | Location) -> Location:
-        """Read a path or an address such as ``s3://bucket/prefix``.
+        """Read a path or an address such as ``s3://bucket/prefix`` or ``https://host/export.zarr.zip``.
 
         Raises
         ------
@@ -56,24 +58,58 @@ class Location:
             # The working directory may change later.
             return cls(given_path(path, StoreError).absolute(), given=str(path))
         scheme, bucket, prefix = found["scheme"].lower(), found["bucket"], found["prefix"].strip("/")
-        if scheme not in ("s3", "gs"):
-            raise StoreError(f"Results cannot be kept at {scheme}:// addresses; give a folder, s3://... or gs://...")
-        if not {"@", "?"}.isdisjoint(bucket + prefix):  # a secret may hold a slash
+        if scheme not in ("s3", "gs", *_WEB):
+            raise StoreError(
+                f"Results cannot be kept at {scheme}:// addresses; give a folder, s3://... or gs://..., or to read an "
+                "export hf://..., https://... or http://..."
+            )
+        unsafe = {"?"} if scheme == "hf" else {"@", "?"}  # user/name@revision is no secret
+        if not unsafe.isdisjoint(bucket + prefix):  # a secret may hold a slash
             raise StoreError(
                 "The address holds credentials, or a @ or ? that they might stand at, and addresses end up in logs. "
                 "Give s3://bucket/prefix, and the credentials in the environment (such as AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY)."
             )
-        if not _BUCKET.fullmatch(bucket) or not prefix or ".." in prefix.split("/"):
-            raise StoreError(f"{path} is not the address of a store; give {scheme}://bucket/prefix.")
+        known = (scheme in _WEB and bucket) or _BUCKET.fullmatch(bucket)
+        if not known or not prefix or ".." in prefix.split("/"):
+            form = {"hf": "hf://datasets/user/name/export.zarr.zip"}.get(
+                scheme, f"{scheme}://host/export.zarr.zip" if scheme in _WEB else f"{scheme}://bucket/prefix"
+            )
+            raise StoreError(f"{path} is not the address of a store; give {form}.")
         return cls(None, scheme, bucket, prefix)
 
     def __str__(self) -> str:
         """As it was given."""
         return self.given or str(self.folder or f"{self.scheme}://{self.bucket}/{self.prefix}")
 
+    @property
+    def web(self) -> bool:
+        """Whether it is an address of the web."""
+        return self.scheme in _WEB
+
+    @property
+    def zipped(self) -> bool:
+        """Whether it is an export in one file."""
+        return (self.web and self.prefix.endswith(".zip")) or (self.folder is not None and self.folder.is_file())
+
+    @property
+    def export(self) -> bool:
+        """Whether an export lies there, and no store of a study's runs."""
+        return self.web or self.zipped or (self.folder is not None and (self.folder / "zarr.json").is_file())
+
     def storage(self) -> icechunk.Storage:
-        """What icechunk reads and writes through; credentials of object stores come from the environment."""
+        """What icechunk reads and writes through; credentials of object stores come from the environment.
+
+        Raises
+        ------
+        StoreError
+            It is an address of the web.
+        """
+        if self.web:
+            raise StoreError(
+                f"At {self} exports can be read, and nothing can be written. Run a study into a folder, s3://... or "
+                "gs://..., and copy its export there: results.export('results.zarr.zip')."
+            )
         import icechunk
 
         if self.folder is not None:

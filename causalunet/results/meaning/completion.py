@@ -65,8 +65,8 @@ class Completion:
     seconds : float
     last : Commit, optional
         None for an export.
-    changed : datetime
-        When the store was last written to.
+    changed : datetime, optional
+        When the store was last written to; of an export at an address it is not known.
     tags : tuple of str
     busy : dict of str to int, optional
         Claims that are held now, see `Repository.busy`.
@@ -85,7 +85,7 @@ class Completion:
     unet_calls: int
     seconds: float
     last: Commit | None
-    changed: datetime.datetime
+    changed: datetime.datetime | None
     tags: tuple[str, ...]
     busy: dict[str, int] | None
     size: int | None
@@ -172,6 +172,8 @@ def _failures(marks: _Marks, cells: NDArray[Any]) -> tuple[tuple[str, int], ...]
 
 
 def _size(folder: Path) -> int:
+    if folder.is_file():
+        return folder.stat().st_size
     size, pending = 0, [os.fspath(folder)]
     while pending:
         with os.scandir(pending.pop()) as entries:
@@ -184,7 +186,9 @@ def _size(folder: Path) -> int:
     return size
 
 
-def _written(folder: Path | None) -> datetime.datetime:
-    """When an export was made."""
-    seconds = 0.0 if folder is None else (folder / "zarr.json").stat().st_mtime
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+def _written(folder: Path | None) -> datetime.datetime | None:
+    """When an export was made; of one at an address it is not known."""
+    if folder is None:
+        return None
+    file = folder if folder.is_file() else folder / "zarr.json"
+    return datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC)

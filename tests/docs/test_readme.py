@@ -23,7 +23,7 @@ def test_every_block_runs_as_typed(
     assert "U-Net calls" in printed
     assert "times fewer" in printed
     assert "sound and complete" in printed
-    for made in ("first.zarr/refs", "first-plain.zarr/zarr.json", "search.zarr/refs", "shortcut.json"):
+    for made in ("first.zarr/refs", "first-plain.zarr.zip", "search.zarr/refs", "shortcut.json"):
         assert (tmp_path / "results" / made).exists()
     assert (tmp_path / "archive/first.zarr/zarr.json").exists()
 

@@ -19,6 +19,7 @@ __all__ = ["Location", "check_outside"]
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<bucket>[^/]*)/?(?P<prefix>.*)")
 _WEB = ("hf", "http", "https")
 """Addresses at which exports can be read."""
+_ZIP = ".zip"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
 
 
@@ -90,7 +91,9 @@ class Location:
     @property
     def zipped(self) -> bool:
         """Whether it is an export in one file."""
-        return (self.web and self.prefix.endswith(".zip")) or (self.folder is not None and self.folder.is_file())
+        if self.folder is None:
+            return self.web and self.prefix.lower().endswith(_ZIP)
+        return self.folder.suffix.lower() == _ZIP and self.folder.is_file()
 
     @property
     def export(self) -> bool:

@@ -12,6 +12,7 @@ from causalunet.analysis.factors import factor_changes, factor_effects
 from causalunet.analysis.frames import to_frame
 from causalunet.analysis.gaussian import LinearRun, gaussian_theory, kick, linear_run, psi, xi
 from causalunet.analysis.interactions import interactions
+from causalunet.analysis.interchange import interchange
 from causalunet.analysis.intervals import bootstrap_mean
 from causalunet.analysis.mediation import mediation
 from causalunet.analysis.noise import noise_floor
@@ -39,6 +40,7 @@ __all__ = [
     "frontier",
     "gaussian_theory",
     "interactions",
+    "interchange",
     "kick",
     "linear_run",
     "longest_window",

@@ -17,7 +17,7 @@ from causalunet.dims import FACTOR, SAMPLE
 from causalunet.errors import SpecError, StoreError
 from causalunet.results.meaning.index import StepIndex
 
-__all__ = ["MIN_PROBABILITY", "UNREADABLE", "factor_changes", "factor_effects", "unrelated_share"]
+__all__ = ["MIN_PROBABILITY", "UNREADABLE", "factor_changes", "factor_effects", "readings", "unrelated_share"]
 
 UNREADABLE = -1
 """Code of a reading that is not probable enough to be one of the factor's values."""
@@ -78,7 +78,7 @@ def factor_changes(
     The default leaves out what flickers between two values. It does not tell images that show no scene: the reader of
     `shapes` is sure of some value in most images of plain noise (see its description in the documentation).
     """
-    code, before = _readings(results, by, min_probability, allow_incomplete, selection)
+    code, before = readings(results, by, min_probability, allow_incomplete, selection)
     readable = (code != UNREADABLE) & (before != UNREADABLE)
     changed = (readable & (code != before)).values
     samples = code.sizes[SAMPLE]
@@ -173,10 +173,23 @@ def unrelated_share(results: xr.DataTree, min_probability: float) -> xr.Variable
     return xr.Variable(FACTOR, shares, attrs)
 
 
-def _readings(
+def readings(
     results: xr.DataTree, by: str, min_probability: float, allow_incomplete: bool, selection: Mapping[str, Any]
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    """Values read in the intervened images, (by, factor, sample), and in the baseline images, (factor, sample)."""
+    """Values read in the intervened images, (by, factor, sample), and in the baseline images, (factor, sample).
+
+    Parameters
+    ----------
+    results, by, min_probability, allow_incomplete
+        As for `factor_changes`.
+    selection : mapping
+        As for `curve`.
+
+    Raises
+    ------
+    SpecError, StoreError
+        As for `factor_changes`.
+    """
     if "factor_code" not in outcomes(results).data_vars:
         raise StoreError(
             "The results hold no factors: the study's model has no factor reader. The embedded models 'shapes' and "

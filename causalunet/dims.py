@@ -15,6 +15,7 @@ __all__ = [
     "LATENT_X",
     "LATENT_Y",
     "PLACE",
+    "QUERY",
     "ROW",
     "SAMPLE",
     "STEP",
@@ -39,6 +40,7 @@ LATENT_X = "latent_x"
 
 HEAD = "head"
 TOKEN = "token"
+QUERY = "query"
 """Of places inside components; `INSIDE` says what each means."""
 
 ROW = "row"
@@ -66,6 +68,7 @@ LATENTS: dict[str, str] = {
 
 INSIDE: dict[str, str] = {
     HEAD: "attention head; of keys and values that heads share, a group of them",
-    TOKEN: "token of a text, or patch of an image, in their order",
+    TOKEN: "token of a text, or patch of an image, in their order; of attention maps what is asked, text before image",
+    QUERY: "of attention maps what asks, where that is no pixel: token of a text, or patch of an image",
 }
 """Dimensions that places inside components have, beside those of an image."""

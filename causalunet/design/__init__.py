@@ -22,7 +22,7 @@ from causalunet.design.fills import (
     Zero,
 )
 from causalunet.design.guidance import CFG, Guidance, NoGuidance
-from causalunet.design.inner import InnerPlace
+from causalunet.design.inner import Attention, InnerPlace
 from causalunet.design.interventions import Composition, Edit, Intervention
 from causalunet.design.kinds import AblateBlock, AblateSkip, Null, SkipSteps
 from causalunet.design.listing import sites
@@ -53,7 +53,7 @@ from causalunet.design.spacings import Beta, Exponential, Given, Karras, Leading
 from causalunet.design.starts import Noise, Start
 from causalunet.design.study import Sample, StudySpec
 from causalunet.design.sweeps import factorial, sweep
-from causalunet.design.views import Axes, Channels, Heads, Pixels, Rows, Tokens, View, Whole
+from causalunet.design.views import Axes, Channels, Heads, Pixels, Queries, Rows, Tokens, View, Whole
 from causalunet.design.windows import Window, Windows, cut_relax_cut
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "AblateSkip",
     "AddNoise",
     "Anatomy",
+    "Attention",
     "Axes",
     "BandScale",
     "Beta",
@@ -116,6 +117,7 @@ __all__ = [
     "Port",
     "Project",
     "Quantize",
+    "Queries",
     "Record",
     "Resample",
     "Rows",

@@ -1,15 +1,16 @@
-"""Places inside a U-Net that are no component's output: queries and heads of attention, neurons, the time."""
+"""Places inside a U-Net that are no component's output: queries, maps and heads of attention, neurons, the time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from causalunet.calls import clear_calls
 from causalunet.design.limits import COMPONENT_NAME, shown
 from causalunet.dims import ROW
 from causalunet.errors import ComponentError
 
-__all__ = ["InnerPlace", "unnumbered"]
+__all__ = ["Attention", "InnerPlace", "unnumbered"]
 
 
 @clear_calls
@@ -38,6 +39,9 @@ class InnerPlace:
     part : tuple of (str, int, int), optional
         Of a tensor that holds several values side by side: what ``layout`` calls the dimension that tells them apart,
         which of them this is, and how many there are.
+    attention : Attention, optional
+        Of logits and maps of attention: what they are computed from. No module need hold them; ``module`` and
+        ``argument`` are then those of the heads, into which an edit of them goes.
     """
 
     name: str
@@ -49,6 +53,7 @@ class InnerPlace:
     argument: int | str | None = None
     output: int | None = None
     part: tuple[str, int, int] | None = None
+    attention: Attention | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not COMPONENT_NAME.fullmatch(self.name):
@@ -56,13 +61,59 @@ class InnerPlace:
                 f"A place is called {shown(self.name)}; results are stored under such names, so they are up to 128 "
                 "letters, digits and any of . _ -, such as 'up.3.self.heads'."
             )
-        there = self.layout.replace("(", " ").replace(")", " ").split()
+        there = [dim for dim in self.layout.replace("(", " ").replace(")", " ").split() if dim != "1"]
         asked = [ROW, *self.dims, *([self.part[0]] if self.part else [])]
         if sorted(there) != sorted(asked) or len({*asked}) < len(asked) or len(self.dims) != len(self.shape):
             raise ComponentError(
                 f"The place {self.name} has the dimensions {', '.join(self.dims)}, the shape {self.shape} and the "
                 f"layout {self.layout!r}; the layout has to name row and each of them once, and what part names."
             )
+
+
+@clear_calls
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """What logits and maps of attention are computed from: ``softmax(scale * queries keys^T + mask)``.
+
+    Parameters
+    ----------
+    what : {"logits", "maps"}
+        Before the softmax, scaled and masked as the model does it, or after.
+    name : str
+        Of the attention, such as ``up.3.cross``.
+    owner : str
+        Dotted path of its module.
+    queries : InnerPlace
+    keys, values : tuple of InnerPlace
+        One after the other: those of the text before those of the image, whatever order the module has them in, so that
+        a token of the text has one number in all models. A softmax is the same in any order.
+    heads : InnerPlace
+        What the maps times the values are.
+    scale : float
+    norms : tuple of str
+        Paths, below the owner, of what normalises the queries and each of the keys; empty of those that go as they are.
+    mask : InnerPlace, optional
+        The argument of the module that is added to the logits, (row, token).
+    memory : str
+        Path, below the owner, of keys and values that are weights, (2, head, token, channel), before all others.
+    """
+
+    what: Literal["logits", "maps"]
+    name: str
+    owner: str
+    queries: InnerPlace
+    keys: tuple[InnerPlace, ...]
+    values: tuple[InnerPlace, ...]
+    heads: InnerPlace
+    scale: float
+    norms: tuple[str, ...] = ()
+    mask: InnerPlace | None = None
+    memory: str = ""
+
+    @property
+    def sources(self) -> tuple[InnerPlace, ...]:
+        """Places whose values have to be known."""
+        return (self.queries, *self.keys, *self.values, *([self.mask] if self.mask is not None else []))
 
 
 def unnumbered(name: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from causalunet.design.anatomy import Anatomy, Component
 from causalunet.design.inner import InnerPlace
 from causalunet.dims import CHANNEL, HEAD, ROW, TOKEN, X, Y
+from causalunet.models.inner_maps import calls_of, with_maps
 from causalunet.models.inner_values import PART, PIXELS, InnerValue, inner_values
 from causalunet.models.measured import on_meta
 
@@ -76,14 +77,17 @@ def with_inner(anatomy: Anatomy, unet: nn.Module, arguments: Sequence[Tensor], *
     """
     begin = anatomy.components[0].modules[0]
     found = [*_beside(unet, anatomy), *_inside(unet, anatomy)]
-    events = _events(on_meta(unet), {begin, *(one.module for one in found)}, arguments)
+    twin, names = on_meta(unet), list(_names(found))
+    owners = {one.owner: name.removesuffix(".heads") for one, name in zip(found, names, strict=True) if _gives(one)}
+    with calls_of(twin, owners) as calls:
+        events = _events(twin, {begin, *(one.module for one in found)}, arguments)
     first = next((at for at, event in enumerate(events) if event.module == begin), 0)
     image = tuple(arguments[0].shape[2:])
     when: dict[tuple[str, int | None], list[int]] = {}
     for number, event in enumerate(events):
         when.setdefault(event[:2], []).append(number)
     places = []
-    for one, name in zip(found, _names(found), strict=True):
+    for one, name in zip(found, names, strict=True):
         at = when.get((one.module, one.value.argument), [])
         # What all components are given is edited before any of them.
         if len(at) != 1 or (one.component is None and at[0] > first):
@@ -92,7 +96,7 @@ def with_inner(anatomy: Anatomy, unet: nn.Module, arguments: Sequence[Tensor], *
         places += [(at[0], place)] if place is not None else []
     told = [] if text is None else [_text(text, arguments[text.argument])]
     ordered = [place for _, place in sorted(places, key=lambda pair: pair[0])]
-    return replace(anatomy, inner=(*told, *ordered))
+    return replace(anatomy, inner=(*told, *with_maps(ordered, owners, unet, twin, calls)))
 
 
 def _inside(unet: nn.Module, anatomy: Anatomy) -> Iterator[_Found]:
@@ -121,6 +125,10 @@ def _names(found: Sequence[_Found]) -> Iterator[str]:
         several = owners[_home(one), one.value.group]
         number = str(several.index(one.owner)) if len(several) > 1 else ""
         yield ".".join(filter(None, (_home(one), one.value.group, number, one.value.what)))
+
+
+def _gives(one: _Found) -> bool:
+    return one.value.what == "heads" and one.component is not None
 
 
 def _home(one: _Found) -> str:

@@ -2,7 +2,7 @@
 
 from causalunet.design.views.base import VIEWS, Axes, View
 from causalunet.design.views.intersection import Intersection, crossed, parts_of, views_meet
-from causalunet.design.views.numbered import Channels, Heads, Tokens
+from causalunet.design.views.numbered import Channels, Heads, Queries, Tokens
 from causalunet.design.views.selections import Branch, Pixels, Rows, Whole, check_branch
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Heads",
     "Intersection",
     "Pixels",
+    "Queries",
     "Rows",
     "Tokens",
     "View",

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 from causalunet.calls import clear_calls, hold
 from causalunet.design.limits import MOST_SIZE, is_integer, plain_number, several, shown
 from causalunet.design.views.base import Axes, Selection, View
-from causalunet.dims import CHANNEL, HEAD, TOKEN
+from causalunet.dims import CHANNEL, HEAD, QUERY, TOKEN
 from causalunet.errors import SpecError
 
-__all__ = ["Channels", "Heads", "Numbered", "Tokens", "in_short", "range_of"]
+__all__ = ["Channels", "Heads", "Numbered", "Queries", "Tokens", "in_short", "range_of"]
 
 
 @clear_calls
@@ -121,6 +121,30 @@ class Tokens(Numbered):
 
     def __init__(self, *more: int | slice | Iterable[int], tokens: Iterable[int] = ()) -> None:
         hold(self, tokens=_numbers("Tokens", "tokens", more, tokens))
+
+
+@clear_calls
+@dataclass(frozen=True, slots=True)
+class Queries(Numbered):
+    """Some of what asks in attention, where that is no pixel: ``Site("block.3.self.maps") @ Queries(7)``.
+
+    Parameters
+    ----------
+    *queries : int, slice, or iterable of int
+        Numbers from 0; a slice needs an end. Where queries are pixels, `Pixels` shows a box of them.
+
+    Raises
+    ------
+    SpecError
+        There are none, or one is no integer of at least 0.
+    """
+
+    name: ClassVar[str] = "queries"
+    dims: ClassVar[tuple[str, ...]] = (QUERY,)
+    queries: tuple[int, ...]
+
+    def __init__(self, *more: int | slice | Iterable[int], queries: Iterable[int] = ()) -> None:
+        hold(self, queries=_numbers("Queries", "queries", more, queries))
 
 
 def in_short(numbers: Sequence[int]) -> str:

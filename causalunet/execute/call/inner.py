@@ -1,64 +1,44 @@
-"""Values inside components: as they lie in tensors, and as edits see them, with a dimension for each meaning."""
+"""What goes on from places inside components, and attention that is computed where no module holds it."""
 
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from einops import rearrange
+import torch
 from torch import Tensor
 
-from causalunet.design.inner import InnerPlace
-from causalunet.dims import ROW
+from causalunet.design.inner import Attention
+from causalunet.errors import FiringError
 from causalunet.execute.call.visits import CallRows, InnerVisit, filled
+from causalunet.models.attention import attended, disagreement, logits_of
+from causalunet.models.folding import folded, unfolded
 from causalunet.models.modules import part_of, whole_with
 
-__all__ = ["folded", "unfolded", "visited"]
+__all__ = ["Inside", "visited"]
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
-def unfolded(tensor: Tensor, place: InnerPlace) -> Tensor:
-    """A place's value of a module's tensor.
+@dataclass
+class Inside:
+    """What was met inside the components in one U-Net call.
 
-    Parameters
+    Attributes
     ----------
-    tensor : Tensor
-        As the module has it, see `causalunet.design.inner.InnerPlace.layout`.
-    place : InnerPlace
-
-    Returns
-    -------
-    Tensor, (row, ...)
-        Of the dimensions of the place.
+    activations, kept : mapping of Tensor
+        Where what is recorded, and kept, goes by the name of the place.
+    sources : dict of Tensor
+        What attention is computed from.
     """
-    value = rearrange(tensor, f"{place.layout} -> {_apart(place)}", **_sizes(place))
-    return value if place.part is None else value[place.part[1]]
+
+    activations: MutableMapping[str, Tensor]
+    kept: MutableMapping[str, Tensor]
+    sources: dict[str, Tensor] = field(default_factory=dict)
 
 
-def folded(tensor: Tensor, place: InnerPlace, value: Tensor) -> Tensor:
-    """A module's tensor with another value at a place; what lies beside it in the tensor is as it was.
-
-    Parameters
-    ----------
-    tensor : Tensor
-        It is not written into.
-    place : InnerPlace
-    value : Tensor, (row, ...)
-        Of the dimensions of the place.
-    """
-    if place.part is not None:
-        parts = rearrange(tensor, f"{place.layout} -> {_apart(place)}", **_sizes(place)).clone()
-        parts[place.part[1]] = value
-        value = parts
-    return rearrange(value, f"{_apart(place)} -> {place.layout}", **_sizes(place))
-
-
-def visited(
-    visit: InnerVisit,
-    whole: Any,
-    rows: CallRows,
-    activations: MutableMapping[str, Tensor],
-    kept: MutableMapping[str, Tensor],
-) -> Any:
+def visited(visit: InnerVisit, whole: Any, rows: CallRows, inside: Inside) -> Any:
     """What goes on from an inner place: as it came, or after its edits.
 
     Parameters
@@ -67,25 +47,62 @@ def visited(
     whole : Tensor, or tuple of them
         What the module was given as that argument, or put out.
     rows : CallRows
-    activations, kept : mapping of Tensor
-        Where what is recorded, and kept, goes by the name of the place.
+    inside : Inside
+
+    Raises
+    ------
+    FiringError
+        Heads are not what follows from their queries, keys and values.
     """
     place = visit.place
     tensor = part_of(whole, place.output)
-    value = unfolded(tensor, place)
+    if place.attention is not None:
+        value, tensor = _attention(visit, place.attention, tensor, rows, inside)
+    else:
+        value = unfolded(tensor, place)
+        if visit.fills:
+            value = filled(value, visit.fills, place.dims, rows)
+            tensor = folded(tensor, place, value)
     if visit.fills:
-        value = filled(value, visit.fills, place.dims, rows)
-        whole = whole_with(whole, place.output, folded(tensor, place, value))
-    for wanted, found in ((visit.record, activations), (visit.keep, kept)):
-        if wanted:
+        whole = whole_with(whole, place.output, tensor)
+    wanted = (
+        (visit.record, inside.activations),
+        (visit.keep, inside.kept),
+        (visit.source, inside.sources),
+    )
+    for asked, found in wanted:
+        if asked:
             found[place.name] = value.clone()
     return whole
 
 
-def _apart(place: InnerPlace) -> str:
-    return " ".join([*([place.part[0]] if place.part else []), ROW, *place.dims])
-
-
-def _sizes(place: InnerPlace) -> dict[str, int]:
-    sizes = dict(zip(place.dims, place.shape, strict=True))
-    return sizes | ({place.part[0]: place.part[2]} if place.part else {})
+def _attention(
+    visit: InnerVisit, attention: Attention, tensor: Tensor, rows: CallRows, inside: Inside
+) -> tuple[Tensor, Tensor]:
+    """Logits or maps, and the heads' tensor with what follows from them where they were edited."""
+    heads, logits_name = unfolded(tensor, attention.heads), f"{attention.name}.logits"
+    logits = inside.sources.get(logits_name)
+    known = logits is not None  # edited perhaps: then the heads are no longer the module's
+    if logits is None:
+        logits = logits_of(attention, inside.sources, visit.owner)
+    came = logits if attention.what == "logits" else logits.softmax(dim=-1)
+    if not known:
+        off = disagreement(attention, logits, inside.sources, visit.owner, heads)
+        if off > (0.05 if heads.dtype in _HALF else 1e-3):
+            raise FiringError(
+                f"The heads of {attention.name} differ from what follows from its queries, keys and values, by "
+                f"{off:.2g} of their size, so {visit.place.name} is not what the module attends by; please report the "
+                "model."
+            )
+    value = filled(came, visit.fills, visit.place.dims, rows) if visit.fills else came
+    if attention.what == "logits":
+        inside.sources[logits_name] = value
+    if not visit.fills:
+        return value, tensor
+    maps = value if attention.what == "maps" else value.softmax(dim=-1)
+    # Queries whose map is as it was keep their bits: rows of other samples and branches among them.
+    changed = (value != came).any(dim=-1)
+    made = attended(attention, maps, inside.sources, visit.owner)
+    dims = attention.heads.dims
+    changed = changed.unsqueeze(1 + dims.index("channel"))
+    return value, folded(tensor, attention.heads, torch.where(changed, made.to(heads.dtype), heads))

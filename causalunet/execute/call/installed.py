@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from causalunet.design.anatomy import Anatomy
 from causalunet.errors import SpecError
 from causalunet.execute.call.allocator import keep_freed_memory
-from causalunet.execute.call.inner import visited
+from causalunet.execute.call.inner import Inside, visited
 from causalunet.execute.call.precision import OutputTypes
 from causalunet.execute.call.visits import (
     CallContext,
@@ -63,6 +63,7 @@ class InstalledUNet:
         self._rows: CallRows | None = None
         self._entering: dict[str, Tensor] = {}
         self._kept: dict[str, Tensor] = {}
+        self._met = Inside({}, self._kept)
         self._fired: Counter[str] = Counter()
 
     def __call__(
@@ -115,11 +116,13 @@ class InstalledUNet:
             self._installed = action, keep
         self._like, self._rows = arguments[0], CallRows(cond_rows, arguments[1], context)
         self._fired, self._kept = Counter(), {}
+        self._met = Inside({}, self._kept)
         try:
             output = self._unet(*arguments)
         finally:
             self._like = self._rows = None
             self._entering = {}
+            self._met = Inside({}, {})
         check_call(action, self._fired)
         return CallResult(output.clone(), {}, self._fired, self._kept)
 
@@ -184,7 +187,7 @@ class InstalledUNet:
     def _goes_on(self, visit: InnerVisit, whole: Any) -> Any:
         _, rows = self._now()
         self._fired.update([visit.place.name] if visit.fills else [])
-        return visited(visit, whole, rows, {}, self._kept)
+        return visited(visit, whole, rows, self._met)
 
     def _inside(self, module: str, *_: Any, **__: Any) -> Tensor:
         return self._types.zeros(module, self._now()[0])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy
 from causalunet.execute.call.allocator import keep_freed_memory
-from causalunet.execute.call.inner import visited
+from causalunet.execute.call.inner import Inside, visited
 from causalunet.execute.call.precision import OutputTypes
 from causalunet.execute.call.visits import (
     CallContext,
@@ -44,6 +44,9 @@ class _Journal:
     activations: dict[str, Tensor] = field(default_factory=dict)
     fired: Counter[str] = field(default_factory=Counter)
     kept: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.inside = Inside(self.activations, self.kept)
 
 
 class TracedUNet:
@@ -165,13 +168,13 @@ class TracedUNet:
         place = visit.place
         envoy = self._envoy(place.module)
         if place.argument is None:
-            goes_on = visited(visit, envoy.output, rows, journal.activations, journal.kept)
+            goes_on = visited(visit, envoy.output, rows, journal.inside)
             if visit.fills:
                 envoy.output = goes_on
         else:
             given, named = envoy.inputs
             whole = argument_of(place.argument, given, named)
-            goes_on = visited(visit, whole, rows, journal.activations, journal.kept)
+            goes_on = visited(visit, whole, rows, journal.inside)
             if visit.fills:
                 envoy.inputs = arguments_with(place.argument, given, named, goes_on)
         journal.fired.update([place.name] if visit.fills else [])

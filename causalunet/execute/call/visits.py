@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -156,12 +156,14 @@ class CallRows(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InnerVisit:
-    """What happens at one inner place."""
+    """What happens at one inner place; of a source it is only looked what is there."""
 
     place: InnerPlace
     fills: tuple[PlacedFill, ...] = ()
     record: bool = False
     keep: bool = False
+    source: bool = False
+    owner: nn.Module = field(default_factory=nn.Module, compare=False)  # of logits and maps, the attention's module
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,10 +335,8 @@ def lay_out_visits(
     passed = {name for name, there in fills.items() if any(placed.fill.takes_input for placed in there)}
     ports = skip_ports(unet, anatomy, arguments) if (fills.keys() | set(keep)) & anatomy.skips.keys() else {}
     inner: dict[str, list[InnerVisit]] = {}
-    for place in anatomy.inner:
-        there = InnerVisit(place, tuple(fills.get(place.name, ())), place.name in record, place.name in keep)
-        if there.fills or there.record or there.keep:
-            inner.setdefault(place.component, []).append(there)
+    for there in _inner_visits(unet, anatomy, fills, record, keep):
+        inner.setdefault(there.place.component, []).append(there)
     visits = []
     for component in anatomy.components:
         name = component.name
@@ -363,6 +363,30 @@ def lay_out_visits(
         if any((visit.edge_fills, visit.output_fills, visit.record, visit.keep, visit.keep_edge, visit.inner)):
             visits.append(visit)
     return Visits(tuple(inner.get("", ())), tuple(visits))
+
+
+def _inner_visits(
+    unet: nn.Module,
+    anatomy: Anatomy,
+    fills: Mapping[str, Sequence[PlacedFill]],
+    record: tuple[str, ...],
+    keep: tuple[str, ...],
+) -> Iterator[InnerVisit]:
+    """Inner places where something happens, and those of which attention is computed there, in their order."""
+    asked = fills.keys() | {*record, *keep}
+    attentions = (place.attention for place in anatomy.inner if place.attention and place.name in asked)
+    sources = {one.name: attention for attention in attentions for one in attention.sources}
+    masks = set[str]()
+    for place in anatomy.inner:
+        name, source = place.name, sources.get(place.name)
+        if source is not None and source.mask is not None and source.mask.name not in masks:
+            # What the whole module is given comes before all that is inside.
+            masks.add(source.mask.name)
+            yield InnerVisit(source.mask, source=True)
+        if name in asked or source is not None:
+            owner = unet.get_submodule(place.attention.owner) if place.attention else nn.Module()
+            there = tuple(fills.get(name, ()))
+            yield InnerVisit(place, there, name in record, name in keep, source is not None, owner)
 
 
 def _is_met(name: str, anatomy: Anatomy, dead: frozenset[str], passed: set[str]) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.execute.fill.store_filler import StoreFiller
-from causalunet.execute.walk.batches import micro_batch_size
+from causalunet.execute.walk.batches import micro_batch_size, places_asked
 from causalunet.plan import BASELINE, Plan
 from causalunet.results.meaning.schema import COMPLETE
 
@@ -34,7 +34,7 @@ class RunsOnDemand:
     def __init__(self, runner: StoreFiller, plan: Plan) -> None:
         self._runner, self._plan = runner, plan
         # As many samples at once as fill a U-Net call, in whole blocks.
-        rows = micro_batch_size(plan.anatomy, runner.memory, plan.spec.sampler.rows_per_sample)
+        rows = micro_batch_size(plan.anatomy, runner.memory, plan.spec.sampler.rows_per_sample, places_asked(plan))
         self._blocks = max(1, rows // runner.layout.block)
         stored = {item.digest: place for place, item in enumerate(runner.layout.grid.interventions)}
         self._place = [stored[item.digest] for item in plan.spec.interventions]

@@ -24,7 +24,7 @@ from causalunet.execute.fill.parts import Part, Progress, lacks
 from causalunet.execute.fill.recorder import Recorder
 from causalunet.execute.measure.audit import drift
 from causalunet.execute.measure.rounding import rounding_of, rounding_of_runs
-from causalunet.execute.walk.batches import MicroBatch, micro_batch_size
+from causalunet.execute.walk.batches import MicroBatch, micro_batch_size, places_asked
 from causalunet.execute.walk.decoding import Decoding
 from causalunet.execute.walk.lockstep import Block, check_fired, run_block
 from causalunet.execute.walk.memory import budget_of
@@ -104,7 +104,7 @@ class StoreFiller:
         pace: Pace | None = None,
     ) -> None:
         budget = budget_of(memory, plan.bound.model)
-        micro_batch = micro_batch_size(plan.anatomy, budget, plan.spec.sampler.rows_per_sample)
+        micro_batch = micro_batch_size(plan.anatomy, budget, plan.spec.sampler.rows_per_sample, places_asked(plan))
         self.writer, self.layout = open_writer(
             plan, path, micro_batch=micro_batch, memory=budget, overwrite=overwrite, source=source
         )

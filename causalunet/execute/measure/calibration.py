@@ -7,7 +7,7 @@ import time
 import torch
 
 from causalunet.execute.call.trace import TracedUNet
-from causalunet.execute.walk.batches import mean_batch_size, micro_batch_size
+from causalunet.execute.walk.batches import mean_batch_size, micro_batch_size, places_asked
 from causalunet.execute.walk.memory import budget_of
 from causalunet.models.checking import encoded
 from causalunet.models.devices import device_of
@@ -32,7 +32,7 @@ def calibrate(plan: Plan, memory: int | None = None, repeats: int = 2) -> float:
     model = plan.bound.model
     budget = budget_of(memory, model)
     rows_per_sample = plan.spec.sampler.rows_per_sample
-    most = micro_batch_size(model.anatomy, budget, rows_per_sample)
+    most = micro_batch_size(model.anatomy, budget, rows_per_sample, places_asked(plan))
     rows = mean_batch_size(plan, budget, most) * rows_per_sample
     unet = TracedUNet(model.unet, model.anatomy)
     context = tuple(part.expand(rows, *part.shape[1:]) for part in encoded(model, plan.spec.prompts[:1]))

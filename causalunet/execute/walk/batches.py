@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,10 @@ from causalunet.errors import MemoryExhaustedError
 from causalunet.plan import BASELINE, Action, Plan, Stretch
 from causalunet.tree import widths_of
 
-__all__ = ["MicroBatch", "mean_batch_size", "micro_batch_size", "out_of_memory", "samples_per_block"]
+__all__ = ["MicroBatch", "mean_batch_size", "micro_batch_size", "out_of_memory", "places_asked", "samples_per_block"]
 
 _TENSORS_PER_BLOCK = 8  # outputs, normalised copies and convolution workspace alive around one block
+_TENSORS_PER_MAP = 4  # logits and maps, each before an edit and after
 _MOST_ROWS = 64  # a CPU gains nothing beyond, and a progress bar should move
 
 
@@ -62,7 +64,7 @@ def out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def micro_batch_size(anatomy: Anatomy, budget: int, rows_per_sample: int) -> int:
+def micro_batch_size(anatomy: Anatomy, budget: int, rows_per_sample: int, places: Iterable[str] = ()) -> int:
     """Samples per U-Net call that keep activations under a memory budget.
 
     Parameters
@@ -72,13 +74,36 @@ def micro_batch_size(anatomy: Anatomy, budget: int, rows_per_sample: int) -> int
         Bytes, from `budget_of`.
     rows_per_sample : int
         Two under guidance.
+    places : iterable of str
+        That are edited, recorded or kept, from `places_asked`: what is inside components counts beside these, and
+        logits and maps of attention several times over, since no module need hold them.
     """
     shapes = [component.shape for component in anatomy.components]
     largest = max(math.prod(shape) for shape in shapes)
     # Outputs of the encoder stay alive until the decoder has taken them; of all else a few tensors live at once.
     kept = sum(math.prod(component.shape) for component in anatomy.components if component.role == "encoder")
-    row = 4 * (kept + _TENSORS_PER_BLOCK * largest)
+    inside = [anatomy.inner_by_name[name] for name in {*places} & anatomy.inner_by_name.keys()]
+    held = sum(math.prod(place.shape) for place in inside)
+    maps = max((math.prod(place.shape) for place in inside if place.attention), default=0)
+    row = 4 * (kept + _TENSORS_PER_BLOCK * largest + held + _TENSORS_PER_MAP * maps)
     return max(1, min(_MOST_ROWS, budget // row) // rows_per_sample)
+
+
+def places_asked(plan: Plan) -> frozenset[str]:
+    """Places that the calls of a plan edit, record or keep.
+
+    Parameters
+    ----------
+    plan : Plan
+    """
+    recorded = plan.anatomy.select((*plan.spec.record.activations, *plan.spec.record.summary))
+    edited = {
+        placed.site.component
+        for program in plan.programs.values()
+        for span in program
+        for placed in span.action.every_fill
+    }
+    return frozenset(edited | {*recorded} | {kept.place for kept in plan.kept})
 
 
 def samples_per_block(plan: Plan, budget: int, micro_batch: int) -> int:

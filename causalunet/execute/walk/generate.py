@@ -16,7 +16,7 @@ from causalunet.execute.call.installed import InstalledUNet
 from causalunet.execute.call.trace import TracedUNet
 from causalunet.execute.call.visits import UNetCaller
 from causalunet.execute.planning import plan_run
-from causalunet.execute.walk.batches import micro_batch_size
+from causalunet.execute.walk.batches import micro_batch_size, places_asked
 from causalunet.execute.walk.decoding import Decoding
 from causalunet.execute.walk.images import KeptImages
 from causalunet.execute.walk.lockstep import Block, run_block
@@ -101,7 +101,7 @@ def draw(
         In [0, 1].
     """
     budget = budget_of(memory, plan.bound.model)
-    micro_batch = micro_batch_size(plan.anatomy, budget, plan.spec.sampler.rows_per_sample)
+    micro_batch = micro_batch_size(plan.anatomy, budget, plan.spec.sampler.rows_per_sample, places_asked(plan))
     decode = Decoding(plan.bound.model, budget)
     samples, images = plan.spec.samples, list[NDArray[np.float32]]()
     with _caller(plan.bound.model, traced=traced) as unet:

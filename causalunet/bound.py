@@ -8,6 +8,7 @@ from typing import Any
 
 from causalunet.design.anatomy import Anatomy
 from causalunet.design.study import StudySpec
+from causalunet.design.words import TokensOfWords, tokens_of
 from causalunet.identity import identity_of, telling_prompts
 from causalunet.prediction import training_of
 from causalunet.schedule import Schedule
@@ -30,6 +31,8 @@ class BoundStudy:
         (channel, y, x) of x_t.
     model : DiffusionModel, optional
         Plans are laid out without it.
+    tokens : mapping, optional
+        Of the words that interventions name tokens by, in each prompt.
     """
 
     spec: StudySpec
@@ -37,6 +40,7 @@ class BoundStudy:
     schedule: Schedule
     image_shape: tuple[int, int, int]
     model: Any = field(default=None, repr=False, compare=False)
+    tokens: TokensOfWords = field(default_factory=dict, repr=False)
 
     @property
     def picture_shape(self) -> tuple[int, int, int]:
@@ -58,7 +62,7 @@ class BoundStudy:
 
 
 def bind(spec: StudySpec, model: Any) -> BoundStudy:
-    """Bring a study and a model together; nothing of the model is run.
+    """Bring a study and a model together; nothing of the model is run but its tokenizer, if words name tokens.
 
     Parameters
     ----------
@@ -68,7 +72,11 @@ def bind(spec: StudySpec, model: Any) -> BoundStudy:
     Raises
     ------
     SpecError, ModelError
-        There are more steps than timesteps, two at one, or the noise schedule does not fall.
+        There are more steps than timesteps, two at one, or the noise schedule does not fall; or words name no tokens.
+    PromptError
+        A prompt lacks a word by which tokens are named.
     """
     schedule = spec.sampler.schedule(training_of(model))
-    return BoundStudy(spec, model.anatomy, schedule, model.image_shape, model)
+    prompts = [sample.prompt for sample in spec.samples]
+    tokens = tokens_of(spec.interventions, model.anatomy, prompts, model)
+    return BoundStudy(spec, model.anatomy, schedule, model.image_shape, model, tokens)

@@ -23,6 +23,7 @@ from causalunet.design.interventions import Intervention
 from causalunet.design.limits import is_integer, shown
 from causalunet.design.samplers import Sampler
 from causalunet.design.study import check_fits
+from causalunet.design.words import TokensOfWords, tokens_of, words_of
 from causalunet.errors import SpecError
 from causalunet.execute.call.guided import guided
 from causalunet.execute.call.installed import InstalledUNet
@@ -89,6 +90,7 @@ class Denoiser:
     intervention: Intervention | None = None
     level: Level = field(init=False)
     _action: Action = field(init=False, repr=False)
+    _tokens: TokensOfWords = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         steps = self.sampler.steps
@@ -96,6 +98,7 @@ class Denoiser:
             raise SpecError(f"Denoiser got step={shown(self.step)}; the run has the steps {steps} ... 1.")
         schedule = self.sampler.schedule(training_of(self.model))
         object.__setattr__(self, "level", schedule.level(self.step))
+        object.__setattr__(self, "_tokens", {})
         object.__setattr__(self, "_action", Action() if self.intervention is None else self._acted(self.intervention))
 
     def _acted(self, intervention: Intervention) -> Action:
@@ -103,6 +106,8 @@ class Denoiser:
         placed = intervention.placed(self.model.anatomy)
         check_fits(placed, self.sampler)
         self.model.anatomy.check(placed)
+        tokens = tokens_of([placed], self.model.anatomy, [self.prompt], self.model)
+        object.__setattr__(self, "_tokens", tokens)
         program = program_maker(self.model.anatomy, self.sampler.steps)(placed.edits())
         action = next((span.action for span in program if span.start >= self.step >= span.stop), None)
         if action is None or not action.fills:
@@ -139,7 +144,9 @@ class Denoiser:
         rows = len(branches) * len(x)
         timesteps = torch.full((rows,), float(self.level.timestep), device=x.device)
         given = torch.cat([x * self.level.scale] * len(branches))
-        where = CallContext(self.step, len(model.alpha_bar), {})
+        words = {words_of(placed.site.view) for placed in self._action.fills} - {()}
+        told_prompt = {named: [self._tokens[self.prompt, named]] * len(x) + [()] * (rows - len(x)) for named in words}
+        where = CallContext(self.step, len(model.alpha_bar), {}, tokens=told_prompt)
         with exact_float32(), InstalledUNet(model.unet, model.anatomy) as unet:
             output = unet(self._action, (given, timesteps, *context), len(x), context=where).output
         value, _ = guided(output.float(), guidance, prediction)

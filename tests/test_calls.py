@@ -83,6 +83,7 @@ def test_signatures_are_those_of_the_fields(kind: type[Any]) -> None:
     if kind in (
         cu.Channels,
         cu.Heads,
+        cu.Queries,
         cu.Tokens,
     ):  # Channels(0, 1) reads as it is meant; the rest is put into the one field
         assert parameters.pop(0).kind is inspect.Parameter.VAR_POSITIONAL

@@ -55,6 +55,7 @@ from causalunet.design.study import Sample, StudySpec
 from causalunet.design.sweeps import factorial, sweep
 from causalunet.design.views import Axes, Channels, Heads, Pixels, Queries, Rows, Tokens, View, Whole
 from causalunet.design.windows import Window, Windows, cut_relax_cut
+from causalunet.design.words import Spelling
 
 __all__ = [
     "CFG",
@@ -127,6 +128,7 @@ __all__ = [
     "Site",
     "SkipSteps",
     "Spacing",
+    "Spelling",
     "Start",
     "StudySpec",
     "Tokens",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from causalunet.calls import clear_calls
 from causalunet.design.limits import COMPONENT_NAME, shown
-from causalunet.dims import ROW
+from causalunet.dims import ROW, TOKEN
 from causalunet.errors import ComponentError
 
 __all__ = ["Attention", "InnerPlace", "unnumbered"]
@@ -54,6 +54,13 @@ class InnerPlace:
     output: int | None = None
     part: tuple[str, int, int] | None = None
     attention: Attention | None = None
+
+    @property
+    def of_text(self) -> bool:
+        """Whether its tokens, or the first of them, are those of a text, so that words name them."""
+        *_, group, what = ("", *(part for part in self.name.split(".") if not part.isdigit()))
+        asked = {"cross": ("keys", "values", "logits", "maps"), "joint": ("logits", "maps")}
+        return TOKEN in self.dims and (what.startswith("text") or what in asked.get(group, ()))
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not COMPONENT_NAME.fullmatch(self.name):

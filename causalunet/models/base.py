@@ -36,6 +36,8 @@ class DiffusionModel(Protocol):
       bounded by their own size, whatever ``clip`` says;
     - a method ``tokens(prompts)`` and an attribute ``identity``, which say more of what changes its images, see
       ``causalunet.identity.identity_of``;
+    - a method ``spelled(prompt)``, a `causalunet.design.words.Spelling` for every tokenizer whose tokens the U-Net
+      attends to: which part of the prompt each token is of, so that words name tokens;
     - an attribute ``whole_timesteps`` that is True where ``unet`` takes whole timesteps only, such as rows of a table:
       samplers that ask between them are then refused when a study is planned;
     - an attribute ``device``, the ``torch.device`` that states and context are on, where that is not the one of its

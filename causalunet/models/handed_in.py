@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from causalunet.design.anatomy import Anatomy
+from causalunet.design.words import Spelling, spelled_by
 from causalunet.errors import ModelError
 from causalunet.models.checkpoints import fingerprint
 from causalunet.models.devices import device_of
@@ -114,6 +115,10 @@ class HandedIn(InPixels, WithoutReader):
     def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[Any], ...]:
         """What prompts become: tokens and mask of a text model, or labels, (prompt,)."""
         return self.prepare(prompts)
+
+    def spelled(self, prompt: str) -> Sequence[Spelling]:
+        """Which part of a prompt each token is of; nothing of a tokenizer that does not tell, and of labels."""
+        return spelled_by(self.prepare, prompt)
 
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
         """Encode prompts, each once: text embeddings, or labels, (prompt,)."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy, Edge
+from causalunet.design.words import Spelling
 from causalunet.models.base import register
 from causalunet.models.checkpoints import fingerprint, load_weights, read_weights
 from causalunet.models.components import Place, read_components, weights_of
@@ -122,6 +123,10 @@ class FlowModel(InPixels):
     def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """What the text transformer is given: tokens and mask, both (prompt, token)."""
         return tokenize(prompts)
+
+    def spelled(self, prompt: str) -> Sequence[Spelling]:
+        """Which word of a prompt each token is."""
+        return tokenize.spelled(prompt)
 
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
         """Run the text transformer once for every prompt.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from causalunet.design.anatomy import Anatomy
+from causalunet.design.words import Spelling, spelled_by
 from causalunet.models.checkpoints import fingerprint
 from causalunet.models.factor_reader import FactorReader
 from causalunet.models.openai_anatomy import read_anatomy
@@ -78,6 +79,10 @@ class TextToImage(InPixels):
     def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """What the text transformer is given: tokens and mask, both (prompt, token)."""
         return self.tokenize(prompts)
+
+    def spelled(self, prompt: str) -> Sequence[Spelling]:
+        """Which part of a prompt each token is of; nothing of a tokenizer that does not tell."""
+        return spelled_by(self.tokenize, prompt)
 
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
         """Run the text transformer once for every prompt.

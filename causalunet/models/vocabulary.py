@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from causalunet.design.words import Spelling
 from causalunet.errors import PromptError
 
 __all__ = ["CONTEXT", "SCENES_VOCABULARY", "WORDS", "Vocabulary", "tokenize"]
+
+_WORD = re.compile(r"[^\s,]+|,")
 
 CONTEXT = 20
 """Tokens per prompt of `shapes`, padding included: room for two objects and a background."""
@@ -67,7 +70,7 @@ class Vocabulary:
         """
         tokens = np.zeros((len(prompts), self.context), dtype=np.int64)
         for row, prompt in enumerate(prompts):
-            words = re.findall(r"[^\s,]+|,", prompt.lower())
+            words = _WORD.findall(prompt.lower())
             unknown = sorted({word for word in words if word not in self._tokens})
             if unknown:
                 raise PromptError(
@@ -78,6 +81,16 @@ class Vocabulary:
                 raise PromptError(f"Prompt {prompt!r} has {len(words)} words; the model reads at most {self.context}.")
             tokens[row, : len(words)] = [self._tokens[word] for word in words]
         return tokens, tokens > 0
+
+    def spelled(self, prompt: str) -> tuple[Spelling, ...]:
+        """Which word of a prompt each token is.
+
+        Parameters
+        ----------
+        prompt : str
+        """
+        spans = (one.span() for one in _WORD.finditer(prompt))
+        return (Spelling(prompt, tuple((number, *span) for number, span in enumerate(spans))),)
 
 
 tokenize = Vocabulary(WORDS, CONTEXT)

@@ -16,6 +16,8 @@ from causalunet.errors import SpecError
 
 __all__ = ["Channels", "Heads", "Numbered", "Queries", "Tokens", "in_short", "range_of"]
 
+_MOST_LETTERS = 64
+
 
 @clear_calls
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,7 @@ class Numbered(View):
     @property
     def words(self) -> str:
         """Such as ``channels 0-3 8``."""
-        runs = itertools.groupby(enumerate(self.numbers), lambda item: item[1] - item[0])
-        return " ".join([self.name, *(in_short([number for _, number in run]) for _, run in runs)])
+        return in_runs(self.name, self.numbers)
 
     def selected(self, axes: Axes) -> Mapping[str, Selection]:
         """The places of these numbers."""
@@ -102,25 +103,67 @@ class Heads(Numbered):
 @clear_calls
 @dataclass(frozen=True, slots=True)
 class Tokens(Numbered):
-    """Some tokens of the text, or patches of a transformer: ``Site("text") @ Tokens(3)``.
+    """Some tokens of the text, or patches of a transformer: ``Site("text") @ Tokens(3)``, ``Tokens("red")``.
 
     Parameters
     ----------
-    *tokens : int, slice, or iterable of int
-        Numbers from 0; a slice needs an end. The tokenizer says which number a word has.
+    *tokens : int, slice, iterable of int, or str
+        Numbers from 0; a slice needs an end. Or words, in upper case or lower: in each row all tokens, at all its
+        occurrences, that the model's tokenizer makes of each in the row's own prompt; nothing of rows without one. They
+        are found when a study is bound to its model.
 
     Raises
     ------
     SpecError
-        There are none, or one is no integer of at least 0.
+        There are none, one is no integer of at least 0 and no word, or there are numbers and words.
     """
 
     name: ClassVar[str] = "tokens"
     dims: ClassVar[tuple[str, ...]] = (TOKEN,)
-    tokens: tuple[int, ...]
+    tokens: tuple[int | str, ...]
 
-    def __init__(self, *more: int | slice | Iterable[int], tokens: Iterable[int] = ()) -> None:
-        hold(self, tokens=_numbers("Tokens", "tokens", more, tokens))
+    def __init__(
+        self, *more: int | slice | str | Iterable[int | str], tokens: int | str | Iterable[int | str] = ()
+    ) -> None:
+        listed = tokens if isinstance(tokens, list | tuple) else (tokens,)
+        flat = [one for entry in (*more, *listed) for one in (entry if isinstance(entry, list | tuple) else (entry,))]
+        named = any(isinstance(one, str) for one in flat)
+        hold(self, tokens=tuple(flat) if named else _numbers("Tokens", "tokens", more, tokens))
+
+    def __post_init__(self) -> None:
+        words = [one for one in self.tokens if isinstance(one, str)]
+        if words and len(words) < len(self.tokens):
+            raise SpecError(f"Tokens got {shown(self.tokens)}; give numbers or words, not both.")
+        for word in words:
+            if not 0 < len(word) <= _MOST_LETTERS or not word.isprintable() or word != word.strip():
+                raise SpecError(
+                    f"Tokens got {shown(word)}; a word has 1 to {_MOST_LETTERS} letters, and no space around."
+                )
+        super(Tokens, self).__post_init__()
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The words, if it is words that are given."""
+        return tuple(one for one in self.tokens if isinstance(one, str))
+
+    @property
+    def least(self) -> Mapping[str, int]:
+        """One more than the last number; of words nothing is known before a prompt is."""
+        return {} if self.named else {TOKEN: self.numbers[-1] + 1}
+
+    @property
+    def words(self) -> str:
+        """Such as ``tokens 0-3 8``, ``tokens red``."""
+        return " ".join([self.name, *self.named]) if self.named else in_runs(self.name, self.numbers)
+
+    def selected(self, axes: Axes) -> Mapping[str, Selection]:
+        """The places of these numbers; of words none, since each row has its own."""
+        return {TOKEN: () if self.named else self.numbers}
+
+    def check(self, axes: Axes, owner: str) -> None:
+        """Check that a value has tokens, and those of these numbers."""
+        if not self.named or TOKEN not in axes.dims:
+            super(Tokens, self).check(axes, owner)
 
 
 @clear_calls
@@ -150,6 +193,12 @@ class Queries(Numbered):
 def in_short(numbers: Sequence[int]) -> str:
     """Neighbouring numbers as their first and last."""
     return f"{numbers[0]}-{numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
+
+
+def in_runs(name: str, numbers: Sequence[int]) -> str:
+    """A name and numbers, neighbouring ones as their first and last."""
+    runs = itertools.groupby(enumerate(numbers), lambda item: item[1] - item[0])
+    return " ".join([name, *(in_short([number for _, number in run]) for _, run in runs)])
 
 
 def _numbers(owner: str, what: str, more: tuple[Any, ...], named: Any) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -16,7 +16,9 @@ from causalunet.design.donors import FillContext, OwnInput
 from causalunet.design.fills import Fill
 from causalunet.design.inner import InnerPlace
 from causalunet.design.ports import Port
+from causalunet.design.site import Site
 from causalunet.design.views import Axes
+from causalunet.design.words import with_numbers, words_of
 from causalunet.dims import ROW
 from causalunet.errors import FiringError, SpecError
 from causalunet.models.modules import argument_of, arguments_with, given_at
@@ -54,12 +56,15 @@ class CallContext:
         By place and origin: the whole value there, (row, channel, y, x), with the rows of the call.
     times : mapping
         By origin: the training timestep that the call was told which the value is of.
+    tokens : mapping
+        By the words that name them: numbers of the tokens in every row, none in those without a prompt.
     """
 
     step: int
     timesteps: int
     donors: Mapping[tuple[str, Origin], Tensor] = field(default_factory=dict)
     times: Mapping[Origin, float] = field(default_factory=dict)
+    tokens: Mapping[tuple[str, ...], Sequence[tuple[int, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +294,9 @@ def filled(
     entering = None if entering is None else entering.to(value.dtype)
     for placed in fills:
         view, fill = placed.site.view, placed.fill
+        if words := words_of(view):
+            value = _filled_by_row(value, placed, words, dims, rows)
+            continue
         part = view.get(value, axes)
         told = rows.told(placed, axes, part.dtype, entering) if type(fill).put is not Fill.put else None
         replaced = fill.apply(part) if told is None else fill.put(part, told)
@@ -299,6 +307,32 @@ def filled(
                 "a new tensor of the same shape and dtype."
             )
         value = view.put(value, replaced, axes)
+    return value
+
+
+def _filled_by_row(
+    value: Tensor, placed: PlacedFill, words: tuple[str, ...], dims: tuple[str, ...], rows: CallRows
+) -> Tensor:
+    """Replace the tokens of words, whose numbers differ by row."""
+    context = rows.context
+    if context is None or words not in context.tokens:
+        raise SpecError(
+            f"Which tokens {placed.site.view.words} means is known of a study's prompts; here are none. Give numbers."
+        )
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for row, numbers in enumerate(context.tokens[words]):
+        if numbers:
+            alike.setdefault(numbers, []).append(row)
+    value = value.clone()
+    for numbers, chosen in alike.items():
+        view = with_numbers(placed.site.view, numbers)
+        of_rows = CallRows(
+            sum(row < rows.cond for row in chosen),
+            rows.timestep[chosen],
+            replace(context, donors={key: donor[chosen] for key, donor in context.donors.items()}),
+        )
+        there = placed._replace(site=Site(placed.site.component, view))
+        value[chosen] = filled(value[chosen], (there,), dims, of_rows)
     return value
 
 

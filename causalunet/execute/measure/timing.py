@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from causalunet.bound import BoundStudy
 from causalunet.design.interventions import Composition, Intervention
 from causalunet.design.limits import is_integer, plain_number
+from causalunet.design.words import words_of
 from causalunet.errors import SpecError
 from causalunet.execute.call.installed import InstalledUNet
 from causalunet.execute.call.visits import CallContext
@@ -141,7 +142,9 @@ def _any_donors(bound: BoundStudy, action: Action, x: torch.Tensor) -> CallConte
         place = placed.site.component
         value = x.new_zeros(len(x), *anatomy.described(place).shape)
         donors |= {(place, origin): value for origin in placed.donors}
-    return CallContext(1, len(bound.model.alpha_bar), donors)
+    prompt, words = bound.spec.prompts[0], {words_of(placed.site.view) for placed in action.fills} - {()}
+    tokens = {named: [bound.tokens[prompt, named]] * len(x) for named in words}
+    return CallContext(1, len(bound.model.alpha_bar), donors, tokens=tokens)
 
 
 class _Largest:

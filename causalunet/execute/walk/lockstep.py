@@ -14,6 +14,7 @@ from causalunet.design.donors import RunOf
 from causalunet.design.samplers import Estimate, Query, State
 from causalunet.design.starts import Start, first_states, start_of
 from causalunet.design.study import Sample
+from causalunet.design.words import words_of
 from causalunet.errors import FiringError
 from causalunet.execute.call.guided import guided
 from causalunet.execute.call.visits import CallResult, UNetCaller
@@ -190,8 +191,25 @@ class _Walk:
         wanted = tuple(dict.fromkeys(name for call in calls for name in self.observer.wants(call)))
         keep = tuple(dict.fromkeys(place for call in calls for place in self.kept.places(call)))
         context = self.kept.context(action, [Piece(one.call, *at) for one, *at in pieces])
+        context = replace(context, tokens=self._tokens(action, pieces))
         arguments = (repeated, timesteps, *told)
         return self.unet(action, arguments, len(batch), wanted, keep=keep, context=context)
+
+    def _tokens(self, action: Action, pieces: _Pieces) -> dict[tuple[str, ...], list[tuple[int, ...]]]:
+        """Tokens that words name in every row: none in branches that are told no prompt."""
+        words = {words_of(placed.site.view) for placed in action.fills} - {()}
+        if not words:
+            return {}
+        conditional, said = self.plan.spec.sampler.guided_by.conditional, self.plan.bound.tokens
+        prompts = [prompt for one, at, _ in pieces for prompt in self.blocks[one.call.source].prompts[at]]
+        return {
+            named: [
+                said.get((prompt, named), ()) if branch == conditional else ()
+                for branch in range(len(self.contexts))
+                for prompt in prompts
+            ]
+            for named in words
+        }
 
     def _tell(self, traced: CallResult, pieces: _Pieces, n: int, *, first: bool) -> None:
         for (call, _), of_call, of_batch in pieces:

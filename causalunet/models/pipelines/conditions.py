@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from causalunet.design.words import Spelling
 from causalunet.errors import CausalUNetWarning
 from causalunet.models.labels import Prepare
 
@@ -94,6 +95,25 @@ class Texts:
         """Of every text encoder the tokenizer, and how many tokens it reads."""
         return ((self.pipe.tokenizer, self.pipe.tokenizer.model_max_length),)
 
+    @property
+    def placed_readers(self) -> tuple[tuple[Any, int, int], ...]:
+        """Of every tokenizer whose tokens the network attends to, how many it reads, and the number of its first."""
+        return tuple((tokenizer, most, 0) for tokenizer, most in self.readers)
+
+    def read(self, prompt: str) -> str:
+        """What the tokenizer is given of a prompt."""
+        return prompt
+
+    def spelled(self, prompt: str) -> tuple[Spelling, ...]:
+        """Which part of a prompt each token is of; nothing where a tokenizer does not tell."""
+        text, found = self.read(prompt), []
+        for tokenizer, most, first in self.placed_readers:
+            if not getattr(tokenizer, "is_fast", False):
+                return ()
+            spans = tokenizer(text, truncation=True, max_length=most, return_offsets_mapping=True).offset_mapping
+            found.append(Spelling(text, tuple((first + i, *span) for i, span in enumerate(spans) if span[1] > span[0])))
+        return tuple(found)
+
     def check(self, prompts: Sequence[str]) -> None:
         """Warn of prompts that are longer than what the text encoder reads: their end says nothing."""
         for tokenizer, most in self.readers:
@@ -168,6 +188,10 @@ class LowerTexts(Texts):
         """Its tokenizer, and the length that the pipeline was trained with."""
         return ((self.pipe.tokenizer, _IF_TOKENS),)
 
+    def read(self, prompt: str) -> str:
+        """Lower case."""
+        return prompt.lower().strip()
+
     def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
         """States, (prompt, token, width)."""
         with torch.inference_mode():
@@ -188,6 +212,12 @@ class JointTexts(Texts):
         third = () if pipe.text_encoder_3 is None else ((pipe.tokenizer_3, _length_of(pipe)),)
         return ((pipe.tokenizer, most), (pipe.tokenizer_2, most), *third)
 
+    @property
+    def placed_readers(self) -> tuple[tuple[Any, int, int], ...]:
+        """Tokens of the third come after those of the first two."""
+        first, second, *third = self.readers
+        return ((*first, 0), (*second, 0), *((*one, first[1]) for one in third))
+
     def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
         """States, (prompt, token, width), and the pooled state, (prompt, width)."""
         said = list(prompts)
@@ -206,6 +236,11 @@ class PooledTexts(Texts):
         """Of both."""
         first = self.pipe.tokenizer
         return ((first, first.model_max_length), (self.pipe.tokenizer_2, _length_of(self.pipe)))
+
+    @property
+    def placed_readers(self) -> tuple[tuple[Any, int, int], ...]:
+        """Of the second: the first gives the pooled state."""
+        return ((*self.readers[1], 0),)
 
     def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, ...]:
         """States, (prompt, token, width), and the pooled state, (prompt, width)."""

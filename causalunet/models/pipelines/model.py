@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy
 from causalunet.design.samplers import Sampler
+from causalunet.design.words import Spelling
 from causalunet.errors import ModelError
 from causalunet.models.checkpoints import fingerprint
 from causalunet.models.devices import device_of
@@ -222,6 +223,10 @@ class PipelineModel(WithoutReader):
     def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[Any], ...]:
         """What prompts become before any network sees them, one row per prompt."""
         return self.conditions.tokens(prompts)
+
+    def spelled(self, prompt: str) -> Sequence[Spelling]:
+        """Which part of a prompt each token is of; nothing where prompts are labels."""
+        return self.conditions.spelled(prompt) if isinstance(self.conditions, Texts) else ()
 
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
         """What the network is told, one row per prompt."""

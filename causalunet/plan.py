@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,8 @@ from causalunet.bound import BoundStudy
 from causalunet.costs import RunCost, StretchCost, cost_of_run, cost_of_stretch
 from causalunet.design.anatomy import Anatomy
 from causalunet.design.donor_samples import DonorRuns, check_donor_runs
-from causalunet.design.limits import plain, shown
+from causalunet.design.facts import facts_html
+from causalunet.design.limits import shown
 from causalunet.design.stages import check_stages, times_edited
 from causalunet.design.study import StudySpec
 from causalunet.programs import Action, PlacedFill, Program, calls_by_step, leaves_baseline, program_maker
@@ -324,13 +324,7 @@ class Plan:
 
     def _repr_html_(self) -> str:
         """The table, for notebooks."""
-        rows = "".join(
-            f'<tr><th style="text-align: left">{html.escape(name)}</th>'
-            f'<td style="text-align: left">{html.escape(plain(value))}</td></tr>'
-            for name, value in self._rows.items()
-        )
-        title = html.escape(plain(self._title))
-        return f'<table><caption style="text-align: left">{title}</caption><tbody>{rows}</tbody></table>'
+        return facts_html(self._title, self._rows)
 
     @property
     def _title(self) -> str:

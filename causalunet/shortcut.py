@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.calls import clear_calls
+from causalunet.design.facts import facts_html, sampler_words
 from causalunet.design.interventions import Intervention, check_edits
 from causalunet.design.limits import check_keys, check_plain, check_text, is_integer, read_json, shown
 from causalunet.design.samplers import DDPM, Sampler
@@ -100,6 +101,16 @@ class Shortcut:
             check_text("The identity of a shortcut", "part", part)
         check_edits((self.intervention,))
         check_fits(self.intervention, self.sampler)
+
+    def _repr_html_(self) -> str:
+        """What is left out of which run, for notebooks."""
+        told = {
+            "model": self.model,
+            "sampler": sampler_words(self.sampler),
+            "left out": self.intervention.label,
+            **{f"evidence, {name.replace('_', ' ')}": str(value) for name, value in self.evidence.items()},
+        }
+        return facts_html(f"Shortcut {shown(self.name)}", told)
 
     def apply(
         self,

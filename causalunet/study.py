@@ -12,7 +12,9 @@ import xarray as xr
 from causalunet.analysis.criteria import Criterion, chosen_criterion
 from causalunet.bound import BoundStudy
 from causalunet.calls import clear_calls
+from causalunet.design.facts import facts_html, facts_of_study
 from causalunet.design.families import Axis, families
+from causalunet.design.limits import shown
 from causalunet.design.study import StudySpec
 from causalunet.errors import MissingExtraError
 from causalunet.metrics import check_size
@@ -67,6 +69,10 @@ class Study(StudySpec):
     >>> study.plan(calibrate=False).unet_calls
     33
     """
+
+    def _repr_html_(self) -> str:
+        """What is asked, for notebooks."""
+        return facts_html(f"Study {shown(self.name)}", facts_of_study(self))
 
     def bind(self, model: DiffusionModel | None = None) -> BoundStudy:
         """Bring the study and a model together; nothing of the model is run.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from causalunet.calls import clear_calls, hold
 from causalunet.design.conflicts import check_conflicts, edits_to_json
 from causalunet.design.digests import digest_of, unlabelled, written
+from causalunet.design.facts import facts_html, facts_of_edits
 from causalunet.design.fills import FILLS, Fill, Jump, Zero, fill_words, says_what
 from causalunet.design.limits import (
     COMPONENT_NAME,
@@ -162,6 +163,10 @@ class Intervention:
     def __add__(self, other: Intervention) -> Composition:
         """Both interventions in one run."""
         return Composition(tuple(_flat((self, other))))
+
+    def _repr_html_(self) -> str:
+        """What is edited, for notebooks."""
+        return facts_html(f"Intervention {shown(self.label)}", facts_of_edits(self))
 
     def count_edits(self) -> int:
         """Count the edits, each once per window, and twice per composition that it is in."""

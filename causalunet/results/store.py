@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 from zarr.abc.store import Store
 
+from causalunet.design.facts import facts_html
 from causalunet.design.outcomes import Outcome, chosen_outcome
 from causalunet.dims import INTERVENTION
 from causalunet.errors import StoreError
@@ -24,6 +25,7 @@ from causalunet.results.meaning.declaration import Declaration
 from causalunet.results.meaning.identity import stored_identity
 from causalunet.results.meaning.index import InterventionIndex, StepIndex
 from causalunet.results.meaning.lazy import datasets_of
+from causalunet.results.meaning.schema import COMPLETE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +71,20 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         audit: xr.DataTree
         activations: xr.DataTree
         activation_summary: xr.DataTree
+
+    def _repr_html_(self) -> str:
+        """What was run and how much of it is there, above what xarray shows of the tree, for notebooks."""
+        tree: str = xr.DataTree._repr_html_(self)  # type: ignore[no-untyped-call]
+        if getattr(self, "_source", None) is None:
+            return tree
+        study, status = self.attrs.get("study", {}), self["outcomes"].to_dataset()["status"]
+        told = {
+            "at": str(self.source.location),
+            "model": str(study.get("model")),
+            "digest": str(self.attrs.get("digest")),
+            "cells": f"{int((status == COMPLETE).sum()):,} of {status.size:,} complete",
+        }
+        return facts_html(f"Results of the study {study.get('name')!r}", told) + tree
 
     def verify(self, *, deep: bool = False, quiet: bool = False) -> Verification:
         """Read every chunk and check all that can be checked without the model; print the table.

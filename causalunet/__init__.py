@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from causalunet import analysis, prompts, report
+    from causalunet.cluster import Workers
     from causalunet.design import (
         DDIM,
         DDPM,
@@ -130,6 +131,7 @@ __all__ = [
     "Whole",
     "Window",
     "Windows",
+    "Workers",
     "Zero",
     "analysis",
     "cut_relax_cut",
@@ -153,6 +155,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "causalunet.cluster": ("Workers",),
     "causalunet.design": (
         "AddNoise",
         "BandScale",

@@ -2,4 +2,5 @@
 
 from causalunet.cli import command
 
-command()
+if __name__ == "__main__":  # and not where a worker's process imports it
+    command()

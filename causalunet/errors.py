@@ -8,6 +8,7 @@ __all__ = [
     "CausalUNetError",
     "CausalUNetWarning",
     "CheckpointError",
+    "ClusterError",
     "ComponentError",
     "ConformanceError",
     "DamageError",
@@ -62,6 +63,10 @@ class ConformanceError(CausalUNetError, ValueError):
 
 class CheckpointError(CausalUNetError, ValueError):
     """A weights file is not what it should be."""
+
+
+class ClusterError(CausalUNetError, RuntimeError):
+    """Workers of a cluster cannot run a study, or are gone. What was committed stays."""
 
 
 class StoreError(CausalUNetError, ValueError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -24,9 +26,12 @@ from causalunet.results.engine.location import Location
 from causalunet.results.store import Results, open_results
 
 if TYPE_CHECKING:
+    from distributed import Client
+
+    from causalunet.cluster.workers import Workers
     from causalunet.models.base import DiffusionModel
 
-__all__ = ["Study", "chosen_model", "load_registered"]
+__all__ = ["Study", "chosen_model", "load_registered", "runner_on_workers"]
 
 _KEPT = "_loaded"
 """Where a study keeps its registered model, beside the fields."""
@@ -129,6 +134,7 @@ class Study(StudySpec):
         path: str | Path,
         *,
         model: DiffusionModel | None = None,
+        client: Client | Workers | None = None,
         memory: int | None = None,
         overwrite: bool = False,
         retry_failed: bool = False,
@@ -142,10 +148,12 @@ class Study(StudySpec):
         path : path or str
             Folder of the store, or its address (``s3://bucket/prefix``, ``gs://bucket/prefix``). What it already holds
             is not run again, so an interrupted run goes on by the same call. Interventions, samples and recorded
-            components that the study has and the store has not extend it, from the stored baseline. Several processes
-            may run one study into one store.
+            components that the study has and it has not extend it. Several processes may run one study into one store.
         model : DiffusionModel, optional
             Instead of the registered one.
+        client : distributed.Client or Workers, optional
+            Of a dask cluster, whose workers run the study: on the registered model, or what
+            `causalunet.cluster.Workers` loads, and into the same path.
         memory : int, optional
             Budget in bytes for the activations of a call, and again for the states of a block of samples, on the device
             of the model; by default half of what is free there, and on a CPU 1 GiB at the most.
@@ -168,7 +176,9 @@ class Study(StudySpec):
         Raises
         ------
         SpecError, ModelError
-            As for `plan`; or ``memory`` is no number of bytes.
+            As for `plan`; ``memory`` is no number of bytes; or workers could not load the model.
+        ClusterError
+            Workers have another model, other software or another disk, or the scheduler is gone.
         StoreError
             The path holds something else than this study; the differences are named.
         StorageError, WriteConflictError
@@ -187,9 +197,7 @@ class Study(StudySpec):
         """
         place = Location.parse(path)  # a relative path means the working directory of now, also after the run
         plan = self.plan(model, calibrate=False)
-        from causalunet.execute.fill.run_plan import run_plan
-
-        run_plan(
+        _runner(client)(
             plan,
             place,
             memory=memory,
@@ -292,6 +300,32 @@ class Study(StudySpec):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != _KEPT}
+
+
+def _runner(client: Client | Workers | None) -> Callable[..., None]:
+    if client is not None:
+        return partial(runner_on_workers(), client=client)
+    from causalunet.execute.fill.run_plan import run_plan
+
+    return run_plan
+
+
+def runner_on_workers() -> Callable[..., None]:
+    """What runs a plan on workers.
+
+    Raises
+    ------
+    MissingExtraError
+        Dask is not installed.
+    """
+    try:
+        from causalunet.cluster.coordinator import run_on_workers
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"Running on workers needs {error.name}, which is not installed. Install the extra: "
+            "pip install 'causalunet[cluster]'."
+        ) from error
+    return run_on_workers
 
 
 def chosen_model(given: DiffusionModel | None, name: str) -> DiffusionModel:

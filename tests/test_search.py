@@ -17,7 +17,7 @@ from causalunet.analysis.bisection import bisection
 from causalunet.analysis.criteria import Criterion
 from causalunet.design.families import families
 from causalunet.errors import SpecError, StoreError
-from causalunet.execute.fill import store_filler as runner
+from causalunet.execute.fill import part_runner as runner
 from causalunet.models.text_to_image import TextToImage
 
 STEPS = 8

@@ -17,7 +17,7 @@ import causalunet as cu
 from causalunet.analysis.criteria import Criterion
 from causalunet.design.families import Family, families
 from causalunet.errors import CausalUNetWarning
-from causalunet.execute.fill import store_filler as runner
+from causalunet.execute.fill import part_runner as runner
 from causalunet.execute.fill.recorder import Recorder
 from causalunet.models.text_to_image import TextToImage
 from causalunet.plan import BASELINE

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from causalunet import __version__
-from causalunet.cli import listing, measuring, models, running, stores
+from causalunet.cli import listing, measuring, models, running, sharing, stores
 from causalunet.cli.exits import Exit
 from causalunet.cli.printing import complain, flush, told_warnings
 from causalunet.errors import CausalUNetError
@@ -140,6 +140,14 @@ def _add_running(commands: Any) -> None:
         )
         command.add_argument("--checkpoint", metavar="FILE", help="the model's weights, such as glide's base.pt")
         command.add_argument("--device", help="where the model runs, such as cuda (default cpu)")
+        shared = command.add_mutually_exclusive_group()
+        shared.add_argument("--scheduler", metavar="ADDRESS", help="of a dask cluster, such as tcp://host:8786")
+        shared.add_argument(
+            "--devices", metavar="N", type=sharing.device_count, help="run on so many GPUs, or else cores, or on 'all'"
+        )
+        shared.add_argument(
+            "--shard", metavar="K/N", type=sharing.share, help="run the K-th of N shares of the samples only"
+        )
 
 
 def _add_measuring(commands: Any) -> None:

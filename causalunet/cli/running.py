@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from causalunet.cli.exits import Exit
 from causalunet.cli.printing import one_line, quoted, tell
+from causalunet.cli.sharing import runner
 from causalunet.cli.studies import default_store, read_study
 from causalunet.errors import CausalUNetError, DamageError, ModelError, StoreError
 from causalunet.identity import differences
@@ -83,19 +84,20 @@ def _fill(
     overwrite: bool = False,
     source: dict[str, Any] | None = None,
 ) -> Exit:
-    from causalunet.execute import run_plan
-
-    run_plan(
-        plan,
-        store,
-        memory=options.memory,
-        overwrite=overwrite,
-        retry_failed=options.retry_failed,
-        source=source,
-    )
+    with runner(plan, _chosen(options), options) as run_plan:
+        run_plan(
+            plan,
+            store,
+            memory=options.memory,
+            overwrite=overwrite,
+            retry_failed=options.retry_failed,
+            source=source,
+        )
     completion = Completion.read(store)
     tell(f"Results: {store}{_progress_of(completion)}")
-    return Exit.DONE if completion.complete else Exit.INCOMPLETE
+    # What a shard leaves out is for the others.
+    done = completion.complete or (options.shard and not completion.cells.failed + completion.baselines.failed)
+    return Exit.DONE if done else Exit.INCOMPLETE
 
 
 def _stored(store: str) -> Completion | None:
@@ -112,8 +114,13 @@ def _progress_of(completion: Completion | None) -> str:
     return "" if completion is None else f", {completion.cells.complete:,} of {completion.cells.total:,} cells complete"
 
 
+def _chosen(options: argparse.Namespace) -> dict[str, str]:
+    """What the model's loader is to be given."""
+    return {key: getattr(options, key) for key in ("checkpoint", "device") if getattr(options, key) is not None}
+
+
 def _load(name: str, options: argparse.Namespace) -> DiffusionModel:
-    chosen = {key: getattr(options, key) for key in ("checkpoint", "device") if getattr(options, key) is not None}
+    chosen = _chosen(options)
     if not chosen:
         return load_registered(name)
     from causalunet.models import load_model

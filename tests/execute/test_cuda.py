@@ -146,7 +146,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
         return run_block(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("causalunet.execute.fill.store_filler.run_block", interrupted)
+        patch.setattr("causalunet.execute.fill.part_runner.run_block", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(one, tmp_path / "parts.zarr", gpu_model)
     assert 0 < int((cu.open_results(tmp_path / "parts.zarr").outcomes.status == COMPLETE).sum()) < 2 * 10

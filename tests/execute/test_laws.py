@@ -229,7 +229,7 @@ def test_an_edit_that_does_not_fire_stops_the_study(
     run_study: Callable[..., xr.DataTree], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "causalunet.execute.fill.store_filler.run_block", lambda *_args, **_kwargs: Counter({("mid", 2): 1})
+        "causalunet.execute.fill.part_runner.run_block", lambda *_args, **_kwargs: Counter({("mid", 2): 1})
     )
     with pytest.raises(FiringError, match=r"'mid', 2\): \(1, 2\).*'skip.0', 2\): \(0, 2\)"):
         run_study(cu.Null(window=cu.Window(2, 1)), steps=2)
@@ -255,7 +255,7 @@ def test_a_skipped_step_at_which_the_unet_ran_stops_the_study(
     def careless(unet: Any, plan: Plan, *arguments: Any, **options: Any) -> Any:
         return run_block(unet, called_all_the_same(plan), *arguments, **options)
 
-    monkeypatch.setattr("causalunet.execute.fill.store_filler.run_block", careless)
+    monkeypatch.setattr("causalunet.execute.fill.part_runner.run_block", careless)
     with pytest.raises(FiringError, match=r"skip_steps.*'unet', 3\): \(0, 1\)"):
         run_study(cu.SkipSteps(cu.Window(3, 2)), steps=4)
 

@@ -73,7 +73,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         times["now"] += times["part"]
         return run_block(*arguments, **options)
 
-    monkeypatch.setattr("causalunet.execute.fill.store_filler.run_block", timed)
+    monkeypatch.setattr("causalunet.execute.fill.part_runner.run_block", timed)
     monkeypatch.setattr("causalunet.execute.fill.store_filler.Pace", partial(Pace, clock=lambda: times["now"]))
     return times
 

@@ -49,7 +49,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Plan]]:
         run.append(arguments[1])
         return run_block(*arguments, **options)
 
-    monkeypatch.setattr("causalunet.execute.fill.store_filler.run_block", noted)
+    monkeypatch.setattr("causalunet.execute.fill.part_runner.run_block", noted)
     return run
 
 
@@ -97,7 +97,7 @@ def test_a_run_goes_on_after_its_last_group(
         return run_block(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("causalunet.execute.fill.store_filler.run_block", interrupted)
+        patch.setattr("causalunet.execute.fill.part_runner.run_block", interrupted)
         with pytest.raises(KeyboardInterrupt):
             STUDY.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
     seen = cu.open_results(tmp_path / "s.zarr")

@@ -67,7 +67,7 @@ def test_a_hook_that_stays_behind_shows_as_drift(
         finally:
             handle.remove()
 
-    monkeypatch.setattr("causalunet.execute.fill.store_filler.drift", left_behind)
+    monkeypatch.setattr("causalunet.execute.fill.part_runner.drift", left_behind)
     with pytest.warns(CausalUNetWarning, match="drift 0.1"):
         results = study.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
     assert results.audit.drift.values[0] > 0.05

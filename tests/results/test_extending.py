@@ -57,7 +57,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Plan, int]]]:
         run.append((arguments[1], len(arguments[2].seeds)))
         return run_block(*arguments, **options)
 
-    monkeypatch.setattr("causalunet.execute.fill.store_filler.run_block", noted)
+    monkeypatch.setattr("causalunet.execute.fill.part_runner.run_block", noted)
     return run
 
 

@@ -33,7 +33,7 @@ def test_a_cosine_store_does_not_grow_by_a_linear_schedule_without_clipping(
     pair.study.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
     other = replace(tiny_model, alpha_bar=linear_alpha_bar(), clip=False)
     monkeypatch.setattr(
-        "causalunet.execute.fill.store_filler.run_block", lambda *given, **named: pytest.fail("it was run")
+        "causalunet.execute.fill.part_runner.run_block", lambda *given, **named: pytest.fail("it was run")
     )
     with pytest.raises(StoreError) as error:
         pair.grown.run(tmp_path / "s.zarr", model=other, progress=False)

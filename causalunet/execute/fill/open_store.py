@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import uuid
 from contextlib import ExitStack, suppress
@@ -47,6 +48,7 @@ def open_writer(
     memory: int,
     overwrite: bool,
     source: dict[str, Any] | None = None,
+    shares: int = 1,
 ) -> tuple[StudyWriter, Layout]:
     """Make the store of a plan, go on with the one at the path, or extend it.
 
@@ -61,6 +63,8 @@ def open_writer(
         Replace another study; its results stay in the store's history.
     source : dict, optional
         The study's file, see `causalunet.provenance`.
+    shares : int
+        Into how many shares the blocks of a store that is made now should at least divide.
 
     Raises
     ------
@@ -72,7 +76,8 @@ def open_writer(
     outcomes = tuple(declared_outcome(one, plan.bound.picture_shape, factors) for one in plan.spec.outcomes)
     measured = (*usual_outcomes(factors=bool(factors)), *plan.spec.outcomes)
     brought = {name: one.labels for name, one in brought_by(measured, plan.bound.picture_shape, factors).items()}
-    fresh = Layout(plan, brought, samples_per_block(plan, memory, micro_batch), outcomes=outcomes)
+    block = min(samples_per_block(plan, memory, micro_batch), math.ceil(plan.samples / shares))
+    fresh = Layout(plan, brought, block, outcomes=outcomes)
     for _ in range(_TRIES):
         with suppress(WriteConflictError):  # another process lays out the same object store
             return _open(location, fresh, overwrite=overwrite, source=source)

@@ -13,6 +13,7 @@ from causalunet.design.outcomes import OutcomeContext
 from causalunet.design.samplers import Estimate, State
 from causalunet.errors import FiringError, ModelError
 from causalunet.execute.fill.parts import Part
+from causalunet.execute.fill.stranded import strand
 from causalunet.execute.measure.outcomes import (
     BASELINE_IMAGE,
     baseline_values,
@@ -234,11 +235,8 @@ class Recorder:
         self._open_again(failed)
         for sample in np.flatnonzero(failed).tolist():
             # The sample's cells of other parts cannot be run either.
-            at = slice(self._samples.start + sample, self._samples.start + sample + 1)
-            count = len(self._plan.spec.interventions)
-            reason = f"baseline: {self.failed[BASELINE, sample]}"
-            self._writer.write("outcomes/status", (slice(None), at), np.full((count, 1), FAILED))
-            self._writer.write("outcomes/failure", (slice(None), at), np.full((count, 1), reason, dtype=object))
+            count, reason = len(self._plan.spec.interventions), self.failed[BASELINE, sample]
+            strand(self._writer, self._samples.start + sample, count, reason)
 
     def _open_again(self, failed: NDArray[np.bool_]) -> None:
         """Let cells that failed for want of a baseline be missing where there is one now."""

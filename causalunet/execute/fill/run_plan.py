@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ def run_plan(
     retry_failed: bool = False,
     source: dict[str, Any] | None = None,
     progress: bool = True,
+    shares: int = 1,
+    shard: tuple[int, int] | None = None,
+    fill: Callable[[StoreFiller], None] = StoreFiller.fill,
 ) -> None:
     """Run what is not in the store yet.
 
@@ -47,6 +50,10 @@ def run_plan(
         As for `StoreFiller`.
     progress : bool
         Show how far it is.
+    shares, shard
+        As for `StoreFiller`.
+    fill : callable
+        What fills the store; by default this process.
 
     Raises
     ------
@@ -61,12 +68,21 @@ def run_plan(
     KeyboardInterrupt
         With a note that says how much is committed.
     """
-    runner = StoreFiller(plan, path, memory=memory, overwrite=overwrite, retry_failed=retry_failed, source=source)
+    runner = StoreFiller(
+        plan,
+        path,
+        memory=memory,
+        overwrite=overwrite,
+        retry_failed=retry_failed,
+        source=source,
+        shares=shares,
+        shard=shard,
+    )
     missing = runner.unet_calls_missing()
     with show_progress("U-Net calls", missing, shown=progress and missing != 0) as shown:
         runner.advance, runner.say = shown.advance, shown.say
         with told_what_is_safe(runner):
-            runner.fill()
+            fill(runner)
     measure_outcomes(runner.writer, plan.spec.outcomes, plan.bound.model)
     runner.warn_of_failures()
     runner.warn_of_noise()

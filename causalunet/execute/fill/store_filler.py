@@ -4,53 +4,34 @@ from __future__ import annotations
 
 import itertools
 import random
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet.errors import CausalUNetWarning, PluginError, StoreError, WriteConflictError
-from causalunet.execute.call.trace import TracedUNet
-from causalunet.execute.fill.open_store import block_name, open_writer, record_rounding, record_source, versions
+from causalunet.errors import CausalUNetWarning, StoreError, WriteConflictError
+from causalunet.execute.fill.open_store import block_name, open_writer, record_rounding, record_source
 from causalunet.execute.fill.pace import Pace, portions
+from causalunet.execute.fill.part_runner import Done, PartRunner, commit_parts, known_outcomes
 from causalunet.execute.fill.parts import Part, Progress, lacks
-from causalunet.execute.fill.recorder import Recorder
-from causalunet.execute.measure.audit import drift
 from causalunet.execute.measure.rounding import rounding_of, rounding_of_runs
-from causalunet.execute.walk.batches import MicroBatch, micro_batch_size, places_asked
-from causalunet.execute.walk.decoding import Decoding
-from causalunet.execute.walk.lockstep import Block, check_fired, run_block
+from causalunet.execute.walk.batches import micro_batch_size, places_asked
 from causalunet.execute.walk.memory import budget_of
-from causalunet.models.tf32 import exact_float32
 from causalunet.plan import Plan
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.meaning.noise_floor import NULL_DIFFERENCE, Bounds, beyond_rounding, first_distance
 from causalunet.results.meaning.schema import FAILED, MISSING
-from causalunet.results.meaning.scored import KnownOutcome, known_outcome
 
 __all__ = ["StoreFiller"]
 
 _TRIES = 5
 _MOST_REASONS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """A part that was run and is not committed yet."""
-
-    part: Part
-    unet_calls: int
-    seconds: float
-    failed: tuple[tuple[int, int], ...]
-    failed_cells: int
 
 
 class StoreFiller:
@@ -80,12 +61,17 @@ class StoreFiller:
         Told in words what the run waits for.
     pace : Pace, optional
         Decides when is committed.
+    shares : int
+        Into how many shares the blocks of samples should at least divide, if the store is made now.
+    shard : tuple of int, optional
+        ``(k, n)``: fill the k-th of n shares of the blocks only, counting from 1, and leave the others.
 
     Attributes
     ----------
     writer : StudyWriter
     layout : Layout
     memory : int
+    runner : PartRunner
     unet_calls_run : int
         U-Net calls that were run, over all samples.
     """
@@ -102,30 +88,36 @@ class StoreFiller:
         advance: Callable[[int], None] | None = None,
         say: Callable[[str], None] | None = None,
         pace: Pace | None = None,
+        shares: int = 1,
+        shard: tuple[int, int] | None = None,
     ) -> None:
         budget = budget_of(memory, plan.bound.model)
         micro_batch = micro_batch_size(plan.anatomy, budget, plan.spec.sampler.rows_per_sample, places_asked(plan))
         self.writer, self.layout = open_writer(
-            plan, path, micro_batch=micro_batch, memory=budget, overwrite=overwrite, source=source
+            plan,
+            path,
+            micro_batch=micro_batch,
+            memory=budget,
+            overwrite=overwrite,
+            source=source,
+            shares=shard[1] if shard else shares,
         )
         self.advance, self.say = advance, say
         self.memory, self._plan, self._retry, self._source = budget, self.layout.plan, retry_failed, source
-        self._micro_batch = MicroBatch(micro_batch)
-        self._unet = TracedUNet(plan.bound.model.unet, plan.anatomy)
-        self._decode = Decoding(plan.bound.model, budget)
-        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self.runner = PartRunner(self.layout, known_outcomes(self.writer), budget)
         self._pace = pace or Pace(cells=self._plan.part_cells)
-        self._done: list[_Done] = []
+        self._done: list[Done] = []
+        self._shard = shard
         self._layout_id = self.writer.known.layout_id
-        self._outcomes = _known_outcomes(self.writer)
         self.unet_calls_run = self._conflicts = 0
         grid = self.layout.grid
         self._tried = np.zeros((len(grid.interventions) + 1, len(grid.samples)), bool)  # by run; the baseline is last
 
     def unet_calls_missing(self) -> int:
         """U-Net calls that completing the study takes, over all samples."""
-        parts = self._progress().missing(slice(0, len(self.layout.grid.samples)))
-        return sum(self._part_plan(part).calls_per_sample * (part.samples.stop - part.samples.start) for part in parts)
+        progress = self._progress()
+        parts = (part for samples in self.stretches() for part in progress.missing(samples))
+        return sum(self.runner.plans.unet_calls(part) for part in parts)
 
     def fill(self, runs: Iterable[int] | None = None, *, blocks: int = 1) -> None:
         """See to it that the store holds everything, or the outcomes of some interventions.
@@ -144,10 +136,7 @@ class StoreFiller:
         """
         chosen = None if runs is None else tuple(runs)
         try:
-            progress = self._progress()
-            waiting = [samples for samples in self._order(blocks) if progress.missing(samples, chosen)]
-            if self._source and (waiting or self._source["text"] is not None):  # kept, where that is asked for, now too
-                record_source(self.writer, self._source)
+            waiting = self.begin(chosen, blocks=blocks)
             if waiting:
                 record_rounding(self.writer, rounding_of(self._plan))
             for wait in (False, True):
@@ -165,6 +154,37 @@ class StoreFiller:
                 CausalUNetWarning,
                 stacklevel=2,
             )
+
+    def begin(self, runs: tuple[int, ...] | None = None, *, blocks: int = 1) -> list[slice]:
+        """Stretches of samples that lack something, in the order to run them; the study's file is noted.
+
+        Parameters
+        ----------
+        runs, blocks
+            As for `fill`.
+        """
+        progress = self._progress()
+        waiting = [samples for samples in self.stretches(blocks) if progress.missing(samples, runs)]
+        if self._source and (waiting or self._source["text"] is not None):  # kept, where that is asked for, now too
+            record_source(self.writer, self._source)
+        return waiting
+
+    def missing(self, samples: slice, writer: StudyWriter) -> list[Part]:
+        """What some blocks lack as of the session of a writer, in parts as they are run.
+
+        Parameters
+        ----------
+        samples : slice
+        writer : StudyWriter
+            Of the same store.
+
+        Raises
+        ------
+        StoreError
+            Another process has changed what stands where.
+        """
+        self.check_layout(writer)
+        return list(self._portions(self._progress(samples, writer).missing(samples)))
 
     def safe(self) -> str:
         """Say how many cells are committed, and where."""
@@ -225,7 +245,7 @@ class StoreFiller:
         worst = [int(sample) for sample in np.argsort(-null, kind="stable")]
         places = {sample: place for place, sample in enumerate(self._plan.spec.samples)}
         known = [places[one] for one in (self.layout.grid.samples[at] for at in worst) if one in places]
-        if known and (image := rounding_of_runs(self._plan, self._unet, known)) is not None:
+        if known and (image := rounding_of_runs(self._plan, self.runner.unet, known)) is not None:
             record_rounding(self.writer, {**rounding_of(self._plan), "image": image})
         return Bounds.of(self.writer.known.rounding)
 
@@ -235,12 +255,20 @@ class StoreFiller:
         distances = [self.writer.read("trajectory/eps_distance", (run,)) for run in nulls]
         return first_distance(np.stack(distances)) if nulls else np.full(len(self.layout.grid.samples), np.nan)
 
-    def _progress(self, samples: slice | None = None) -> Progress:
-        return Progress(self.writer, self.layout, retry_failed=self._retry, tried=self._tried, samples=samples)
+    def _progress(self, samples: slice | None = None, writer: StudyWriter | None = None) -> Progress:
+        at = self.writer if writer is None else writer
+        return Progress(at, self.layout, retry_failed=self._retry, tried=self._tried, samples=samples)
 
-    def _order(self, blocks: int) -> Iterator[slice]:
+    def _portions(self, parts: Iterable[Part]) -> Iterator[Part]:
+        return itertools.chain.from_iterable(portions(part, self.runner.plans.of(part)) for part in parts)
+
+    def stretches(self, blocks: int = 1) -> Iterator[slice]:
+        """Blocks of samples, or so many of them together, in the order to run them; of a shard its own."""
         size, samples = self.layout.block * blocks, len(self.layout.grid.samples)
         stretches = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
+        if self._shard:
+            yield from stretches[self._shard[0] - 1 :: self._shard[1]]
+            return
         if self.writer.repository.location.folder is None:
             # Without claims, processes had better begin at different places.
             first = random.SystemRandom().randrange(len(stretches))
@@ -257,7 +285,7 @@ class StoreFiller:
             while True:
                 self._forget()
                 self.writer.refresh()
-                self._check_layout()
+                self.check_layout(self.writer)
                 try:
                     if self._run_all(self._progress(samples).missing(samples, runs)):
                         return True
@@ -269,10 +297,10 @@ class StoreFiller:
     def _run_all(self, parts: Iterable[Part]) -> bool:
         """Run parts, unless what was committed meanwhile changes them; False if it did."""
         whole = True
-        for part in itertools.chain.from_iterable(portions(part, self._part_plan(part)) for part in parts):
+        for part in self._portions(parts):
             if self._pace.due(part.cells):
                 self._commit()
-            self._check_layout()
+            self.check_layout(self.writer)
             if lacks(self.writer, part):
                 self._run(part)
             else:
@@ -280,101 +308,35 @@ class StoreFiller:
         self._commit()
         return whole
 
-    def _check_layout(self) -> None:
-        """Refuse to go on where another process has changed what stands where."""
-        if self.writer.known.layout_id != self._layout_id:
+    def check_layout(self, writer: StudyWriter) -> None:
+        """Refuse to go on where another process has changed what stands where, as of the session of a writer."""
+        if writer.known.layout_id != self._layout_id:
             raise StoreError(
                 f"Another process has extended or replaced the study in {self.writer.repository.location} meanwhile. "
                 "Nothing committed is lost; run the same command again to go on with what is there now."
             )
 
-    def _part_plan(self, part: Part) -> Plan:
-        replayed = part.forked and bool(part.baseline_recordings or part.recordings)
-        key = (part.runs, replayed)
-        if key not in self._plans:
-            replay = self.layout.recorded_steps if replayed else ()
-            self._plans[key] = self._plan.part(part.runs, forked=part.forked, replay=replay)
-        return self._plans[key]
-
     def _run(self, part: Part) -> None:
         self._pace.begin()
-        started, plan = time.perf_counter(), self._part_plan(part)
-        samples = self.layout.grid.samples[part.samples]
-        block = Block(part.samples.start, tuple(s.prompt for s in samples), tuple(s.start for s in samples))
-        recorder = Recorder(plan, self.layout, self.writer, part, block, self._decode, self._outcomes)
-        with exact_float32():
-            fired = run_block(
-                self._unet,
-                plan,
-                block,
-                micro_batch=self._micro_batch,
-                observer=recorder,
-                states=recorder.states(),
-                advance=self.advance,
-            )
-        check_fired(plan, fired, len(samples))
-        recorder.write()
-        self._write_drift(part, block, recorder)
-        calls, seconds = plan.calls_per_sample * len(samples), time.perf_counter() - started
-        for name, added in (("unet_calls", plan.calls_per_sample), ("seconds", seconds / len(samples))):
-            before = np.nan_to_num(self.writer.read(f"audit/{name}", (part.samples,)))
-            self.writer.write(f"audit/{name}", (part.samples,), before + added)
-        failed = tuple((run, part.samples.start + sample) for run, sample in recorder.failed)
-        self._done.append(_Done(part, calls, seconds, failed, recorder.failed_cells))
+        self._done.append(self.runner.run(self.writer, part, self.advance))
         self._pace.end(part.cells)
 
     def _commit(self) -> None:
         """Commit what was run since the last commit."""
         if not self._done:
             return
-        cells = sum(done.part.cells for done in self._done)
-        samples = {sample for done in self._done for sample in range(done.part.samples.start, done.part.samples.stop)}
-        calls = sum(done.unet_calls for done in self._done)
-        whole = [done.part.samples for done in self._done if not done.part.forked]
-        self.writer.commit(
-            f"{cells} cells of {len(samples)} samples",
-            {
-                "cells": cells,
-                "baselines": sum(part.stop - part.start for part in whole),
-                "failed": sum(done.failed_cells for done in self._done),
-                "unet_calls": calls,
-                "seconds": round(sum(done.seconds for done in self._done), 3),
-                "versions": versions(),
-            },
-        )
-        self.unet_calls_run += calls
-        for cell in (cell for done in self._done for cell in done.failed):
-            self._tried[cell] = True
+        commit_parts(self.writer, self._done)
+        for done in self._done:
+            self.count(done)
         self._forget()
+
+    def count(self, done: Done) -> None:
+        """Note what was committed: its calls, and what failed in vain."""
+        self.unet_calls_run += done.unet_calls
+        for cell in done.failed:
+            self._tried[cell] = True
 
     def _forget(self) -> None:
         """Begin anew after a commit, or after what was run is lost."""
         self._done.clear()
         self._pace.committed()
-
-    def _write_drift(self, part: Part, block: Block, recorder: Recorder) -> None:
-        """One plain call per part, at its first sample and the first step."""
-        x, eps = (recorder.baseline[name][:1, 0] for name in ("x_t", "eps"))
-        found = drift(self._plan, block.prompts[:1], self._plan.schedule.steps, x, eps)
-        index = (slice(part.samples.start, part.samples.start + 1),)
-        # The largest of all parts. What is not finite here, where the trace gave numbers, is the worst of all.
-        worst = np.where(np.isnan(found) & np.isfinite(eps).all(), np.inf, found)
-        self.writer.write("audit/drift", index, np.fmax(self.writer.read("audit/drift", index), worst))
-
-
-def _known_outcomes(writer: StudyWriter) -> tuple[KnownOutcome, ...]:
-    """Outcomes of the store's own that can be measured here; the others' cells stay unmeasured, and are told."""
-    found, unknown = [], []
-    for declared in writer.known.declaration.outcomes:
-        try:
-            found.append(KnownOutcome(known_outcome(declared), declared))
-        except PluginError as error:
-            unknown.append(str(error))
-    if unknown:
-        warnings.warn(
-            f"{writer.repository.location} has {', '.join(unknown)}: it is not measured of what is run now. "
-            "results.add_outcome(...) measures it later, where it is known.",
-            CausalUNetWarning,
-            stacklevel=2,
-        )
-    return tuple(found)

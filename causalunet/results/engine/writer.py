@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import pickle
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
+import icechunk
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -35,14 +37,19 @@ class StudyWriter:
     Parameters
     ----------
     repository : Repository
+    fork : bytes, optional
+        Of the session of another process, from its `fork`: what is written goes into that, and is committed there.
     """
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, fork: bytes | None = None) -> None:
         self.repository = repository
         self._background = BackgroundWriter()
         self._checked: tuple[dict[str, Any], StoreAttributes] | None = None
         self._attributes: StoreAttributes | None = None
-        self.refresh()
+        if fork is None:
+            self.refresh()
+        else:
+            self._begin(pickle.loads(fork))
 
     @classmethod
     def create(cls, location: Location, layout: Layout, attributes: StoreAttributes) -> StudyWriter:
@@ -100,11 +107,32 @@ class StudyWriter:
     def refresh(self) -> None:
         """Forget what was not committed, and start from the newest commit."""
         self._background.discard()
-        self._session = self.repository.writable()
+        self._begin(self.repository.writable())
+
+    def _begin(self, session: icechunk.Session) -> None:
+        self._session = session
         with faults_told(self.repository.location, "opening"):
             self._root = zarr.open_group(self._session.store, mode="a", zarr_format=3)
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._attributes = None
+
+    def fork(self) -> bytes:
+        """A session that another process can write into, as of this one, into which nothing was written."""
+        with faults_told(self.repository.location, "opening"):
+            return pickle.dumps(self._session.fork())
+
+    def written(self) -> bytes:
+        """What a writer of a fork has written, for the process that gave it the fork."""
+        self._background.drain()
+        return pickle.dumps(self._session)
+
+    def take(self, written: bytes) -> None:
+        """Take what another process wrote into this session's fork; it counts once committed.
+
+        Of two forks of one session that wrote the same chunk the later would win, so one session gives one fork.
+        """
+        with faults_told(self.repository.location, "writing to", writing=True):
+            self._session.merge(pickle.loads(written))
 
     def abandon(self) -> None:
         """Forget what was not committed."""

@@ -41,9 +41,10 @@ class Workers:
 
     Examples
     --------
-    >>> from distributed import Client, LocalCluster  # doctest: +SKIP
-    >>> client = Client(LocalCluster(n_workers=2, threads_per_worker=1))  # doctest: +SKIP
-    >>> study.run("results.zarr", client=cu.Workers(client=client, resources={"GPU": 1}))  # doctest: +SKIP
+    >>> from distributed import Client  # doctest: +SKIP
+    >>> client = Client("tcp://host:8786")  # doctest: +SKIP
+    >>> crew = cu.Workers(client=client, resources={"GPU": 1})  # doctest: +SKIP
+    >>> results = study.run("results.zarr", client=crew)  # doctest: +SKIP
     """
 
     client: Any

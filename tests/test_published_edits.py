@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import causalunet as cu
 from causalunet.jacobian import Denoiser
+from causalunet.models import round_weights
 
 
 def script(name: str) -> Any:
@@ -64,3 +66,48 @@ def test_free_u_is_that_of_diffusers(shapes: Any, b: tuple[float, float], s: tup
             handle.remove()
     assert abs(expected - estimate(shapes)).max() > 0.01
     np.testing.assert_allclose(estimate(shapes, edited), expected, atol=2e-4)
+
+
+def test_masks_of_routing_are_those_of_the_official_code() -> None:
+    study = script("dtr")
+    golden = json.loads((Path(__file__).parent / "golden" / "dtr.json").read_text())
+    for told in golden:
+        assert study.first_channels(told["tasks"], told["channels"], told["beta"]).tolist() == told["first"]
+        if told["count"][0] == told["channels"]:  # nothing is masked
+            continue
+        edits = study.masked("up.10", told["channels"], np.array(told["first"]), "masks", told["beta"]).edits()
+        kept = [told["channels"] - len(edit.view.channels) for edit in edits]
+        assert kept == told["count"]
+
+
+def test_masked_channels_are_zeros_at_their_step(shapes: Any) -> None:
+    study = script("dtr")
+    edited = study.masked("up.10", 32, study.first_channels(6, 32), "masks")
+    first = int(study.first_channels(6, 32)[2])  # step 3 is the third task, counted from the image
+
+    def masked(module: Any, given: Any, output: Tensor) -> Tensor:
+        mask = output.new_zeros(32)
+        mask[first : first + 25] = 1
+        return output * mask[:, None, None]
+
+    handle = shapes.unet.get_submodule("output_blocks.10").register_forward_hook(masked)
+    try:
+        expected = estimate(shapes)
+    finally:
+        handle.remove()
+    assert abs(expected - estimate(shapes)).max() > 0.01
+    np.testing.assert_allclose(estimate(shapes, edited), expected, atol=1e-5)
+
+
+@pytest.mark.thorough
+def test_temporal_features_are_made_of_what_the_projections_are_given(shapes: Any) -> None:
+    """Reconstruction errs less at every projection, and the least possible is not far for one input alone."""
+    study = script("tfmq")
+    inputs = study.projected(shapes, 5)
+    assert inputs.shape == (5, 128)
+    assert len(torch.unique(inputs, dim=0)) == 5
+    nearest, made = round_weights(shapes, 3, modules=study.PROJECTIONS), study.reconstructed(shapes, 3, 5)
+    for name, _ in shapes.unet.named_modules():
+        if name.endswith("emb_layers.1"):
+            plain, one, two = (inputs @ model.unet.get_submodule(name).weight.T for model in (shapes, nearest, made))
+            assert ((two - plain) ** 2).sum() < 0.5 * ((one - plain) ** 2).sum()

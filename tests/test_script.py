@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,8 @@ def test_a_script_of_several_studies_has_a_store_and_a_page_for_each(
 
     def two(folder: Folder) -> dict[str, cu.Study]:
         """Two of them."""
-        return {"one": small(folder), "other": small(folder)}
+        recording = replace(small(folder), interventions=(), record=cu.Record(summary=("mid",)))
+        return {"one": small(folder), "other": recording}
 
     script = script_in(tmp_path, "pair")
     run_script(script, "Two studies.", {"quick": two}, draw, [])

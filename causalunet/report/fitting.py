@@ -218,7 +218,9 @@ class _Content:
             yield Drawn("Images", caption, caption, figure)
 
     def distributions(self) -> Iterator[Drawn]:
-        """Histograms, pairs and deviation of the interventions nearest to the threshold."""
+        """Histograms, pairs and deviation of the interventions nearest to the threshold; of a recording alone, none."""
+        if not self.means:
+            return
         groups = list(self.swept.values()) or [{INTERVENTION: list(self.means)}]
         telling = [self.telling(group[INTERVENTION]) for group in _spread(groups, _HISTOGRAMS)]
         why = f"of the intervention whose mean is nearest to {self.middle:.3g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 import causalunet as cu
 from causalunet.analysis import calibrated, quantized, quantizer_range
 from causalunet.design.donors import FillContext
-from causalunet.models.rounded import round_weights, rounded
+from causalunet.models.rounded import round_weights, rounded, rounded_for
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "tfmq.json").read_text())
 NUMBERS = arrays(np.float64, st.integers(1, 20), elements=st.floats(-5, 5).map(lambda value: round(value, 3)))
@@ -79,6 +80,28 @@ def test_a_channel_of_weights_is_rounded_over_its_own_range(weight: Any, bits: i
     off = np.abs(found - np.array(expected))
     halves = np.abs(np.abs(weight - np.array(expected)) - np.array(step)[:, None] / 2) < 1e-5
     assert ((off < 1e-5) | halves).all()
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4))
+@settings(max_examples=40)
+def test_rounding_for_inputs_errs_no_more_than_nearest_and_no_less_than_the_best(
+    seed: int, rows: int, bits: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weight, inputs = (torch.from_numpy(rng.normal(size=size)) for size in ((2, 5), (rows, 5)))
+    made, nearest = rounded_for(weight, inputs, bits), rounded(weight, bits)
+
+    def errors(one: torch.Tensor) -> Any:
+        return ((one - weight) @ inputs.T).square().sum(1).numpy()
+
+    assert (errors(made) <= errors(nearest) + 1e-12).all()
+    for channel, row in enumerate(weight.numpy()):
+        levels = np.linspace(*quantizer_range(row, bits, "minmax"), 2**bits)
+        assert np.abs(made[channel].numpy()[:, None] - levels).min(1).max() < 1e-9
+        nearest_two = [levels[np.argsort(abs(levels - value))[:2]] for value in row]
+        ways = torch.tensor(np.array(list(itertools.product(*nearest_two))))
+        best = ((ways - weight[channel]) @ inputs.T).square().sum(1).min()
+        assert errors(made)[channel] >= best - 1e-9
 
 
 def test_rounded_weights_are_a_copy_with_another_fingerprint() -> None:

@@ -5,7 +5,7 @@ of what comes over the skip connections by s < 1, on the two deepest levels, at 
 dose and in thirds of the run; images are compared in their power spectrum, their distance to the plain run, and in
 whether they show what the prompt asks for.
 
-    python studies/systems/freeu/study.py --quick     # 40 seconds on one core
+    python studies/systems/freeu/study.py --quick     # a minute on one core
     python studies/systems/freeu/study.py --medium    # three minutes
 """
 

@@ -5,7 +5,7 @@ fine ones late, since the best linear denoiser of images recovers their frequenc
 decoder's features is taken away in a third of the run, and what the network's estimates of x_0 have right at each
 frequency is laid beside what the best linear denoiser would have.
 
-    python studies/systems/slim/study.py --quick     # 40 seconds on one core
+    python studies/systems/slim/study.py --quick     # a minute on one core
     python studies/systems/slim/study.py --medium    # five minutes
 """
 

@@ -265,6 +265,7 @@ class Edit(Intervention):
             raise SpecError(
                 f"A jump skips all calls of its steps; stage={self.window.stage} cannot be honoured. Leave it out."
             )
+        self.fill.over(self.window)  # tells where nothing would be put in place
 
     @property
     def site(self) -> Site:
@@ -272,8 +273,11 @@ class Edit(Intervention):
         return Site(self.component, self.view @ Rows(self.branch))
 
     def edits(self) -> tuple[Edit, ...]:
-        """The edit itself."""
-        return (self,)
+        """The edit itself; of a fill that is put in place at some steps of the window, an edit of these."""
+        window, fill = self.fill.over(self.window)
+        if window is self.window and fill is self.fill:
+            return (self,)
+        return (Edit(self.component, window, fill, self.branch, self.view),)
 
 
 @clear_calls

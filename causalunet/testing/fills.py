@@ -96,7 +96,8 @@ def _context(fill: Fill, value: Tensor, row: int) -> FillContext:
         one = torch.randn(1, *value.shape[1:], generator=generator) * rows[:, None, None, None]
         donors.append(one.to(value.dtype).to(value.device))
     timestep = torch.full((len(value),), 500.0, device=value.device)
-    return FillContext(3, timestep, timestep / 1000, tuple(donors))
+    times = tuple(0.6 + 0.1 * number for number in range(len(donors)))
+    return FillContext(3, timestep, timestep / 1000, tuple(donors), donor_times=times)
 
 
 def _put(fill: Fill, value: Tensor, row: int = 0) -> Any:

@@ -51,7 +51,7 @@ def test_scale_needs_a_finite_number(factor: Any) -> None:
     ("value", "message"),
     [
         (None, "known fills: .*identity, .*jump, .*scale, .*zero"),
-        ({"name": "mean"}, "known fills: .*identity, .*jump, .*scale, .*zero"),
+        ({"name": "average"}, "known fills: .*identity, .*jump, .*scale, .*zero"),
         ({"name": ["zero"]}, "known fills: .*identity, .*jump, .*scale, .*zero"),
         ({"name": "zero", "configuration": {"factor": 2.0}}, "Fill 'zero' cannot be read"),
         ({"name": "scale", "configuration": [2.0]}, "Fill 'scale' cannot be read"),

@@ -1,11 +1,12 @@
 """What is put in place of a component's output: the third part of (component, window, fill)."""
 
 from causalunet.design.fills.base import FILLS, Fill, Jump, fill_words, says_what
+from causalunet.design.fills.caching import Extrapolate, Hold
 from causalunet.design.fills.directions import Project
 from causalunet.design.fills.numbers import AddNoise, Clamp, Quantize
 from causalunet.design.fills.others import Mean, Resample
 from causalunet.design.fills.spectra import BandScale, FrequencyScale
-from causalunet.design.fills.usual import Bypass, Hold, Identity, Patch, Scale, Zero
+from causalunet.design.fills.usual import Bypass, Identity, Patch, Scale, Zero
 
 __all__ = [
     "FILLS",
@@ -13,6 +14,7 @@ __all__ = [
     "BandScale",
     "Bypass",
     "Clamp",
+    "Extrapolate",
     "Fill",
     "FrequencyScale",
     "Hold",

@@ -10,6 +10,7 @@ from causalunet.design.donors import Donor, FillContext, OwnInput
 from causalunet.design.limits import is_number, plain_number, shown
 from causalunet.design.named import read_named, write_named
 from causalunet.design.views.base import Axes
+from causalunet.design.windows import Window, Windows
 from causalunet.errors import ComponentError, SpecError
 from causalunet.registry import Registry
 
@@ -89,6 +90,26 @@ class Fill:
             As from `apply`. Where ``severs`` is set it depends on shape, context and donors alone.
         """
         return self.apply(value)
+
+    def over(self, window: Window | Windows) -> tuple[Window | Windows, Fill]:
+        """At which steps of a window something is put in place, and by which fill.
+
+        Parameters
+        ----------
+        window : Window or Windows
+            Of an edit.
+
+        Returns
+        -------
+        tuple of (Window or Windows, Fill)
+            By default what was given: at all of them, by itself. What is returned is taken as it is.
+
+        Raises
+        ------
+        SpecError
+            It puts nothing in place at any of them.
+        """
+        return window, self
 
     def check(self, axes: Axes, owner: str) -> None:
         """Check that it can be put in place of a value, or of a part of it, when a study is planned.

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from causalunet.calls import clear_calls
-from causalunet.design.donors import Donor, FillContext, OfBaseline, OwnBefore, OwnInput
+from causalunet.design.donors import Donor, FillContext, OfBaseline, OwnInput
 from causalunet.design.fills.base import Fill
 from causalunet.design.limits import is_number, plain_number, shown
 from causalunet.design.named import without_none, write_named
 from causalunet.errors import SpecError
 
-__all__ = ["Bypass", "Hold", "Identity", "Patch", "Scale", "Zero"]
+__all__ = ["Bypass", "Identity", "Patch", "Scale", "Zero"]
 
 
 @clear_calls
@@ -63,30 +63,6 @@ class Scale(Fill):
     def apply(self, value: Any) -> Any:
         """The value times the factor."""
         return value * self.factor
-
-
-@clear_calls
-@dataclass(frozen=True, slots=True)
-class Hold(Fill):
-    """The run's own value of the last step before the window, held as long as the window lasts.
-
-    Of a step of several U-Net calls it is the first call's, and it is held in all calls of the window.
-
-    What feeds only that place does not run meanwhile: ``Edit("up.5", cut_relax_cut(60, cut=4, relax=1, cuts=10),
-    Hold())`` computes the deep blocks at every fifth step and keeps what they gave, as DeepCache does (Ma et al. 2024).
-    """
-
-    name: ClassVar[str] = "hold"
-    severs: ClassVar[bool] = True
-
-    @property
-    def donors(self) -> tuple[Donor, ...]:
-        """The run's own value before the window."""
-        return (OwnBefore(),)
-
-    def put(self, value: Any, context: FillContext) -> Any:
-        """A copy of the value that is held."""
-        return context.donors[0].clone()
 
 
 @clear_calls

@@ -17,7 +17,7 @@ from causalunet.design.fills import Fill
 from causalunet.design.inner import InnerPlace
 from causalunet.design.ports import Port
 from causalunet.design.site import Site
-from causalunet.design.views import Axes
+from causalunet.design.views import Axes, Whole
 from causalunet.design.words import with_numbers, words_of
 from causalunet.dims import ROW
 from causalunet.errors import FiringError, SpecError
@@ -156,7 +156,10 @@ class CallRows(NamedTuple):
         donors = tuple(view.get(value, axes).to(dtype) for value in given)
         length = self.context.timesteps
         times = tuple(math.nan if of is None else self.context.times.get(of, math.nan) / length for of in origins)
-        return FillContext(self.context.step, self.timestep, self.timestep / length, donors, axes.dims, times)
+        # Of the rows that the view shows, which may be those of one branch.
+        column = self.timestep.reshape(-1, *[1] * (len(axes.shape) - 1)).expand(axes.shape)
+        timestep = self.timestep if view == Whole() else view.get(column, axes).flatten(1)[:, 0]
+        return FillContext(self.context.step, timestep, timestep / length, donors, axes.dims, times)
 
 
 @dataclass(frozen=True, slots=True)

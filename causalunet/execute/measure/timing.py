@@ -142,9 +142,10 @@ def _any_donors(bound: BoundStudy, action: Action, x: torch.Tensor) -> CallConte
         place = placed.site.component
         value = x.new_zeros(len(x), *anatomy.described(place).shape)
         donors |= {(place, origin): value for origin in placed.donors}
+    times = {origin: float(number) for number, (_, origin) in enumerate(donors, 1)}
     prompt, words = bound.spec.prompts[0], {words_of(placed.site.view) for placed in action.fills} - {()}
     tokens = {named: [bound.tokens[prompt, named]] * len(x) for named in words}
-    return CallContext(1, len(bound.model.alpha_bar), donors, tokens=tokens)
+    return CallContext(1, len(bound.model.alpha_bar), donors, times, tokens=tokens)
 
 
 class _Largest:

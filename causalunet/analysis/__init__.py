@@ -4,6 +4,7 @@ from causalunet.analysis.across import across
 from causalunet.analysis.bisection import bisection
 from causalunet.analysis.calibration import calibrated, quantized, quantizer_range
 from causalunet.analysis.compare import compare
+from causalunet.analysis.controls import excess
 from causalunet.analysis.criteria import Criterion, frontier
 from causalunet.analysis.curves import curve, mean_curve
 from causalunet.analysis.effects import effects
@@ -33,6 +34,7 @@ __all__ = [
     "curve",
     "effects",
     "estimate_quality",
+    "excess",
     "factor_changes",
     "factor_effects",
     "fewer_steps",

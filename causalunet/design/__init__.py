@@ -27,6 +27,7 @@ from causalunet.design.inner import Attention, InnerPlace
 from causalunet.design.interventions import Composition, Edit, Intervention
 from causalunet.design.kinds import AblateBlock, AblateSkip, Null, SkipSteps
 from causalunet.design.listing import sites
+from causalunet.design.matched import controls
 from causalunet.design.mediators import mediation
 from causalunet.design.ports import Port
 from causalunet.design.record import Record
@@ -141,6 +142,7 @@ __all__ = [
     "Window",
     "Windows",
     "Zero",
+    "controls",
     "cut_relax_cut",
     "donor_runs",
     "factorial",

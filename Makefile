@@ -40,7 +40,7 @@ study: $(VENV)/.installed-run
 STUDIES := temporal_dynamics longest_window relaxation tradeoff shortcut search which_sampler across_models \
   systems/painters systems/locality systems/low_rank systems/interpolants systems/spd systems/udpm systems/resfusion \
   systems/rddm systems/pndm systems/dpm_solver_v3 systems/evodiff systems/freeu systems/slim \
-  systems/ptq4dm systems/tfmq systems/dtr systems/daam systems/prompt_to_prompt
+  systems/ptq4dm systems/tfmq systems/dtr systems/variable_size systems/daam systems/prompt_to_prompt
 
 studies: $(VENV)/.installed-run
 	@set -e; for name in $(STUDIES); do $(BIN)/python studies/$$name/study.py --quick $(ARGS); done

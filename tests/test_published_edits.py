@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor
 
 import causalunet as cu
 from causalunet.jacobian import Denoiser
 from causalunet.models import round_weights
+from causalunet.scenes import draw_scenes, render
 
 
 def script(name: str) -> Any:
@@ -97,6 +100,54 @@ def test_masked_channels_are_zeros_at_their_step(shapes: Any) -> None:
         handle.remove()
     assert abs(expected - estimate(shapes)).max() > 0.01
     np.testing.assert_allclose(estimate(shapes, edited), expected, atol=1e-5)
+
+
+def test_entropy_of_gaussian_logits_over_its_largest_depends_on_the_factor_alone() -> None:
+    """H = ln N - (f s)^2 / 2 for Gaussian logits of standard deviation s; with f^2 ~ ln N its share is one number."""
+    study, rng, spread = script("variable_size"), np.random.default_rng(0), 1.2
+    shares = {}
+    for size in (8, 16, 32):
+        n, channels = size**2, 256
+        queries, keys = (rng.normal(size=(1, 1, 1, channels, size, size)) for _ in range(2))
+        dims = ("sample", "step", "head", "channel", "y", "x")
+        tree = xr.DataTree.from_dict(
+            {
+                f"activations/mid.joint.{name}": xr.Dataset({"baseline": (dims, values)})
+                for name, values in {"queries": queries * spread, "keys": keys}.items()
+            }
+        )
+        for times in (1.0, math.sqrt(math.log(n) / math.log(64))):
+            found = float(study.entropy(tree, "mid", times)[0])
+            expected = 1 - (times * spread) ** 2 / 2 / math.log(n)
+            assert found == pytest.approx(expected, abs=0.02)
+            shares[size, times == 1.0] = found
+    assert study.factor("mid", 32) == 1
+    assert study.tokens("up.5", 64) == 256
+    assert study.factor("up.5", 64) == pytest.approx(math.sqrt(math.log(256) / math.log(64)))
+    assert shares[32, False] == pytest.approx(shares[16, False], abs=0.015)
+
+
+def test_images_of_other_sizes_are_read_as_their_means_are() -> None:
+    study = script("variable_size")
+    images = render(draw_scenes(3, seed=4), np.random.default_rng(1)) / 2 + 0.5
+    prompts = [scene.prompt for scene in draw_scenes(3, seed=4)]
+    np.testing.assert_array_equal(study.agreement(images, prompts), 1)
+    larger = images.repeat(2, axis=-1).repeat(2, axis=-2)
+    np.testing.assert_array_equal(study.agreement(larger, prompts), 1)
+    np.testing.assert_array_less(study.agreement(np.roll(larger, 1, axis=0), prompts), 1)
+
+
+@pytest.mark.thorough
+def test_a_network_of_another_size_has_its_weights_and_scaled_keys_its_logits() -> None:
+    """Scaling keys of the image is attention with its logits scaled, those of the text left alone."""
+    study = script("variable_size")
+    model = study.resized(24)
+    assert model.image_shape == (3, 24, 24)
+    assert model.fingerprint == cu.load_model("shapes").fingerprint
+    sites = cu.sites(model)
+    assert sites.loc["mid.joint.keys", "sizes"] == "2 x 32 x 3 x 3"
+    blocks = {name.partition(".joint")[0] for name in sites.index if name.endswith(".joint.keys")}
+    assert blocks == {block for some in study.LEVELS.values() for block in some}
 
 
 @pytest.mark.thorough

@@ -6,6 +6,7 @@ from causalunet.design.fills.directions import Project
 from causalunet.design.fills.numbers import AddNoise, Clamp, Quantize
 from causalunet.design.fills.others import Mean, Resample
 from causalunet.design.fills.spectra import BandScale, FrequencyScale
+from causalunet.design.fills.tables import FromTable, MaskChannels
 from causalunet.design.fills.usual import Bypass, Identity, Patch, Scale, Zero
 
 __all__ = [
@@ -17,9 +18,11 @@ __all__ = [
     "Extrapolate",
     "Fill",
     "FrequencyScale",
+    "FromTable",
     "Hold",
     "Identity",
     "Jump",
+    "MaskChannels",
     "Mean",
     "Patch",
     "Project",

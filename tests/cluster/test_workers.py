@@ -29,6 +29,7 @@ def test_workers_store_what_one_process_does(whole: Truth, at_hand: Any, tmp_pat
     assert results.verify(quiet=True)
 
 
+@pytest.mark.thorough
 def test_what_is_stored_is_not_run_again(
     whole: Truth, at_hand: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_loader_that_fails_on_a_worker_is_told(at_hand: Any, tmp_path: Path) -
         run(tmp_path / "results.zarr", at_hand, load=lambda: Path("/no_such_file").read_text())
 
 
+@pytest.mark.thorough
 def test_an_error_that_another_try_would_end_in_too_ends_the_run(
     at_hand: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,7 @@ def clear_calls(kind: Kind) -> Kind:
     return kind
 
 
-def hold(value: Any, **fields: Any) -> None:
+def hold(value: Any, /, **fields: Any) -> None:
     """Set the fields of a frozen dataclass and check them, for an ``__init__`` that takes more than they hold.
 
     Parameters

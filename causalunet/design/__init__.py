@@ -9,6 +9,7 @@ from causalunet.design.fills import (
     Bypass,
     Clamp,
     Extrapolate,
+    Feature,
     Fill,
     FrequencyScale,
     FromTable,
@@ -22,6 +23,7 @@ from causalunet.design.fills import (
     Quantize,
     Resample,
     Scale,
+    SparseAutoencoder,
     Zero,
 )
 from causalunet.design.guidance import CFG, Guidance, NoGuidance
@@ -92,6 +94,7 @@ __all__ = [
     "EulerAncestral",
     "Exponential",
     "Extrapolate",
+    "Feature",
     "Fill",
     "FillContext",
     "FlowHeun",
@@ -135,6 +138,7 @@ __all__ = [
     "Site",
     "SkipSteps",
     "Spacing",
+    "SparseAutoencoder",
     "Spelling",
     "Start",
     "StudySpec",

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from causalunet.design.anatomy import Anatomy
-from causalunet.design.fills import AddNoise, Fill, Project
+from causalunet.design.fills import AddNoise, Feature, Fill, Project
 from causalunet.design.inner import unnumbered
 from causalunet.design.interventions import Composition, Edit, Intervention
 from causalunet.design.limits import MOST_INTERVENTIONS, is_integer, shown
@@ -47,8 +47,8 @@ def controls(
     vary : {"place", "part", "fill"}, optional
         ``place``: other places of the same kind (blocks of the same role, skip connections, inner places of the same
         name) and shape, as many of them. ``part``: other channels, heads, tokens or another box of pixels of the same
-        size, at the same place. ``fill``: another seed of `AddNoise`, other directions of `Project`. By default parts
-        where the edits have views, and else places. Steps and all else stay.
+        size, at the same place. ``fill``: another seed of `AddNoise`, other directions of `Project`, other
+        features of a dictionary. By default parts where the edits have views, and else places. Steps and all else stay.
 
     Returns
     -------
@@ -183,7 +183,7 @@ def _other_fills(edits: Sequence[Edit], anatomy: Anatomy, rng: np.random.Generat
     fills = dict.fromkeys(edit.fill for edit in edits)
 
     def choices() -> Iterator[_Choice]:
-        while True:
+        for _ in range(_TRIES**2):  # a dictionary has so many features and no more
             yield {fill: _of_the_same_size(fill, rng) for fill in fills}
 
     def changed(edit: Edit, choice: _Choice) -> Edit:
@@ -197,7 +197,12 @@ def _of_the_same_size(fill: Fill, rng: np.random.Generator) -> Fill:
         return replace(fill, seed=int(rng.integers(2**62)))
     if isinstance(fill, Project):
         return Project(rng.standard_normal(np.shape(fill.directions)), fill.keep)
-    raise SpecError(f"The fill {fill.name!r} has no other of the same size; AddNoise and Project have. Vary the place.")
+    if isinstance(fill, Feature) and fill.dictionary is not None:
+        index = int(rng.integers(fill.dictionary.latents))
+        return Feature(fill.dictionary, index, value=fill.value, scale=fill.scale)
+    raise SpecError(
+        f"The fill {fill.name!r} has no other of the same size; AddNoise, Project and Feature have. Vary the place."
+    )
 
 
 _WAYS: dict[str, Callable[..., Any]] = {"place": _other_places, "part": _other_parts, "fill": _other_fills}

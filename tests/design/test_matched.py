@@ -15,11 +15,13 @@ from causalunet.design import (
     AddNoise,
     Channels,
     Edit,
+    Feature,
     Pixels,
     Project,
     Scale,
     Site,
     SkipSteps,
+    SparseAutoencoder,
     Window,
     controls,
 )
@@ -81,3 +83,13 @@ def test_what_has_none(item: Any, options: dict[str, Any], message: str) -> None
         controls(item, ANATOMY, **options)
     with pytest.raises(ComponentError, match=r"up\.9"):
         controls(Edit("up.9", WINDOW), ANATOMY)
+
+
+def test_features_are_compared_with_others_of_their_dictionary() -> None:
+    rng = np.random.default_rng(0)
+    shapes = (4, 5), (5,), (5, 4), (4,)
+    dictionary = SparseAutoencoder(*(rng.standard_normal(shape) for shape in shapes))
+    edit = Edit("up.2", WINDOW, Feature(dictionary, 1, scale=0.5))
+    found = controls(edit, ANATOMY, 20, vary="fill")
+    assert sorted(one.fill.index for one in found) == [0, 2, 3, 4]
+    assert {(one.fill.scale, one.fill.digest) for one in found} == {(0.5, dictionary.digest)}

@@ -3,6 +3,7 @@
 from causalunet.design.fills.base import FILLS, Fill, Jump, fill_words, says_what
 from causalunet.design.fills.caching import Extrapolate, Hold
 from causalunet.design.fills.directions import Project
+from causalunet.design.fills.features import Feature, SparseAutoencoder
 from causalunet.design.fills.numbers import AddNoise, Clamp, Quantize
 from causalunet.design.fills.others import Mean, Resample
 from causalunet.design.fills.spectra import BandScale, FrequencyScale
@@ -16,6 +17,7 @@ __all__ = [
     "Bypass",
     "Clamp",
     "Extrapolate",
+    "Feature",
     "Fill",
     "FrequencyScale",
     "FromTable",
@@ -29,6 +31,7 @@ __all__ = [
     "Quantize",
     "Resample",
     "Scale",
+    "SparseAutoencoder",
     "Zero",
     "fill_words",
     "says_what",

@@ -78,5 +78,9 @@ def bind(spec: StudySpec, model: Any) -> BoundStudy:
     """
     schedule = spec.sampler.schedule(training_of(model))
     prompts = [sample.prompt for sample in spec.samples]
-    tokens = tokens_of(spec.interventions, model.anatomy, prompts, model)
+    placed = [item.placed(model.anatomy) for item in spec.interventions]
+    named = all(one is other for one, other in zip(placed, spec.interventions, strict=True))
+    # A kind of somebody's own may take long to say its edits: where they are known they are not asked for again.
+    edits = spec.edits if named else tuple(item.edits() for item in placed)
+    tokens = tokens_of(zip(placed, edits, strict=True), model.anatomy, prompts, model)
     return BoundStudy(spec, model.anatomy, schedule, model.image_shape, model, tokens)

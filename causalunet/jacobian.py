@@ -106,7 +106,7 @@ class Denoiser:
         placed = intervention.placed(self.model.anatomy)
         check_fits(placed, self.sampler)
         self.model.anatomy.check(placed)
-        tokens = tokens_of([placed], self.model.anatomy, [self.prompt], self.model)
+        tokens = tokens_of([(placed, placed.edits())], self.model.anatomy, [self.prompt], self.model)
         object.__setattr__(self, "_tokens", tokens)
         program = program_maker(self.model.anatomy, self.sampler.steps)(placed.edits())
         action = next((span.action for span in program if span.start >= self.step >= span.stop), None)

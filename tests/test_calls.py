@@ -68,11 +68,15 @@ def test_a_call_that_does_not_fit_is_told(call: Callable[[], Any], message: str)
     assert str(caught.value).startswith(message)
 
 
+READ: dict[type[Any], tuple[str, ...]] = {cu.FromTable: ("dims", "steps")}
+"""What is read into a field of another name."""
+
+
 @pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__qualname__)
 def test_every_value_that_users_make_tells_what_it_takes(kind: type[Any]) -> None:
     with pytest.raises(SpecError) as caught:
         kind(nonsense=1)
-    listed = [entry.name for entry in dataclasses.fields(kind) if entry.init]
+    listed = [*(entry.name for entry in dataclasses.fields(kind) if entry.init), *READ.get(kind, ())]
     assert str(caught.value).startswith(f"{kind.__name__} has no 'nonsense'")
     assert sorted(str(caught.value).rpartition("It takes ")[2].rstrip(".").split(", ")) == sorted(listed or ["nothing"])
 
@@ -87,7 +91,8 @@ def test_signatures_are_those_of_the_fields(kind: type[Any]) -> None:
         cu.Tokens,
     ):  # Channels(0, 1) reads as it is meant; the rest is put into the one field
         assert parameters.pop(0).kind is inspect.Parameter.VAR_POSITIONAL
-    assert sorted(entry.name for entry in parameters) == sorted(e.name for e in dataclasses.fields(kind) if e.init)
+    listed = [*(entry.name for entry in dataclasses.fields(kind) if entry.init), *READ.get(kind, ())]
+    assert sorted(entry.name for entry in parameters) == sorted(listed)
     assert not any(entry.kind in (entry.VAR_POSITIONAL, entry.VAR_KEYWORD) for entry in parameters)
 
 

@@ -86,13 +86,14 @@ def with_numbers(view: View, numbers: Iterable[int]) -> View:
 
 
 def tokens_of(
-    interventions: Iterable[Intervention], anatomy: Anatomy, prompts: Sequence[str], model: Any
+    asked: Iterable[tuple[Intervention, Sequence[Edit]]], anatomy: Anatomy, prompts: Sequence[str], model: Any
 ) -> TokensOfWords:
     """Find the tokens of all words that interventions name, in every prompt, and see that they go together.
 
     Parameters
     ----------
-    interventions : iterable of Intervention
+    asked : iterable of (Intervention, sequence of Edit)
+        Each with its edits, placed.
     anatomy : Anatomy
     prompts : sequence of str
     model : DiffusionModel
@@ -109,8 +110,7 @@ def tokens_of(
     """
     found: dict[tuple[str, tuple[str, ...]], tuple[int, ...]] = {}
     spelled: dict[str, Sequence[Spelling]] = {}
-    for intervention in interventions:
-        edits = intervention.placed(anatomy).edits()
+    for intervention, edits in asked:
         worded = [edit for edit in edits if words_of(edit.view)]
         for edit in worded:
             _check_place(edit, anatomy)

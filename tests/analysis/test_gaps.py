@@ -10,17 +10,37 @@ import pytest
 import xarray as xr
 
 from causalunet import analysis
-from causalunet.design import AblateBlock, AblateSkip, SkipSteps, cut_relax_cut, sweep
+from causalunet.design import (
+    AblateBlock,
+    AblateSkip,
+    Edit,
+    Patch,
+    SkipSteps,
+    Window,
+    cut_relax_cut,
+    factorial,
+    mediation,
+    sweep,
+)
 from causalunet.errors import StoreError
+from causalunet.scenes import draw_scenes
 from tests.analysis.gaps import with_gaps, without_gaps
 from tests.analysis.synthetic import write_results
 from tests.report.stores import with_trajectory
 
+EDIT = Edit("down.1", Window(15, 3))
+OTHERS = [Edit(place, Window(15, 3)) for place in ("down.2", "down.3")]
+CELLS = factorial(AblateBlock(1, Window(14, 3)), AblateSkip(1, Window(14, 3)))
+PATCHED = Edit("mid", Window(15, 3), Patch(prompt=draw_scenes(9, seed=1)[4].prompt, seed=4))
 INTERVENTIONS = (
     *sweep(AblateBlock, bottom=(2, 4), start=(20, 16, 12, 8, 5, 4), length=3),
     *sweep(AblateBlock, bottom=2, start=8, length=(1, 2, 5)),
     *sweep(SkipSteps, start=(19, 10), length=2),
     *sweep(AblateSkip, top=2, start=(19, 10), length=2),
+    *OTHERS,
+    *CELLS,
+    PATCHED,
+    *mediation(EDIT, through=["mid"]),
     *(AblateBlock(3, cut_relax_cut(18, cut=2, relax=relax)) for relax in (0, 2, 4)),
 )
 BLOCKS = {"kind": "ablate_block", "bottom": 2, "length": 3}
@@ -35,13 +55,17 @@ CALLS: dict[str, Callable[..., Any]] = {
     "curve": lambda tree, **o: analysis.curve(tree, **BLOCKS, **o).load(),
     "effects": lambda tree, **o: analysis.effects(tree, **QUICK, **o),
     "estimate_quality": analysis.estimate_quality,
+    "excess": lambda tree, **o: analysis.excess(tree, EDIT, OTHERS, **QUICK, **o),
     "factor_changes": lambda tree, **o: analysis.factor_changes(tree, **BLOCKS, **o),
     "factor_effects": analysis.factor_effects,
     "first_redundant_step": lambda tree, **o: analysis.first_redundant_step(
         tree, kind="ablate_block", length=3, cuts=1, **QUICK, **o
     ),
+    "interactions": lambda tree, **o: analysis.interactions(tree, [tuple(CELLS[:2])], **QUICK, **o),
+    "interchange": lambda tree, **o: analysis.interchange(tree, **QUICK, **o),
     "longest_window": lambda tree, **o: analysis.longest_window(tree, kind="ablate_block", **QUICK, **o),
     "mean_curve": lambda tree, **o: analysis.mean_curve(tree, **BLOCKS, **QUICK, **o),
+    "mediation": lambda tree, **o: analysis.mediation(tree, EDIT, **QUICK, **o),
     "noise_floor": analysis.noise_floor,
     "phases": lambda tree, **o: analysis.phases(tree, **BLOCKS, **QUICK, **o),
     "relaxation_needed": lambda tree, **o: analysis.relaxation_needed(tree, bottom=3, **QUICK, **o),
@@ -57,6 +81,10 @@ WITHOUT_RESULTS = {
     "frontier",
     "gaussian_theory",
     "kick",
+    "power_spectrum",
+    "quantized",
+    "quantizer_range",
+    "wiener_gain",
     "linear_run",
     "propose_shortcuts",
     "psi",
@@ -73,7 +101,8 @@ def gappy(tmp_path_factory: pytest.TempPathFactory) -> xr.DataTree:
 
 
 def test_every_function_of_results_is_called_here() -> None:
-    assert set(CALLS) | WITHOUT_RESULTS == set(analysis.__all__)
+    of_activations = {"calibrated"}  # takes those that are stored of whole runs
+    assert set(CALLS) | WITHOUT_RESULTS | of_activations == set(analysis.__all__)
     for name in WITHOUT_RESULTS:
         assert "results" not in inspect.signature(getattr(analysis, name)).parameters
 

@@ -47,7 +47,7 @@ SHOW_WHAT_THERE_IS = {
     "series_along": lambda tree: report.series_along(tree, "start"),
 }
 """Of the baseline, of the plan, or of the grid alone."""
-OTHERS = {"plot_anatomy", "plot_estimates", "plot_shares", "plot_tradeoff", "plot_training", "report", "save"}
+OTHERS = {"card", "plot_anatomy", "plot_estimates", "plot_shares", "plot_tradeoff", "plot_training", "report", "save"}
 """Tested below, or without results."""
 
 

@@ -39,12 +39,9 @@ class Workers:
     retries : int
         How often a part is tried again whose run ended in an error that may pass, such as one of storage or of a GPU.
 
-    Examples
-    --------
-    >>> from distributed import Client  # doctest: +SKIP
-    >>> client = Client("tcp://host:8786")  # doctest: +SKIP
-    >>> crew = cu.Workers(client=client, resources={"GPU": 1})  # doctest: +SKIP
-    >>> results = study.run("results.zarr", client=crew)  # doctest: +SKIP
+    Notes
+    -----
+    ``study.run(path, client=cu.Workers(client=Client("tcp://host:8786"), resources={"GPU": 1}))``.
     """
 
     client: Any

@@ -19,7 +19,7 @@ from causalunet.design import Intervention, OfAnother, OfBaseline, OfMean, OwnBe
 from causalunet.design.fills import Fill
 from causalunet.errors import SpecError, StoreError
 from causalunet.execute.call.trace import TracedUNet
-from causalunet.execute.fill import store_filler
+from causalunet.execute.fill import part_runner
 from causalunet.execute.walk.decoding import Decoding
 from causalunet.execute.walk.generate import generate
 from causalunet.execute.walk.images import KeptImages
@@ -29,7 +29,7 @@ from causalunet.plan import BASELINE, Plan, make_plan
 from causalunet.testing import check_fill
 from tests.execute.test_donors import OTHER, PROMPTS, STEPS, Put, Values, by_hand
 
-MANY = (*PROMPTS, "a green square", "a yellow triangle at the top", "a dotted circle")
+MANY = (*PROMPTS, "a green square", "a yellow triangle at the top", "a checkered circle")
 WINDOW = cu.Window(6, 2)
 ALIKE = {"rtol": 0, "atol": 1e-5}
 
@@ -215,7 +215,7 @@ def test_gone_on_with_the_numbers_are_the_same(
             raise KeyboardInterrupt
         return run_block(*given, **named)
 
-    monkeypatch.setattr(store_filler, "run_block", cut_off)
+    monkeypatch.setattr(part_runner, "run_block", cut_off)
     with pytest.raises(KeyboardInterrupt):
         asked.run(tmp_path / "s.zarr", model=tiny_model, progress=False, memory=1)
     results = asked.run(tmp_path / "s.zarr", model=tiny_model, progress=False, memory=1)

@@ -3,6 +3,7 @@
 from causalunet.models import exact
 from causalunet.models.architectures import Architecture, architectures
 from causalunet.models.base import DiffusionModel, load_model, model_names, register
+from causalunet.models.dictionaries import load_sparse_autoencoder
 from causalunet.models.glide import load_glide
 from causalunet.models.lpips import LPIPS
 from causalunet.models.networks import from_network
@@ -29,6 +30,7 @@ __all__ = [
     "load_scenes",
     "load_shapes",
     "load_shapes_flow",
+    "load_sparse_autoencoder",
     "model_names",
     "register",
     "round_weights",

@@ -16,8 +16,9 @@ from safetensors.numpy import save_file
 
 import causalunet as cu
 from causalunet.design import Fill, FillContext
-from causalunet.errors import ComponentError, SpecError
+from causalunet.errors import CheckpointError, ComponentError, SpecError
 from causalunet.execute.walk.generate import generate
+from causalunet.models import load_sparse_autoencoder
 from causalunet.models.text_to_image import TextToImage
 from causalunet.testing import check_fill
 from tests.execute.test_donors import PROMPTS, STEPS
@@ -82,16 +83,16 @@ def test_files_of_several_packages_are_read(tmp_path: Path) -> None:
     arrays = {name: np.ascontiguousarray(one) for name, one in {**layers, "pre_bias": sae.b_dec}.items()}
     save_file(arrays, tmp_path / "layers.safetensors")
     for name in ("own", "layers"):
-        read = cu.SparseAutoencoder.load(tmp_path / f"{name}.safetensors")
+        read = load_sparse_autoencoder(tmp_path / f"{name}.safetensors")
         assert read.digest == sae.digest
-        assert cu.Feature(tmp_path / f"{name}.safetensors", 2, scale=0.0) == cu.Feature(sae, 2, scale=0.0)
+        assert cu.Feature(read, 2, scale=0.0) == cu.Feature(sae, 2, scale=0.0)
     assert len({one.digest for one in (sae, autoencoder(1), autoencoder(k=3), autoencoder(centred=False))}) == 4
     save_file({"W_enc": sae.W_enc}, tmp_path / "half.safetensors")
-    with pytest.raises(SpecError, match=r"has no b_enc, under none of the names b_enc, encoder\.bias, .*it has W_enc"):
-        cu.SparseAutoencoder.load(tmp_path / "half.safetensors")
+    with pytest.raises(CheckpointError, match=r"has no b_enc, under none of the names b_enc, .*it has W_enc"):
+        load_sparse_autoencoder(tmp_path / "half.safetensors")
     (tmp_path / "notes.safetensors").write_text("none")
-    with pytest.raises(SpecError, match="could not be read as safetensors"):
-        cu.SparseAutoencoder.load(tmp_path / "notes.safetensors")
+    with pytest.raises(CheckpointError, match="cannot be read as weights"):
+        load_sparse_autoencoder(tmp_path / "notes.safetensors")
 
 
 def test_a_study_holds_the_digest_and_finds_the_dictionary_while_it_is_here() -> None:
@@ -116,6 +117,7 @@ def test_a_study_holds_the_digest_and_finds_the_dictionary_while_it_is_here() ->
         (lambda sae: cu.Feature(sae, 2, value=1.0, scale=1.0), "takes a value or a scale"),
         (lambda sae: cu.Feature(sae, 2, value=float("nan")), "give a finite number"),
         (lambda sae: cu.Feature(None, 2, value=1.0), "give the dictionary"),
+        (lambda sae: cu.Feature("sae.safetensors", 2, value=1.0), r"such as causalunet\.models\.load_sparse_autoenc"),
         (lambda sae: cu.Feature(digest="../x", value=1.0), "16 hexadecimal digits"),
         (lambda sae: autoencoder(k=21), "k=21; give an integer of at least 1 and at most 20"),
         (lambda sae: autoencoder(centred=1), "True or False"),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -18,18 +16,10 @@ from causalunet.design.fills.base import Fill, exact, finite
 from causalunet.design.limits import MOST_SIZE, checked_integer, shown
 from causalunet.design.views.base import Axes
 from causalunet.dims import CHANNEL
-from causalunet.errors import ComponentError, MissingExtraError, SpecError
-from causalunet.paths import given_path
+from causalunet.errors import ComponentError, SpecError
 
 __all__ = ["Feature", "SparseAutoencoder"]
 
-_NAMES = {
-    "W_enc": ("W_enc", "encoder.weight"),
-    "b_enc": ("b_enc", "encoder.bias", "latent_bias"),
-    "W_dec": ("W_dec", "decoder.weight"),
-    "b_dec": ("b_dec", "decoder.bias", "pre_bias", "bias"),
-}
-"""What files of several packages call the four arrays; layers of torch have their weights the other way round."""
 _AT_ONCE = 4096
 """Places whose latents are made together, where all of them are needed."""
 
@@ -85,35 +75,6 @@ class SparseAutoencoder:
         """Number of features."""
         return int(self.b_enc.size)
 
-    @classmethod
-    def load(cls, path: str | Path, *, k: int | None = None, centred: bool = True) -> SparseAutoencoder:
-        """Read a safetensors file.
-
-        Parameters
-        ----------
-        path : path
-            With ``W_enc``, ``b_enc``, ``W_dec``, ``b_dec``, or ``encoder.weight``, ``encoder.bias``,
-            ``decoder.weight``, ``decoder.bias`` (or ``pre_bias``) as of layers of torch, whose weights are turned.
-        k, centred
-            As of the class.
-
-        Raises
-        ------
-        SpecError
-            It is no such file, or lacks an array.
-        """
-        path = given_path(path)
-        try:
-            from safetensors import SafetensorError
-            from safetensors.numpy import load_file
-        except ImportError as error:
-            raise MissingExtraError("To read a SparseAutoencoder, install the extra run.") from error
-        try:
-            arrays = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise SpecError(f"{path} could not be read as safetensors: {error!s:.200}") from error
-        return cls(*_named(arrays, path), k=k, centred=centred)
-
     def active(self, value: Any, index: int) -> Any:
         """How active a feature is at each place.
 
@@ -154,8 +115,8 @@ class Feature(Fill):
 
     Parameters
     ----------
-    dictionary : SparseAutoencoder, or path
-        Of as many channels as the place has; a path is read by `SparseAutoencoder.load` as it is by default.
+    dictionary : SparseAutoencoder
+        Of as many channels as the place has; `causalunet.models.load_sparse_autoencoder` reads one.
     index : int
         Of the feature, from 0.
     value : float, optional
@@ -181,7 +142,7 @@ class Feature(Fill):
 
     def __init__(
         self,
-        dictionary: SparseAutoencoder | str | Path | None = None,
+        dictionary: SparseAutoencoder | None = None,
         index: int = 0,
         *,
         value: float | None = None,
@@ -197,8 +158,12 @@ class Feature(Fill):
                 raise SpecError(f"Feature got digest={shown(digest)}; it has 16 hexadecimal digits.")
             made = _KNOWN.get(digest)
         else:
-            made = dictionary if isinstance(dictionary, SparseAutoencoder) else SparseAutoencoder.load(dictionary)
-            made = _KNOWN.setdefault(made.digest, made)
+            if not isinstance(dictionary, SparseAutoencoder):
+                raise SpecError(
+                    f"Feature got dictionary={shown(dictionary)}; give a SparseAutoencoder, such as "
+                    "causalunet.models.load_sparse_autoencoder(path)."
+                )
+            made = _KNOWN.setdefault(dictionary.digest, dictionary)
             digest = made.digest
         most = MOST_SIZE if made is None else made.latents - 1
         hold(
@@ -239,8 +204,8 @@ class Feature(Fill):
         found = self.dictionary if self.dictionary is not None else _KNOWN.get(self.digest)
         if found is None:
             raise SpecError(
-                f"The dictionary {self.digest} is not here: a study has its digest alone. Load it with "
-                "SparseAutoencoder.load(path) and make a Feature of it before the study is planned, and keep that."
+                f"The dictionary {self.digest} is not here: a study has its digest alone. Load it "
+                "again and make a Feature of it before the study is planned, and keep that."
             )
         return found
 
@@ -267,18 +232,4 @@ def _numbers(value: Any) -> NDArray[np.float32]:
         found = np.full((), np.nan, np.float32)
     if not np.isfinite(found).all():
         raise SpecError(f"SparseAutoencoder got {shown(value)}; give arrays of finite numbers.")
-    return found
-
-
-def _named(arrays: Mapping[str, NDArray[Any]], path: Path) -> list[NDArray[Any]]:
-    """The four arrays by whichever names a file has for them."""
-    found = []
-    for wanted, names in _NAMES.items():
-        name = next((one for one in names if one in arrays), None)
-        if name is None:
-            raise SpecError(
-                f"{path} has no {wanted}, under none of the names {', '.join(names)}; it has "
-                f"{', '.join(sorted(arrays)[:12]) or 'nothing'}."
-            )
-        found.append(arrays[name].T if name.endswith(".weight") else arrays[name])
     return found

@@ -153,7 +153,7 @@ class Study(StudySpec):
             Instead of the registered one.
         client : distributed.Client or Workers, optional
             Of a dask cluster, whose workers run the study: on the registered model, or what
-            `causalunet.cluster.Workers` loads, and into the same path.
+            `causalunet.Workers` loads, and into the same path.
         memory : int, optional
             Budget in bytes for the activations of a call, and again for the states of a block of samples, on the device
             of the model; by default half of what is free there, and on a CPU 1 GiB at the most.

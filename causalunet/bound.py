@@ -7,13 +7,14 @@ from functools import cached_property
 from typing import Any
 
 from causalunet.design.anatomy import Anatomy
+from causalunet.design.interventions import Intervention
 from causalunet.design.study import StudySpec
 from causalunet.design.words import TokensOfWords, tokens_of
 from causalunet.identity import identity_of, telling_prompts
 from causalunet.prediction import training_of
 from causalunet.schedule import Schedule
 
-__all__ = ["BoundStudy", "bind"]
+__all__ = ["BoundStudy", "bind", "placed"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,19 @@ class BoundStudy:
         return identity_of(self.model, sampler, prompts)
 
 
+def placed(spec: StudySpec, anatomy: Anatomy) -> tuple[Intervention, ...]:
+    """Interventions of a study with the places of a model; the study's own tuple where all have theirs.
+
+    Parameters
+    ----------
+    spec : StudySpec
+    anatomy : Anatomy
+    """
+    items = tuple(item.placed(anatomy) for item in spec.interventions)
+    same = all(one is other for one, other in zip(items, spec.interventions, strict=True))
+    return spec.interventions if same else items
+
+
 def bind(spec: StudySpec, model: Any) -> BoundStudy:
     """Bring a study and a model together; nothing of the model is run but its tokenizer, if words name tokens.
 
@@ -78,9 +92,8 @@ def bind(spec: StudySpec, model: Any) -> BoundStudy:
     """
     schedule = spec.sampler.schedule(training_of(model))
     prompts = [sample.prompt for sample in spec.samples]
-    placed = [item.placed(model.anatomy) for item in spec.interventions]
-    named = all(one is other for one, other in zip(placed, spec.interventions, strict=True))
+    items = placed(spec, model.anatomy)
     # A kind of somebody's own may take long to say its edits: where they are known they are not asked for again.
-    edits = spec.edits if named else tuple(item.edits() for item in placed)
-    tokens = tokens_of(zip(placed, edits, strict=True), model.anatomy, prompts, model)
+    edits = spec.edits if items is spec.interventions else tuple(item.edits() for item in items)
+    tokens = tokens_of(zip(items, edits, strict=True), model.anatomy, prompts, model)
     return BoundStudy(spec, model.anatomy, schedule, model.image_shape, model, tokens)

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from causalunet.bound import BoundStudy
+from causalunet.bound import BoundStudy, placed
 from causalunet.costs import RunCost, StretchCost, cost_of_run, cost_of_stretch
 from causalunet.design.anatomy import Anatomy
 from causalunet.design.donor_samples import DonorRuns, check_donor_runs
@@ -427,9 +427,8 @@ def _laid_out(plan: Plan, *, forked: bool = False, replay: Iterable[int] = ()) -
 
 def _probing(bound: BoundStudy) -> BoundStudy:
     spec = bound.spec
-    items = tuple(item.placed(bound.anatomy) for item in spec.interventions)
-    same = all(one is other for one, other in zip(items, spec.interventions, strict=True))
-    return bound if same else replace(bound, spec=replace(spec, interventions=items))
+    items = placed(spec, bound.anatomy)
+    return bound if items is spec.interventions else replace(bound, spec=replace(spec, interventions=items))
 
 
 def _duration(seconds: float) -> str:

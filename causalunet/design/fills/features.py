@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
-from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from causalunet.calls import clear_calls, hold
 from causalunet.design.donors import FillContext
 from causalunet.design.fills.base import Fill, exact, finite
+from causalunet.design.fills.known import Known
 from causalunet.design.limits import MOST_SIZE, checked_integer, shown
 from causalunet.design.views.base import Axes
 from causalunet.dims import CHANNEL
@@ -93,16 +93,20 @@ class SparseAutoencoder:
             of_one = given @ value.new_tensor(self.W_enc[:, index]) + float(self.b_enc[index])
             return of_one.clamp_min(0)
         encoder, shift = value.new_tensor(self.W_enc), value.new_tensor(self.b_enc)
-        found = []
-        for part in given.reshape(-1, self.channels).split(_AT_ONCE):
-            every = part @ encoder + shift
+        places = given.reshape(-1, self.channels)
+        found = places.new_empty(len(places))
+        for at in range(0, len(places), _AT_ONCE):
+            every = places[at : at + _AT_ONCE] @ encoder + shift
             least = every.topk(self.k, dim=-1).values[:, -1]
-            found.append((every[:, index] * (every[:, index] >= least)).clamp_min(0))
-        return _joined(found).reshape(value.shape[:-1])
+            found[at : at + _AT_ONCE] = (every[:, index] * (every[:, index] >= least)).clamp_min(0)
+        return found.reshape(value.shape[:-1])
 
 
-_KNOWN: WeakValueDictionary[str, SparseAutoencoder] = WeakValueDictionary()
-"""Those that this process has: a study that is read has digests alone."""
+_DICTIONARIES: Known[SparseAutoencoder] = Known(
+    "Feature",
+    "The dictionary {digest} is not here: a study has its digest alone. Load it again and make a Feature of it before "
+    "the study is planned, and keep that.",
+)
 
 
 @clear_calls
@@ -154,16 +158,14 @@ class Feature(Fill):
         if (value is None) == (scale is None):
             raise SpecError("Feature takes a value or a scale; give one of them.")
         if dictionary is None:
-            if not isinstance(digest, str) or not digest.isalnum() or len(digest) != 16:
-                raise SpecError(f"Feature got digest={shown(digest)}; it has 16 hexadecimal digits.")
-            made = _KNOWN.get(digest)
+            made = _DICTIONARIES.find(digest)
         else:
             if not isinstance(dictionary, SparseAutoencoder):
                 raise SpecError(
                     f"Feature got dictionary={shown(dictionary)}; give a SparseAutoencoder, such as "
                     "causalunet.models.load_sparse_autoencoder(path)."
                 )
-            made = _KNOWN.setdefault(dictionary.digest, dictionary)
+            made = _DICTIONARIES.keep(dictionary)
             digest = made.digest
         most = MOST_SIZE if made is None else made.latents - 1
         hold(
@@ -181,14 +183,15 @@ class Feature(Fill):
     def check(self, axes: Axes, owner: str) -> None:
         """The dictionary is here, and of as many channels as the value has; a view may show so many of more."""
         super(Feature, self).check(axes, owner)
-        if axes.size(CHANNEL) < self._given().channels:
+        dictionary = _DICTIONARIES.need(self.dictionary, self.digest)
+        if axes.size(CHANNEL) < dictionary.channels:
             raise ComponentError(
-                f"Feature has a dictionary of {self._given().channels} channels, and {owner} has {axes.size(CHANNEL)}."
+                f"Feature has a dictionary of {dictionary.channels} channels, and {owner} has {axes.size(CHANNEL)}."
             )
 
     def put(self, value: Any, context: FillContext) -> Any:
         """The value with the feature changed."""
-        dictionary, axis = self._given(), context.dims.index(CHANNEL)
+        dictionary, axis = _DICTIONARIES.need(self.dictionary, self.digest), context.dims.index(CHANNEL)
         if value.shape[axis] != dictionary.channels:
             raise SpecError(
                 f"Feature has a dictionary of {dictionary.channels} channels, and what it is put in place of has "
@@ -200,29 +203,10 @@ class Feature(Fill):
         changed = precise + change[..., None] * precise.new_tensor(dictionary.W_dec[self.index])
         return changed.movedim(-1, axis).to(value.dtype).contiguous()
 
-    def _given(self) -> SparseAutoencoder:
-        found = self.dictionary if self.dictionary is not None else _KNOWN.get(self.digest)
-        if found is None:
-            raise SpecError(
-                f"The dictionary {self.digest} is not here: a study has its digest alone. Load it "
-                "again and make a Feature of it before the study is planned, and keep that."
-            )
-        return found
-
     def to_json(self) -> dict[str, Any]:
         """Write the digest, and what is not None."""
         given = {"digest": self.digest, "index": self.index, "value": self.value, "scale": self.scale}
         return {"name": self.name, "configuration": {key: one for key, one in given.items() if one is not None}}
-
-
-def _joined(parts: list[Any]) -> Any:
-    """Tensors one after the other; without torch's own function, which designing does not load."""
-    whole = parts[0].new_empty(sum(len(part) for part in parts))
-    at = 0
-    for part in parts:
-        whole[at : at + len(part)] = part
-        at += len(part)
-    return whole
 
 
 def _numbers(value: Any) -> NDArray[np.float32]:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
-from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from causalunet.calls import clear_calls, hold
 from causalunet.design.donors import FillContext
 from causalunet.design.fills.base import Fill, finite
+from causalunet.design.fills.known import Known
 from causalunet.design.limits import MOST_SIZE, MOST_STEPS, checked_integer, shown
 from causalunet.design.views.base import Axes
 from causalunet.dims import CHANNEL, ROW, STEP
@@ -39,8 +39,11 @@ class Table:
         self.digest = hashlib.sha256(said + np.ascontiguousarray(values, "<f4").tobytes()).hexdigest()[:16]
 
 
-_TABLES: WeakValueDictionary[str, Table] = WeakValueDictionary()
-"""Those that this process has: a study that is read has digests alone, and finds the numbers while they are here."""
+_TABLES: Known[Table] = Known(
+    "FromTable",
+    "The values of FromTable {digest} are not here: a study has their digest alone. Make FromTable(table) of the same "
+    "table before it is planned, and keep that.",
+)
 
 
 @clear_calls
@@ -87,12 +90,9 @@ class FromTable(Fill):
         if (table is None) == (digest is None):
             raise SpecError("FromTable takes a table, or the digest of one; give the table.")
         if table is None:
-            if not isinstance(digest, str) or not digest.isalnum() or len(digest) != 16:
-                raise SpecError(f"FromTable got digest={shown(digest)}; it has 16 hexadecimal digits.")
-            hold(self, digest=digest, table=_TABLES.get(digest))
+            hold(self, digest=digest, table=_TABLES.find(digest))
             return
-        made = _read_table(table, dims, steps)
-        made = _TABLES.setdefault(made.digest, made)
+        made = _TABLES.keep(_read_table(table, dims, steps))
         hold(self, digest=made.digest, table=made)
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class FromTable(Fill):
 
     def check(self, axes: Axes, owner: str) -> None:
         """The table is here, and has dimensions of the value, no larger than the value's."""
-        table = self._given()
+        table = _TABLES.need(self.table, self.digest)
         for dim, size in zip(table.dims, table.values.shape, strict=True):
             if dim != STEP and dim not in axes.dims[1:]:
                 raise ComponentError(
@@ -121,7 +121,7 @@ class FromTable(Fill):
 
     def put(self, value: Any, context: FillContext) -> Any:
         """The values of the step."""
-        table = self._given()
+        table = _TABLES.need(self.table, self.digest)
         values, dims = table.values, table.dims
         if STEP in dims:
             values = np.asarray(values.take(table.steps.index(context.step), axis=dims.index(STEP)))
@@ -137,15 +137,6 @@ class FromTable(Fill):
         shape = [sizes.get(dim, 1) for dim in context.dims]
         given = value.new_tensor(values.transpose(order).reshape(shape))
         return given.expand(value.shape).clone()
-
-    def _given(self) -> Table:
-        table = self.table if self.table is not None else _TABLES.get(self.digest)
-        if table is None:
-            raise SpecError(
-                f"The values of FromTable {self.digest} are not here: a study has their digest alone. Make "
-                "FromTable(table) of the same table before it is planned, and keep that."
-            )
-        return table
 
     def to_json(self) -> dict[str, Any]:
         """Write the digest."""

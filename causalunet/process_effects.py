@@ -15,6 +15,8 @@ LEAVE_ALONE = "CAUSALUNET_LEAVE_ALONE"
 """Environment variable: names of effects that are not wanted, separated by commas, or ``all``."""
 
 _ALL = "all"
+_BY_DASK = {"MALLOC_TRIM_THRESHOLD_": "65536"}
+"""What a nanny of dask sets for its workers, and in its own process, when nobody has asked for anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,9 @@ def left_alone(name: str) -> bool:
             f"There are {', '.join(EFFECTS)}, and {_ALL}."
         )
     decided = any(
-        text in os.environ.get(variable, "") for variable, text in EFFECTS[name].own if variable in os.environ
+        text in os.environ[variable]
+        for variable, text in EFFECTS[name].own
+        if os.environ.get(variable) not in (None, _BY_DASK.get(variable))
     )
     return decided or bool(asked & {name, _ALL})
 

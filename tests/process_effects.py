@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import json
@@ -27,6 +28,9 @@ import torch
 import torch._inductor.config
 import xarray as xr
 import zarr
+
+with contextlib.suppress(ModuleNotFoundError):  # xarray imports it, where it is installed, with its first variable
+    import dask.array  # noqa: F401
 
 _BYTES = 64 << 20
 """More than glibc's threshold can grow to by itself, 32 MiB."""

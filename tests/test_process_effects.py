@@ -66,6 +66,16 @@ def test_each_effect_is_left_alone_by_its_name_and_by_the_variables_of_the_libra
         monkeypatch.delenv(variable)
 
 
+def test_what_dask_sets_for_its_workers_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = pytest.importorskip("dask.config")
+    pytest.importorskip("distributed")
+    for variable, value in config.get("distributed.nanny.pre-spawn-environ").items():
+        monkeypatch.setenv(variable, str(value))
+    assert not left_alone("malloc")
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert left_alone("malloc")
+
+
 def test_tunables_of_other_parts_of_glibc_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.pthread.rseq=0")
     assert not left_alone("malloc")

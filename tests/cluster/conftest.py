@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -21,6 +23,7 @@ def cluster(workers: int, **options: Any) -> Iterator[Any]:
     """A client of some workers."""
     threads = options.pop("threads_per_worker", 1)
     with (
+        mock.patch.dict(os.environ),  # a nanny sets variables in its own process as well
         distributed.LocalCluster(
             n_workers=workers, threads_per_worker=threads, dashboard_address=":0", **options
         ) as made,

@@ -33,7 +33,7 @@ class BoundStudy:
     model : DiffusionModel, optional
         Plans are laid out without it.
     tokens : mapping, optional
-        Of the words that interventions name tokens by, in each prompt.
+        Of the words that interventions and records name tokens by, in each prompt.
     """
 
     spec: StudySpec
@@ -95,5 +95,6 @@ def bind(spec: StudySpec, model: Any) -> BoundStudy:
     items = placed(spec, model.anatomy)
     # A kind of somebody's own may take long to say its edits: where they are known they are not asked for again.
     edits = spec.edits if items is spec.interventions else tuple(item.edits() for item in items)
-    tokens = tokens_of(zip(items, edits, strict=True), model.anatomy, prompts, model)
+    asked = [*zip(items, edits, strict=True), *((part, (part,)) for part in spec.record.parts)]
+    tokens = tokens_of(asked, model.anatomy, prompts, model)
     return BoundStudy(spec, model.anatomy, schedule, model.image_shape, model, tokens)

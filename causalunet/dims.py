@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "BIN",
     "CHANNEL",
     "COMPONENT",
     "DIMS",
@@ -33,6 +34,7 @@ CHANNEL = "channel"
 Y = "y"
 X = "x"
 FACTOR = "factor"
+BIN = "bin"
 LATENT_CHANNEL = "latent_channel"
 LATENT_Y = "latent_y"
 LATENT_X = "latent_x"
@@ -55,6 +57,7 @@ DIMS: dict[str, str] = {
     CHANNEL: "image or activation channel",
     Y: "row, from the top, in pixels of the component's resolution",
     X: "column, from the left, in pixels of the component's resolution",
+    BIN: "bin of the histograms of what is summarised",
     FACTOR: "what a model's factor reader tells apart, such as colour and shape",
 }
 """Every dimension with its meaning, in the order in which arrays carry them."""

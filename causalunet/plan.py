@@ -254,7 +254,8 @@ class Plan:
         state, image = (4 * math.prod(shape) for shape in (self.image_shape, self.bound.picture_shape))
         intervened = interventions if record.of == "all" else 0
         kept = len(record.steps) if record.steps is not None else steps
-        recorded, summed = (self.anatomy.select(patterns) for patterns in (record.activations, record.summary))
+        recorded, summed = self.anatomy.select(record.activations), record.summarised(self.anatomy)
+        counts = 0 if record.bins is None else 8 * (len(record.bins) - 1)
         activation = np.dtype(record.dtype).itemsize * sum(math.prod(self.anatomy.described(n).shape) for n in recorded)
         places = len({edit.component for edits in self.spec.edits for edit in edits})
         per_sample = {
@@ -262,7 +263,8 @@ class Plan:
             "outcomes": interventions * (image + 3 * 8 + 1),
             "trajectory": interventions * steps * 2 * 4,
             "activations": kept * (1 + intervened) * activation + (1 + intervened) * len(recorded),
-            "activation_summary": len(summed) * (kept * 4 * (3 + 4 * intervened) + 1 + intervened),
+            "activation_summary": len(summed)
+            * (kept * (4 * (5 + 6 * intervened) + counts * (1 + intervened)) + 1 + intervened),
             "audit": interventions * steps * places + 2 * 4 + 2 * 8,
         }
         once = {
@@ -399,7 +401,7 @@ def make_plan(
         if run != BASELINE:
             anatomy.check(spec.interventions[run], spec.edits[run])
     check_donor_runs((spec.edits[run] for run in chosen if run != BASELINE), spec.samples)
-    anatomy.check_recorded((*spec.record.activations, *spec.record.summary))
+    anatomy.check_recorded(spec.record.places(anatomy))
     program_of = program_maker(anatomy, bound.schedule.steps)
     programs = {run: program_of(() if run == BASELINE else spec.edits[run]) for run in chosen}
     for run in chosen:

@@ -71,7 +71,7 @@ def several_words(found: Iterable[str]) -> str:
 
 
 def _recorded(spec: StudySpec) -> dict[str, tuple[str, ...]]:
-    return {"values": spec.record.activations, "statistics": spec.record.summary}
+    return {"values": spec.record.activations, "statistics": tuple(map(str, spec.record.summary))}
 
 
 def sampler_words(sampler: Sampler) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "COMPONENT_NAME",
     "COORDINATE_NAME",
     "LARGEST",
+    "MOST_BINS",
     "MOST_BLOCKS",
     "MOST_DEPTH",
     "MOST_EDITS",
@@ -63,6 +64,9 @@ MOST_PARTS = 1_000
 
 MOST_DEPTH = 4
 """Compositions within each other."""
+
+MOST_BINS = 4_096
+"""Of a histogram."""
 
 MOST_BLOCKS = 1_000
 """Decoder blocks or skip connections of an ablation."""

@@ -293,7 +293,7 @@ class StudySpec:
             "seeds": _listed(self.seeds),
             "sampler": self.sampler.to_json(),
             "interventions": [intervention.to_json() for intervention in self.interventions],
-            "record": {entry.name: _listed(getattr(self.record, entry.name)) for entry in fields(Record)},
+            "record": self.record.to_json(),
             **({"starts": [start.to_json() for start in self.starts]} if self.starts else {}),
             # Studies without any are written, and have the digest, that they had before there were outcomes.
             **({"outcomes": [outcome.to_json() for outcome in self.outcomes]} if self.outcomes else {}),

@@ -23,6 +23,7 @@ NULL = cu.Null(window=cu.Window(5, 1))
 LABELS = ("cut", "jump", "skip")
 FULL = ("down.3", "mid", "up.1", "up.3")
 SUMMARISED = ("down.0", "down.3", "mid", "up.0", "up.1", "up.2", "up.3")
+BINS = (-2.0, -0.5, 0.0, 0.25, 1.5)
 DEAD = ("down.2", "down.3", "mid", "up.0", "up.1")
 Recorded = Callable[..., xr.DataTree]
 
@@ -51,7 +52,12 @@ def record(run_study: Callable[..., xr.DataTree]) -> Recorded:
     def run(of: str, dtype: str = "float32", memory: int = 1 << 30) -> xr.DataTree:
         if (of, dtype, memory) not in stored:
             what = cu.Record(
-                activations=FULL, summary=("down.0", "down.3", "mid", "up.*"), steps=RECORDED, of=of, dtype=dtype
+                activations=FULL,
+                summary=("down.0", "down.3", "mid", "up.*"),
+                steps=RECORDED,
+                of=of,
+                dtype=dtype,
+                bins=BINS,
             )
             stored[of, dtype, memory] = run_study(
                 CUT, JUMP, SKIP, NULL, steps=STEPS, prompts=PROMPTS, record=what, memory=memory
@@ -152,7 +158,125 @@ def test_summaries_are_those_of_numpy(
 def numbers(value: np.ndarray, reference: np.ndarray) -> dict[str, np.ndarray]:
     norm, of_reference = np.linalg.norm(value, axis=1), np.linalg.norm(reference, axis=1)
     cosine = (value * reference).sum(axis=1) / (norm * of_reference)
-    return {"mean": value.mean(axis=1), "sd": value.std(axis=1), "norm": norm, "cosine": cosine}
+    return {
+        "mean": value.mean(axis=1),
+        "sd": value.std(axis=1),
+        "norm": norm,
+        "min": value.min(axis=1),
+        "max": value.max(axis=1),
+        "cosine": cosine,
+    }
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("memory", [1 << 30, 1], ids=["one block", "a block per sample"])
+@pytest.mark.parametrize("of", ["baseline", "all"])
+def test_extremes_and_histograms_are_those_of_whole_activations(record: Recorded, of: str, memory: int) -> None:
+    results = record(of, "float32", memory)
+    summary = results["activation_summary"].to_dataset()
+    assert summary.bin_low.values.tolist() == list(BINS[:-1])
+    assert summary.bin_high.values.tolist() == list(BINS[1:])
+    for component in FULL:
+        whole, own = results["activations"][component].to_dataset(), summary.sel(component=component)
+        check_counts(whole.baseline, own.rename({f"baseline_{key}": key for key in KEYS if of == "baseline"}), of)
+        if of == "all":
+            check_counts(whole.intervened, own, "intervened")
+
+
+KEYS = ("min", "max", "histogram")
+
+
+def check_counts(values: xr.DataArray, summary: xr.Dataset, of: str) -> None:
+    """To the bit, whatever the batch; NaN where nothing ran."""
+    names = {key: f"baseline_{key}" if of == "all" else key for key in KEYS}
+    image = ("channel", "y", "x")
+    np.testing.assert_array_equal(summary[names["min"]], values.min(image, skipna=False))
+    np.testing.assert_array_equal(summary[names["max"]], values.max(image, skipna=False))
+    leading = [dim for dim in values.dims if dim not in image]
+    flat = values.stack(cell=leading, value=image).transpose("cell", "value").values
+    counts = summary[names["histogram"]].stack(cell=leading).transpose("cell", "bin").values
+    for numbers, found in zip(flat, counts, strict=True):
+        expected = np.full(len(BINS) - 1, np.nan) if np.isnan(numbers).all() else np.histogram(numbers, BINS)[0]
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_bins_are_half_open_but_for_the_last(run_study: Callable[..., xr.DataTree]) -> None:
+    """Edges that are values."""
+    what = cu.Record(activations=["mid"], summary=["mid"], dtype="float32")
+    values = run_study(steps=2, record=what)["activations/mid"].baseline.values[0]
+    edges = np.unique(values)[[3, 40, 41, 90, 130]].astype(float)
+    again = cu.Record(summary=[cu.Site("mid")], bins=edges)
+    found = run_study(steps=2, record=again).activation_summary.baseline_histogram.sel(component="mid")
+    for counts, whole in zip(found.values[0], values, strict=True):
+        np.testing.assert_array_equal(counts, np.histogram(whole, edges)[0])
+
+
+PARTS = {
+    "mid channels 0 2": cu.Site("mid") @ cu.Channels(0, 2),
+    "up.1 channels 1 pixels y 0-1": cu.Site("up.1") @ cu.Channels(1) @ cu.Pixels(y=(0, 2)),
+    "mid.joint.maps heads 1 tokens red": cu.Site("mid.joint.maps") @ cu.Heads(1) @ cu.Tokens("red"),
+}
+
+
+@pytest.mark.parametrize("memory", [1 << 30, 1], ids=["one block", "a block per sample"])
+def test_parts_of_places_are_summarised(
+    run_study: Callable[..., xr.DataTree], memory: int, tiny_model: TextToImage
+) -> None:
+    prompts = ("a red circle", "a red square on a red background")
+    whole = ("mid", "up.1", "mid.joint.maps")
+    what = cu.Record(
+        activations=whole, summary=PARTS.values(), of="all", dtype="float32", steps=RECORDED, bins=(0, 0.1, 1)
+    )
+    record = cu.design.record.record_from_json(what.to_json())
+    assert record == what
+    results = run_study(CUT, NULL, steps=STEPS, prompts=prompts, record=record, memory=memory)
+    assert results.verify(quiet=True)
+    summary = results.activation_summary.to_dataset()
+    assert summary.component.values.tolist() == list(PARTS)
+    assert summary.channels.values.tolist() == [
+        results["activations/mid"].sizes["channel"],
+        *summary.channels.values[1:],
+    ]
+    for name, site in PARTS.items():
+        values = results[f"activations/{site.component}"].to_dataset()
+        own = summary.sel(component=name)
+        for number, prompt in enumerate(prompts):
+            red = list(tiny_model.spelled(prompt)[0].numbers("red"))
+            shown = {
+                "mid": lambda part: part[:, [0, 2]],
+                "up.1": lambda part: part[:, [1], :2],
+                "mid.joint.maps": lambda part, red=red: part[:, [1]][..., red],
+            }[site.component]
+            flat = shown(values.baseline.values[number]).reshape(len(RECORDED), -1)
+            run = shown(values.intervened.values[0, number]).reshape(len(RECORDED), -1)
+            np.testing.assert_array_equal(own.baseline_max[number], flat.max(axis=1))
+            np.testing.assert_allclose(own["mean"][0, number], run.mean(axis=1), rtol=1e-5)
+            for step, part in enumerate(flat):
+                expected = np.histogram(part, (0, 0.1, 1))[0]
+                np.testing.assert_array_equal(own.baseline_histogram[number, step], expected)
+
+
+def test_a_record_that_cannot_be_kept_is_told(tiny_model: TextToImage) -> None:
+    for given, message in {
+        cu.Site("mid") @ cu.Heads(0): "head",
+        cu.Site("mid") @ cu.Channels(999): "999",
+        cu.Site("skip.0"): "down.0",
+        cu.Site("mad"): "mad",
+        cu.Site("mid.joint.maps") @ cu.Tokens("purple"): "purple",
+    }.items():
+        study = cu.Study(name="x", interventions=[CUT], prompts=PROMPTS, record=cu.Record(summary=given))
+        with pytest.raises(cu.CausalUNetError, match=message):
+            study.plan(tiny_model, calibrate=False)
+    for options, message in (
+        ({"summary": cu.Site("mid") @ cu.Rows("cond")}, "conditional"),
+        ({"activations": cu.Site("mid")}, "patterns"),
+        ({"summary": "mid", "bins": (1, 1)}, "ascending"),
+        ({"summary": "mid", "bins": (0, float("nan"))}, "ascending"),
+        ({"summary": "mid", "bins": 3}, "ascending"),
+        ({"bins": (0, 1)}, "summary"),
+    ):
+        with pytest.raises(cu.CausalUNetError, match=message):
+            cu.Record(**options)  # type: ignore[arg-type]
 
 
 def test_trajectories(record: Recorded, runs: dict[str, list[Trajectory]]) -> None:

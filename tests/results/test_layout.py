@@ -21,7 +21,7 @@ from causalunet.results.engine.location import Location
 from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.meaning.attributes import StoreAttributes
 from causalunet.results.meaning.layout import Layout
-from causalunet.results.meaning.schema import VARIABLES
+from causalunet.results.meaning.schema import SOMETIMES, VARIABLES
 from causalunet.schedule import Schedule, cosine_alpha_bar
 from tests.design.examples import u_anatomy
 from tests.results.opened import arrays_of, root_of
@@ -30,7 +30,7 @@ FACTORS = {"colour": ("red", "blue"), "shape": ("circle", "cross", "square")}
 RECORDS = {
     "nothing": Record(),
     "baseline": Record(activations="up.*", summary=("mid", "down.1"), steps=(5, 2), of="baseline"),
-    "all": Record(activations=("mid", "up.0"), summary="up.*", of="all"),
+    "all": Record(activations=("mid", "up.0"), summary="up.*", of="all", bins=(-1, 0, 0.5, 2)),
     "single precision": Record(activations="mid", steps=(1,), of="all", dtype="float32"),
 }
 
@@ -55,7 +55,7 @@ class Created:
         layout = Layout(self.plan, {"factor": tuple(factors)} if factors else {}, block=4)
         StudyWriter.create(Location.parse(path), layout, StoreAttributes(study={"name": "mine"}))
         self.root, self.arrays = root_of(path), arrays_of(path)
-        known = {(item.group, item.name): item for item in VARIABLES}
+        known = {(item.group, item.name): item for item in (*VARIABLES, *SOMETIMES)}
         places = {path: (general(path.rpartition("/")[0]), path.rpartition("/")[2]) for path in self.arrays}
         self.variables = {path: known[place] for path, place in places.items() if place in known}
 
@@ -122,15 +122,18 @@ def test_what_is_stored_follows_the_record(stores: dict[str, Created]) -> None:
     assert names["nothing"] == always
     assert names["baseline"] - always == {
         *(f"activations/up.{i}/{n}" for i in range(4) for n in ("baseline", "baseline_status")),
-        *(f"activation_summary/baseline_{name}" for name in ("mean", "sd", "norm", "status")),
+        *(f"activation_summary/baseline_{name}" for name in ("mean", "sd", "norm", "min", "max", "status")),
     }
     whole = ("baseline", "baseline_status", "intervened", "ran", "status")
     assert names["single precision"] - always == {f"activations/mid/{n}" for n in whole}
-    summary = ("mean", "sd", "norm", "cosine", "ran", "status")
+    summary = ("mean", "sd", "norm", "min", "max", "cosine", "ran", "status")
     assert names["all"] - always == {
         *(f"activations/{c}/{n}" for c in ("mid", "up.0") for n in whole),
-        *(f"activation_summary/{name}" for name in summary),
-        *(f"activation_summary/baseline_{name}" for name in ("mean", "sd", "norm", "status")),
+        *(f"activation_summary/{name}" for name in (*summary, "histogram")),
+        *(
+            f"activation_summary/baseline_{name}"
+            for name in ("mean", "sd", "norm", "min", "max", "histogram", "status")
+        ),
     }
 
 
@@ -175,6 +178,7 @@ def test_chunks_follow_the_questions(stores: dict[str, Created]) -> None:
     assert chunks["activations/mid/baseline"] == (4, 1, 2, 4, 4)
     assert chunks["activations/mid/intervened"] == (1, 4, 1, 2, 4, 4)
     assert chunks["activation_summary/mean"] == (3, 4, 6, 4)
+    assert chunks["activation_summary/histogram"] == (3, 4, 6, 4, 3)
 
 
 def test_chunks_stay_small() -> None:

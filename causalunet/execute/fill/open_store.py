@@ -265,9 +265,9 @@ def _differences(
     different += made_otherwise
     record = there.get("record", {})
     different += [
-        f"record.{name} is {short(record.get(name))} there and {short(asked['record'][name])} here"
-        for name in ("steps", "of", "dtype")
-        if record.get(name) != asked["record"][name]
+        f"record.{name} is {short(record.get(name))} there and {short(asked['record'].get(name))} here"
+        for name in ("steps", "of", "dtype", "bins")
+        if record.get(name) != asked["record"].get(name)
     ]
     if stored.factors != {name: list(values) for name, values in plan.bound.model.factors.items()}:
         different.append("the factors that the model reads differ")

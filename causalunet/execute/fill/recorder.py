@@ -79,7 +79,7 @@ class Recorder:
         self._row = {run: row for row, run in enumerate(part.interventions)}
         self._places = {name: index for index, name in enumerate(layout.grid.places)}
         self._recorded = {step: position for position, step in enumerate(layout.recorded_steps)}
-        self._summaries = Summaries(layout, part, self._n)
+        self._summaries, self._layout = Summaries(layout, part, block.prompts), layout
         steps = plan.schedule.steps
         shape = (len(self._row), self._n, steps)
         self._distance = {name: np.full(shape, np.nan, np.float32) for name in ("x0_hat", "eps")}
@@ -125,16 +125,26 @@ class Recorder:
         # Others are compared with the baseline's activations, so its calls give what theirs do.
         of_baseline = (*self._part.baseline_recordings, *self._part.recordings) if BASELINE in call.runs else ()
         others = self._part.recordings if any(run > BASELINE for run in call.runs) else ()
-        return tuple(dict.fromkeys(recording.component for recording in (*of_baseline, *others)))
+        return tuple(dict.fromkeys(self._layout.place_of(recording) for recording in (*of_baseline, *others)))
 
     def activations(self, call: Call, rows: slice, values: dict[str, Tensor]) -> None:
-        """Store activations, and their summaries, once those of all samples of a call are there."""
+        """Summarise activations, and store whole ones once those of all samples of a call are there."""
+        compared = {self._layout.place_of(recording) for recording in self._part.recordings}
         for name, value in values.items():
-            if rows.start == 0:
-                self._kept[name] = value.new_zeros(self._n, *value.shape[1:], dtype=torch.float32)
-            self._kept[name][rows] = value.float()
-            if rows.stop == self._n:
-                self._store_activation(name, call, self._kept.pop(name))
+            numbers = value.float()
+            if BASELINE in call.runs and name in compared:
+                self._keep(self._baseline_activations, name, rows, numbers)
+            reference = numbers if BASELINE in call.runs else self._baseline_activations[name][rows]
+            self._summaries.add(name, call.runs, rows, self._recorded[call.step], numbers, reference)
+            if Recording(name, whole=True) in {*self._part.baseline_recordings, *self._part.recordings}:
+                self._keep(self._kept, name, rows, numbers)
+                if rows.stop == self._n:
+                    self._store_activation(name, call, self._kept.pop(name))
+
+    def _keep(self, kept: dict[str, Tensor], name: str, rows: slice, value: Tensor) -> None:
+        if rows.start == 0:
+            kept[name] = value.new_zeros(self._n, *value.shape[1:])
+        kept[name][rows] = value
 
     def fired(self, call: Call, rows: slice, places: Mapping[str, int]) -> None:
         """Count the edits of every run that shares the call, and note that it was called."""
@@ -313,8 +323,6 @@ class Recorder:
     def _store_activation(self, name: str, call: Call, value: Tensor) -> None:
         position, part = self._recorded[call.step], self._part
         others = tuple(run for run in call.runs if run > BASELINE)
-        if BASELINE in call.runs:
-            self._baseline_activations[name] = value
         whole = Recording(name, whole=True)
         if BASELINE in call.runs and whole in part.baseline_recordings:
             self._writer.write(f"activations/{name}/baseline", (self._samples, position), value.cpu().numpy())
@@ -322,7 +330,6 @@ class Recorder:
             numbers = value.cpu().numpy()
             for run in others:
                 self._writer.write(f"activations/{name}/intervened", (run, self._samples, position), numbers)
-        self._summaries.add(name, call.runs, position, value, self._baseline_activations[name])
 
 
 def _blank(images: NDArray[np.float32], failed: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -96,7 +96,7 @@ def places_asked(plan: Plan) -> frozenset[str]:
     ----------
     plan : Plan
     """
-    recorded = plan.anatomy.select((*plan.spec.record.activations, *plan.spec.record.summary))
+    recorded = plan.spec.record.places(plan.anatomy)
     edited = {
         placed.site.component
         for program in plan.programs.values()

@@ -25,7 +25,7 @@ class Grid:
     interventions : tuple of Intervention
     samples : tuple of Sample
     summary : tuple of str
-        Components that are summarised.
+        Components, and parts of places, that are summarised.
     activations : tuple of str
         Components whose whole output is stored.
     placed : tuple of str
@@ -45,7 +45,7 @@ class Grid:
     def of(cls, spec: StudySpec, anatomy: Anatomy) -> Grid:
         """The grid of a study, in its own order."""
         record = spec.record
-        recorded = anatomy.select(record.summary), anatomy.select(record.activations)
+        recorded = tuple(record.summarised(anatomy)), anatomy.select(record.activations)
         return cls(spec.interventions, spec.samples, *recorded, edits=spec.edits)
 
     @cached_property

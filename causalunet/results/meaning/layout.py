@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.design.coordinates import MISSING_OF, coordinate_columns
+from causalunet.design.site import Site
 from causalunet.design.starts import Noise
-from causalunet.dims import CHANNEL, COMPONENT, INTERVENTION, LATENTS, PLACE, SAMPLE, STEP, X, Y
+from causalunet.dims import BIN, CHANNEL, COMPONENT, INTERVENTION, LATENTS, PLACE, SAMPLE, STEP, X, Y
 from causalunet.plan import Action, Plan
 from causalunet.results.meaning.declaration import ORDINARY, Declaration, DeclaredOutcome
 from causalunet.results.meaning.grid import Grid
 from causalunet.results.meaning.schema import (
     CALLS,
+    EXTREMES,
     GIVEN,
     OPTIONAL,
     SAMPLE_START,
@@ -75,7 +77,7 @@ class Coordinate:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One of the two things that are recorded of a component: its whole output, or a summary of it."""
+    """One of the two things that are recorded of a component: its whole output, or a summary of it or a part."""
 
     component: str
     whole: bool
@@ -152,8 +154,15 @@ class Layout:
             return self.plan.schedule.process.shifted
         if record.of == "baseline" and variable.group.startswith("activation") and INTERVENTION in variable.dims:
             return False
+        if variable.path in EXTREMES and self._goes_on_without(variable.path):
+            return False
         chosen = {"activations/*": grid.activations, "activation_summary": grid.summary}
         return bool(chosen.get(variable.group, True))
+
+    def _goes_on_without(self, path: str) -> bool:
+        """Whether a store summarises, and lacks this: its cells that are complete have none."""
+        known = () if self.stored is None else tuple(one.path for one in self.stored.common)
+        return path not in known and any(one.startswith("activation_summary/") for one in known)
 
     def _as_recorded(self, variable: Variable) -> Variable:
         streamed = variable.group == "activations/*" and variable.dtype.startswith("float")
@@ -198,8 +207,10 @@ class Layout:
                 acted[run, at] = number.setdefault(span.action, len(number))
         recorded = acted[:, [plan.schedule.steps - step for step in self.recorded_steps]]
         alive = {
-            name: np.array([action is not None and name not in action.dead for action in number])[recorded]
-            for name in {recording.component for recording in self.recordings}
+            one.component: np.array(
+                [action is not None and plan.anatomy.owner(self.place_of(one)) not in action.dead for action in number]
+            )[recorded]
+            for one in self.recordings
         }
         values = {
             "outcomes/unet_calls": np.array([plan.calls_by_run[run] for run in runs]),
@@ -218,6 +229,15 @@ class Layout:
         """All that is recorded of components."""
         whole, summary = self.grid.activations, self.grid.summary
         return (*(Recording(name, True) for name in whole), *(Recording(name, False) for name in summary))
+
+    @cached_property
+    def summarised(self) -> dict[str, Site]:
+        """What is summarised, by its name."""
+        return self.plan.spec.record.summarised(self.plan.anatomy)
+
+    def place_of(self, recording: Recording) -> str:
+        """Whose value is needed for a recording."""
+        return recording.component if recording.whole else self.summarised[recording.component].component
 
     def _declared(self) -> NDArray[np.uint8]:
         """How often each intervention's edits are to apply, (intervention, step, place)."""
@@ -240,6 +260,8 @@ class Layout:
             made += [one for one in self._interventions if one.name not in dims or one.name == one.dim]
         if COMPONENT in dims:
             made += self._components()
+        if BIN in dims:
+            made += self._bins()
         if PLACE in dims:
             made.append(Coordinate(PLACE, PLACE, np.array(self.grid.places, dtype=object)))
         for name, labels in self.brought.items():
@@ -257,6 +279,7 @@ class Layout:
             STEP: self.plan.schedule.steps,
             COMPONENT: len(self.grid.summary),
             PLACE: len(self.grid.places),
+            **({} if (bins := self.plan.spec.record.bins) is None else {BIN: len(bins) - 1}),
             CHANNEL: channels,
             Y: height,
             X: width,
@@ -370,13 +393,18 @@ class Layout:
                 made[one.name] = np.array(values, dtype=object if one.dtype == "str" else one.dtype)
         return [Coordinate(name, INTERVENTION, values) for name, values in made.items()]
 
+    def _bins(self) -> list[Coordinate]:
+        edges = np.array(self.plan.spec.record.bins)
+        numbers = Coordinate(BIN, BIN, np.arange(len(edges) - 1))
+        return [numbers, Coordinate("bin_low", BIN, edges[:-1]), Coordinate("bin_high", BIN, edges[1:])]
+
     def _components(self) -> list[Coordinate]:
         anatomy = self.plan.anatomy
-        chosen = [anatomy.described(name) for name in self.grid.summary]
-        blocks = [anatomy.block(name) for name in self.grid.summary]  # of a place inside a component that component
-        sizes = [dict(zip(item.dims, item.shape, strict=True)) for item in chosen]
+        sites = [self.summarised[name] for name in self.grid.summary]
+        blocks = [anatomy.block(site.component) for site in sites]  # of a place inside a component that component
+        sizes = [dict(zip((axes := anatomy.axes(site.component)).dims, axes.shape, strict=True)) for site in sites]
         roles = [block.role if block else "block" for block in blocks]
-        text = {COMPONENT: [item.name for item in chosen], "role": roles}
+        text = {COMPONENT: list(self.grid.summary), "role": roles}
         numbers = {
             "level": [block.level if block else 0 for block in blocks],
             "depth": [block.depth if block else 0 for block in blocks],

@@ -9,16 +9,18 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from causalunet.dims import CHANNEL, COMPONENT, FACTOR, INTERVENTION, LATENTS, PLACE, SAMPLE, STEP, X, Y
+from causalunet.dims import BIN, CHANNEL, COMPONENT, FACTOR, INTERVENTION, LATENTS, PLACE, SAMPLE, STEP, X, Y
 
 __all__ = [
     "CALLS",
     "COMPLETE",
     "COORDINATES",
+    "EXTREMES",
     "FAILED",
     "FORMAT",
     "FORMAT_VERSION",
     "GIVEN",
+    "HISTOGRAMS",
     "MISSING",
     "OPTIONAL",
     "SAMPLE_START",
@@ -36,6 +38,12 @@ __all__ = [
 FORMAT = "causalunet-results"
 FORMAT_VERSION = 3
 """Attributes of the root that say what a store is."""
+
+EXTREMES = tuple(f"activation_summary/{name}" for name in ("min", "max", "baseline_min", "baseline_max"))
+"""Paths of what stores that were begun before there was any go on without."""
+
+HISTOGRAMS = tuple(f"activation_summary/{name}" for name in ("histogram", "baseline_histogram"))
+"""Paths of what studies store whose record has bins."""
 
 GIVEN = "given"
 """Variable of the baseline, in studies of models whose process is shifted."""
@@ -179,11 +187,23 @@ def _rows() -> dict[str, list[_Row]]:
         ("mean", inner, "float32", "mean of the block output, conditional branch", "1"),
         ("sd", inner, "float32", "standard deviation of the block output", "1"),
         ("norm", inner, "float32", "Euclidean norm of the block output", "1"),
+        ("min", inner, "float32", "least value of the block output", "1"),
+        ("max", inner, "float32", "largest value of the block output", "1"),
+        ("histogram", (*inner, BIN), "float64", "how many values of the block output lie in each bin", "1"),
         ("cosine", inner, "float32", "cosine between the block output and the baseline's", "1"),
         ("ran", (INTERVENTION, STEP, COMPONENT), "bool", "whether the block ran at the step", "1"),
         ("baseline_mean", inner[1:], "float32", "mean in the baseline run", "1"),
         ("baseline_sd", inner[1:], "float32", "standard deviation in the baseline run", "1"),
         ("baseline_norm", inner[1:], "float32", "Euclidean norm in the baseline run", "1"),
+        ("baseline_min", inner[1:], "float32", "least value in the baseline run", "1"),
+        ("baseline_max", inner[1:], "float32", "largest value in the baseline run", "1"),
+        (
+            "baseline_histogram",
+            (*inner[1:], BIN),
+            "float64",
+            "how many values lie in each bin in the baseline run",
+            "1",
+        ),
         ("baseline_status", (*unit, COMPONENT), "int8", "1 where the baseline's summary is stored", "1"),
         ("status", (*cell, COMPONENT), "int8", "1 where the run's summary is stored", "1"),
     ]
@@ -244,7 +264,7 @@ _BETTER: dict[str, Literal["higher", "lower"]] = {
 }
 _AT_LEAST_ZERO = {
     *("psnr", "x0_distance", "eps_distance", "drift", "unet_calls", "flops", "seconds", "factor_code"),
-    *("sd", "norm", "baseline_sd", "baseline_norm"),
+    *("sd", "norm", "baseline_sd", "baseline_norm", "histogram", "baseline_histogram"),
 }
 _RANGES = {
     **dict.fromkeys(_AT_LEAST_ZERO, (0.0, math.inf)),
@@ -255,7 +275,8 @@ _RANGES = {
 """By name, least and largest value."""
 
 _ALL = _variables()
-VARIABLES: tuple[Variable, ...] = tuple(one for one in _ALL if one.path != f"baseline/{GIVEN}")
+_SOMETIMES = {f"baseline/{GIVEN}", *EXTREMES, *HISTOGRAMS}
+VARIABLES: tuple[Variable, ...] = tuple(one for one in _ALL if one.path not in _SOMETIMES)
 """Every variable that stores have without outcomes of their own."""
 
 SOMETIMES: tuple[Variable, ...] = tuple(one for one in _ALL if one not in VARIABLES)
@@ -293,6 +314,11 @@ _ALONG: dict[str, dict[str, tuple[str, str]]] = {
         "resolution": ("int64", "pixels along y"),
         "channels": ("int64", "of its output"),
         "component_flops": ("int64", "floating-point operations of a call, per sample"),
+    },
+    BIN: {
+        BIN: ("int64", "number, from the lowest"),
+        "bin_low": ("float64", "its lower edge, which is in it"),
+        "bin_high": ("float64", "its upper edge, which is in the last one only"),
     },
     PLACE: {PLACE: ("str", "name")},
     FACTOR: {FACTOR: ("str", "name")},

@@ -24,6 +24,7 @@ from causalunet.execute.fill.parts import Part, lacks
 from causalunet.execute.fill.run_plan import run_plan
 from causalunet.execute.fill.store_filler import StoreFiller
 from causalunet.plan import Plan
+from causalunet.results.engine.leases import Wait
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.writer import StudyWriter
 
@@ -98,6 +99,7 @@ class _Block:
     """A block of samples that is claimed, one part of which is under way at a time: parts of a block share chunks."""
 
     samples: slice
+    name: str
     claim: ExitStack
     parts: list[Part] = field(default_factory=list)
     conflicts: int = 0
@@ -131,15 +133,17 @@ class _Crew:
         self._under_way: dict[Any, _Sent] = {}
         self._number = 0
         self._left: list[Part] = []
+        self._elsewhere: list[slice] = []
 
     def fill(self, blocks: list[slice]) -> None:
         """Run what some blocks of samples lack."""
-        with self._told_workers():
+        with self._told_workers(), self._filler.writer.repository.at_work():
             self._try()
-            later = self._pass(iter(blocks), wait=False)
-            if later:
+            self._pass(iter(blocks), wait="no")
+            while later := self._elsewhere:
                 self._say(f"Waiting for another process that runs {len(later)} blocks of this study.")
-                self._pass(iter(later), wait=True)
+                self._elsewhere = []
+                self._pass(iter(later), wait="free")
         if self._left:
             warnings.warn(
                 f"Workers died at {len(self._left)} parts that record activations of stored runs; they were left out. "
@@ -148,9 +152,8 @@ class _Crew:
                 stacklevel=2,
             )
 
-    def _pass(self, blocks: Iterator[slice], *, wait: bool) -> list[slice]:
-        """Run blocks, as many at a time as there are workers; gives those that another process has claimed."""
-        claimed: list[slice] = []
+    def _pass(self, blocks: Iterator[slice], *, wait: Wait) -> None:
+        """Run blocks, as many at a time as there are workers; those that another process has claimed are noted."""
         more = True
         try:
             while more or self._under_way:
@@ -161,31 +164,29 @@ class _Crew:
                     if samples is None:
                         break
                     # Waiting for another process would keep the parts under way from being committed.
-                    if wait and self._under_way:
+                    if wait == "free" and self._under_way:
                         self._collect(everything=True)
-                    if not self._begin(samples, wait=wait):
-                        claimed.append(samples)
+                    self._begin(samples, wait=wait)
                     room = self._room() - len(self._under_way)
                 self._collect()
         except BaseException:
             self._give_up()
             raise
-        return claimed
 
     def _room(self) -> int:
         """Parts that may be under way: one for each worker and one more, or many where those bring workers."""
         workers = number_of(self._client)
         return 2 * workers + 2 if adapts(self._client) else workers + 1
 
-    def _begin(self, samples: slice, *, wait: bool) -> bool:
-        """Claim a block and send its first part; False if another process has claimed it."""
+    def _begin(self, samples: slice, *, wait: Wait) -> None:
+        """Claim a block and send its first part, unless another process has claimed it."""
         name = block_name(samples.start, self._filler.layout.block)
         with ExitStack() as claim:
             if not claim.enter_context(self._filler.writer.claim(name, wait=wait)):
-                return False
-            block = _Block(samples, claim.pop_all())
+                self._elsewhere.append(samples)
+                return
+            block = _Block(samples, name, claim.pop_all())
         self._plan_of(block)
-        return True
 
     def _plan_of(self, block: _Block) -> None:
         """Find what a block lacks now, and send the first part of it."""
@@ -199,6 +200,10 @@ class _Crew:
 
     def _next(self, block: _Block) -> None:
         """Send a block's next part that is still lacking; without any, let the block go."""
+        if not self._filler.writer.repository.holds(block.name):
+            self._elsewhere.append(block.samples)
+            block.claim.close()
+            return
         while block.parts:
             part, writer = block.parts.pop(0), self._opened()
             self._filler.check_layout(writer)

@@ -195,7 +195,7 @@ def test_growing_waits_for_nobody_and_says_so(tiny_model: TextToImage, tmp_path:
     path = tmp_path / "s.zarr"
     SMALL.run(path, model=tiny_model, progress=False)
     larger = replace(SMALL, **GROWN["interventions"])
-    with Repository.open(Location.parse(path)).claim("block-000000", wait=False) as free:
+    with Repository.open(Location.parse(path)).claim("block-000000", wait="no") as free:
         assert free
         with pytest.raises(StoreError, match="Another process is running the study"):
             larger.run(path, model=tiny_model, progress=False)

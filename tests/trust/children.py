@@ -78,6 +78,11 @@ class Child:
         process.start()
         return cls(process)
 
+    @property
+    def number(self) -> int:
+        """Of the process."""
+        return int(self.process.pid or 0)
+
     def kill_after(self, seconds: float) -> bool:
         """Kill it some time after its start; False if it has ended by itself before."""
         self.process.join(max(0.0, self.started + seconds - time.monotonic()))

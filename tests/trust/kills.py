@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import causalunet as cu
 from causalunet.errors import DamageError, StorageError, StoreError
@@ -32,6 +34,7 @@ class Figures:
     torn: list[str] = field(default_factory=list)
     lost: set[Cell] = field(default_factory=set)
     recomputed: set[Cell] = field(default_factory=set)
+    by_two: set[Cell] = field(default_factory=set)
     moments: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
@@ -41,12 +44,15 @@ class Figures:
             f"kills: {self.kills} ({moments})\n"
             f"stores completed, equal bit for bit to an uninterrupted run: {self.stores}\n"
             f"readings after a kill: {self.readings}, of {self.cells} complete cells\ntorn: {len(self.torn)}\n"
-            f"acknowledged and lost: {len(self.lost)}\ncommitted and run again: {len(self.recomputed)}"
+            f"acknowledged and lost: {len(self.lost)}\ncommitted and run again: {len(self.recomputed)}\n"
+            f"begun while another process that lived was at them: {len(self.by_two)}"
         )
 
 
 class KillLoop:
     """One store after the other, each run until it is complete however often that takes.
+
+    A cell whose process was killed before it was committed is run again, and counts nowhere.
 
     Parameters
     ----------
@@ -79,15 +85,19 @@ class KillLoop:
         self.store: str | Path = f"{self.address}/{name}" if self.address else self.folder / name
         self.log = self.folder / f"{self.figures.stores}.log"
         self._known: set[Cell] = set()
+        self._at: dict[Cell, int] = {}
+        self._killed: dict[int, float] = {}
         self._lines = 0
 
     def _round(self, *, killing: bool) -> None:
         children = [Child.start(self.store, self.log) for _ in range(self.writers)]
         try:
             # With several writers, one is often left alone after the other's death.
-            for seconds in sorted(self._random.uniform(0, self.truth.seconds) for _ in children):
+            longest = self.truth.seconds + (small.LEASE_SECONDS if self.address else 0)
+            for seconds in sorted(self._random.uniform(0, longest) for _ in children):
                 child = children.pop(self._random.randrange(len(children)))
                 if killing and self._kill(child, seconds):
+                    self._killed[child.number] = time.time()
                     self.figures.kills += 1
                     self.figures.moments[self._moment(child)] += 1
                 child.ended()
@@ -136,13 +146,20 @@ class KillLoop:
         said = read_log(self.log)
         for line in said[self._lines :]:  # in their order, as another process may go on meanwhile
             if line["event"] == "begin":
-                begun = self._known & set(line["cells"])
-                if self.writers == 1 or not self.address:  # object stores have no claims
-                    figures.recomputed |= begun
+                figures.recomputed |= self._known & set(line["cells"])
+                figures.by_two |= {cell for cell in line["cells"] if self._another_at(cell, line)}
+                self._at.update(dict.fromkeys(line["cells"], line["pid"]))
             if line["event"] == "committed":
                 self._known |= set(line["cells"])
+                for cell in line["cells"]:
+                    self._at.pop(cell, None)
         self._known |= seen.cells
         self._lines = len(said)
+
+    def _another_at(self, cell: Cell, begun: dict[str, Any]) -> bool:
+        """Whether another process was at a cell and lived as a process began it."""
+        other = self._at.get(cell, begun["pid"])
+        return other != begun["pid"] and begun["at"] < self._killed.get(other, math.inf)
 
     def _open(self, must: bool) -> cu.results.Results | None:
         """The store, or none if its creation was cut off before anybody was told that it is there."""

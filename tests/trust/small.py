@@ -16,6 +16,7 @@ from causalunet.execute.fill.pace import Pace
 from causalunet.models.openai_layout import TextUNet
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.vocabulary import tokenize
+from causalunet.results.engine import leases
 from causalunet.schedule import cosine_alpha_bar
 from tests.conftest import TINY_CONFIG
 
@@ -23,6 +24,8 @@ MEMORY = 1_000_000
 """Budget in bytes that makes blocks of two samples."""
 PARTS = 6
 """Commits of cells of an uninterrupted run."""
+BEAT_SECONDS, LEASE_SECONDS = 0.4, 3.0
+"""Of claims in object stores."""
 
 
 @cache
@@ -53,9 +56,11 @@ STUDY = cu.Study(
 
 
 def in_small_groups(put: Callable[[object, str, Any], None] = setattr) -> None:
-    """Two interventions to a part instead of 128, and a commit after each, in this process."""
+    """Two interventions to a part instead of 128, a commit after each, and claims taken over soon, in this process."""
     put(plan, "GROUP", 2)
     put(runner, "Pace", partial(Pace, 0.0))
+    put(leases, "BEAT_SECONDS", BEAT_SECONDS)
+    put(leases, "LEASE_SECONDS", LEASE_SECONDS)
 
 
 def run(path: Path | str) -> cu.results.Results:

@@ -20,6 +20,7 @@ def check(figures: Figures, kills: int) -> None:
     assert figures.torn == []
     assert figures.lost == set()
     assert figures.recomputed == set()
+    assert figures.by_two == set()
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(truth: Truth, tmp_path: Path) -> None:

@@ -215,9 +215,9 @@ def _change(
 ) -> None:
     """Lay out while nobody works on the store."""
     block = layout.block if writer.attributes is None else writer.attributes.block
-    with ExitStack() as claims:
+    with writer.repository.at_work(), ExitStack() as claims:
         for start in range(0, samples, block):
-            if not claims.enter_context(writer.claim(block_name(start, block))):
+            if not claims.enter_context(writer.claim(block_name(start, block), wait="known")):
                 raise StoreError(
                     f"Another process is running the study in {writer.repository.location}, so it cannot be changed "
                     "now. Wait until that one has finished, or end it; nothing committed is lost."

@@ -23,6 +23,7 @@ from causalunet.execute.measure.rounding import rounding_of, rounding_of_runs
 from causalunet.execute.walk.batches import micro_batch_size, places_asked
 from causalunet.execute.walk.memory import budget_of
 from causalunet.plan import Plan
+from causalunet.results.engine.leases import Wait
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.meaning.noise_floor import NULL_DIFFERENCE, Bounds, beyond_rounding, first_distance
@@ -37,8 +38,7 @@ _MOST_REASONS = 3
 class StoreFiller:
     """A study's store, filled by what is asked for.
 
-    Several processes may fill one store: on local disks each block of samples is claimed by one of them, in object
-    stores whoever commits second drops its own values.
+    Several processes may fill one store: each block of samples is claimed by one of them.
 
     Parameters
     ----------
@@ -139,10 +139,8 @@ class StoreFiller:
             waiting = self.begin(chosen, blocks=blocks)
             if waiting:
                 record_rounding(self.writer, rounding_of(self._plan))
-            for wait in (False, True):
-                if wait and waiting and self.say:
-                    self.say(f"Waiting for another process that runs {len(waiting)} blocks of this study.")
-                waiting = [samples for samples in waiting if not self._complete(samples, chosen, wait=wait)]
+                with self.writer.repository.at_work():
+                    self._complete_all(waiting, chosen)
         except BaseException:
             self.writer.abandon()
             self._forget()
@@ -270,37 +268,56 @@ class StoreFiller:
             yield from stretches[self._shard[0] - 1 :: self._shard[1]]
             return
         if self.writer.repository.location.folder is None:
-            # Without claims, processes had better begin at different places.
+            # Each look at a claim there is a request: processes that begin at different places seldom meet.
             first = random.SystemRandom().randrange(len(stretches))
             stretches = [*stretches[first:], *stretches[:first]]
         yield from stretches
 
-    def _complete(self, samples: slice, runs: tuple[int, ...] | None, *, wait: bool) -> bool:
+    def _complete_all(self, waiting: list[slice], runs: tuple[int, ...] | None) -> None:
+        """Run what blocks lack, those first that no other process has claimed."""
+        wait: Wait = "no"
+        while waiting:
+            if wait == "free" and self.say:
+                self.say(f"Waiting for another process that runs {len(waiting)} blocks of this study.")
+            waiting = [samples for samples in waiting if not self._complete(samples, runs, wait=wait)]
+            wait = "free"
+
+    def _complete(self, samples: slice, runs: tuple[int, ...] | None, *, wait: Wait) -> bool:
         """Run what some blocks lack; False if another process has claimed one of them."""
+        names = [
+            block_name(start, self.layout.block) for start in range(samples.start, samples.stop, self.layout.block)
+        ]
         with ExitStack() as claims:
-            for start in range(samples.start, samples.stop, self.layout.block):
-                if not claims.enter_context(self.writer.claim(block_name(start, self.layout.block), wait=wait)):
+            for name in names:
+                if not claims.enter_context(self.writer.claim(name, wait=wait)):
                     return False
             conflicts = 0
-            while True:
+            while self._holds(names):
                 self._forget()
                 self.writer.refresh()
                 self.check_layout(self.writer)
                 try:
-                    if self._run_all(self._progress(samples).missing(samples, runs)):
+                    if self._run_all(self._progress(samples).missing(samples, runs), names):
                         return True
                 except WriteConflictError:
                     self._conflicts, conflicts = self._conflicts + 1, conflicts + 1
                     if conflicts == _TRIES:
                         raise
+        return False
 
-    def _run_all(self, parts: Iterable[Part]) -> bool:
-        """Run parts, unless what was committed meanwhile changes them; False if it did."""
+    def _holds(self, names: Iterable[str]) -> bool:
+        return all(map(self.writer.repository.holds, names))
+
+    def _run_all(self, parts: Iterable[Part], names: Iterable[str]) -> bool:
+        """Run parts, unless what was committed meanwhile changes them, or a claim was lost; False if so."""
         whole = True
         for part in self._portions(parts):
             if self._pace.due(part.cells):
                 self._commit()
             self.check_layout(self.writer)
+            if not self._holds(names):
+                whole = False
+                break
             if lacks(self.writer, part):
                 self._run(part)
             else:

@@ -31,6 +31,7 @@ from causalunet.results.engine.backend import (
 )
 from causalunet.results.engine.checksums import SUMS, Sums
 from causalunet.results.engine.claims import claims_held
+from causalunet.results.engine.leases import Leases, Wait
 from causalunet.results.engine.location import Location, check_outside
 from causalunet.results.guard.storage_errors import check_there, faults_told
 from causalunet.results.guard.stray_files import OF_DISKS, check_folder, holds_results
@@ -99,6 +100,7 @@ class Repository:
     def __init__(self, location: Location, handle: icechunk.Repository) -> None:
         self.location, self._handle = location, handle
         self._sums = Sums(location.folder) if location.folder is not None else None
+        self._leases = Leases(handle, location, self._committed)
 
     @staticmethod
     def exists(location: Location) -> bool:
@@ -364,19 +366,21 @@ class Repository:
             yield
 
     @contextmanager
-    def claim(self, name: str, *, wait: bool) -> Iterator[bool]:
-        """Claim a piece of work against other processes on this machine; gives whether it was free.
+    def claim(self, name: str, *, wait: Wait) -> Iterator[bool]:
+        """Claim a piece of work against other processes; gives whether it was free.
 
-        The operating system ends the claim with the process, however that ends. Object stores have no claims: two
-        processes may do the same work there, and the second commit is refused.
+        On a local disk the operating system ends the claim with the process, however that ends, and it holds on this
+        machine. In an object store it holds on all machines, and is taken over from a process that was killed.
         """
-        if self.location.folder is None:
-            yield True
+        folder = self.location.folder
+        if folder is None:
+            with self._leases.claim(name, wait) as free:
+                yield free
             return
         try:
             with faults_told(self.location, "locking"):
-                lock = self._lock(self.location.folder, name)
-                lock.acquire(timeout=-1 if wait else 0)
+                lock = self._lock(folder, name)
+                lock.acquire(timeout=-1 if wait == "free" else 0)
         except StoreError as error:
             if isinstance(error.__cause__, Timeout):
                 yield False
@@ -387,10 +391,18 @@ class Repository:
         finally:
             lock.release()
 
+    def holds(self, name: str) -> bool:
+        """Whether a claim that was taken is still this process's."""
+        return self.location.folder is not None or self._leases.holds(name)
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Stay known to other processes between claims, and collect at the end what those that are gone have left."""
+        return self._leases.at_work() if self.location.folder is None else nullcontext()
+
     def busy(self) -> dict[str, int] | None:
         """Claims that are held now, with the number of the process; looking takes none.
 
-        None where that cannot be seen: object stores have no claims.
+        None where that cannot be seen: of claims in an object store it takes a minute to tell whether they are held.
         """
         folder = self.location.folder
         return None if folder is None else claims_held(folder / _LOCKS)

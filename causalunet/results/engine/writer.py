@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from causalunet.errors import ModelError, StoreError
 from causalunet.results.engine.arrays import arrays_beside, coordinates_beside, make_array, write_coordinate
 from causalunet.results.engine.background_writer import BackgroundWriter
+from causalunet.results.engine.leases import Wait
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
 from causalunet.results.guard.storage_errors import faults_told
@@ -198,7 +199,7 @@ class StudyWriter:
         self.repository.commit(self._session, message, added)
         self.refresh()
 
-    def claim(self, name: str, *, wait: bool = False) -> AbstractContextManager[bool]:
+    def claim(self, name: str, *, wait: Wait = "no") -> AbstractContextManager[bool]:
         """See `Repository.claim`."""
         return self.repository.claim(name, wait=wait)
 

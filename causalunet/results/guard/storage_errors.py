@@ -15,8 +15,10 @@ from causalunet.errors import CausalUNetError, DamageError, StorageError, StoreE
 from causalunet.results.engine.forked import check_process
 from causalunet.results.engine.location import Location
 
-__all__ = ["check_there", "faults_told", "is_newer", "newer_format"]
+__all__ = ["FAULTS", "check_there", "faults_told", "is_newer", "newer_format"]
 
+FAULTS = (icechunk.IcechunkError, icechunk.ConflictError, icechunk.RebaseFailedError)
+"""What the storage engine raises; in version 1 conflicts are no kind of the first."""
 _SYSTEM = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
@@ -103,7 +105,7 @@ def faults_told(where: object, doing: str, *, writing: bool = False, fresh: bool
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit | MemoryError):
             raise
-        foreign = not isinstance(error, OSError | icechunk.IcechunkError) and not _is_exhausted(error)
+        foreign = not isinstance(error, (OSError, *FAULTS)) and not _is_exhausted(error)
         if (writing or fresh) and foreign:
             raise
         raise told(error, where, doing, writing=writing, fresh=fresh) from error

@@ -132,7 +132,8 @@ def settings() -> icechunk.RepositoryConfig:
     """Give the settings that every store is made and opened with."""
     config = icechunk.RepositoryConfig.default()
     config.inline_chunk_threshold_bytes = 0  # every chunk is a file, with a checksum of its own
-    along_first: dict[Any, int] = {icechunk.ManifestSplitDimCondition.Axis(0): 64}
-    sizes = {icechunk.ManifestSplitCondition.AnyArray(): along_first}
+    # A commit writes those lists of chunks anew that it adds to: few, of interventions and of samples.
+    apart: dict[Any, int] = {icechunk.ManifestSplitDimCondition.Axis(axis): 64 for axis in (0, 1)}
+    sizes = {icechunk.ManifestSplitCondition.AnyArray(): apart}
     config.manifest = icechunk.ManifestConfig(splitting=icechunk.ManifestSplittingConfig.from_dict(sizes))
     return config

@@ -357,7 +357,11 @@ class Repository:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep other processes on this machine from changing the layout meanwhile."""
+        """Keep other processes from changing the layout meanwhile: those on this machine, or of an object store all."""
+        if self.location.folder is None:
+            with self._leases.claim("layout", "free"):
+                yield
+            return
         with self._locked(self.location, "layout"):
             newest = self.newest()
             self._check(newest)

@@ -188,8 +188,8 @@ class Leases:
         ended = time.monotonic()
         with self._looking:
             for name in beats.keys() | self._watched.keys():
-                beat = beats.get(name)
-                self._watched.setdefault(name, _Watched(beat, ended)).see(beat, began, ended)
+                newest = beats.get(name)
+                self._watched.setdefault(name, _Watched(newest, ended)).see(newest, began, ended)
 
     def _take(self, name: str) -> bool:
         branch = _CLAIM + name

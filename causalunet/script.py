@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 from rich.console import Console
@@ -18,7 +19,12 @@ from causalunet.progress import what_stays
 from causalunet.results.store import Results, open_results
 from causalunet.study import Study
 
-__all__ = ["Folder", "drawn_across", "run_script"]
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+__all__ = ["Folder", "by_place", "drawn_across", "labels_by_place", "plot_by_place", "run_script", "with_interval"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +152,84 @@ def run_script(
         sys.exit(2)
     stores = ", ".join(str(folder.store_of(part)) for part in studies)
     console.print(f"Results: {stores}   figures: {folder.figures}", highlight=False, markup=False, soft_wrap=True)
+
+
+def labels_by_place(results: xr.DataTree, cut: str) -> dict[str, list[str]]:
+    """Find the interventions that are labelled ``"cut, place, start"``, as what has no coordinate for its place is.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+    cut : str
+        What is done at all of them, the first of the three.
+
+    Returns
+    -------
+    dict of str to list of str
+        Labels by place, in the order of the study.
+    """
+    found: dict[str, list[str]] = {}
+    for label in results.children["outcomes"].to_dataset()["intervention"].values.tolist():
+        if label.startswith(f"{cut}, "):
+            found.setdefault(label.split(", ")[1], []).append(label)
+    return found
+
+
+def by_place(results: xr.DataTree, cut: str) -> xr.DataArray:
+    """SSIM of the interventions of `labels_by_place`, (place, start, sample), starts as the run goes.
+
+    Raises
+    ------
+    StoreError
+        Some of the cells failed or were not run yet.
+    """
+    from causalunet.analysis import curve
+
+    found = labels_by_place(results, cut)
+    curves = [curve(results, "ssim", intervention=some)["ssim"].reset_coords(drop=True) for some in found.values()]
+    return xr.concat(curves, dim=xr.Variable("place", list(found))).transpose("place", "start", "sample")
+
+
+def plot_by_place(panels: Mapping[str, tuple[xr.DataTree, str]], *, columns: int, threshold: float) -> Figure:
+    """Draw mean SSIM by start step with 95 % intervals, a curve for each place.
+
+    Parameters
+    ----------
+    panels : mapping of str to (xarray.DataTree, str)
+        Titles to results and what is done, as for `labels_by_place`; row by row.
+    columns : int
+        Panels of a row. One legend stands above all where places are the same in all, else each panel has its own.
+    threshold : float
+        Drawn as a line.
+    """
+    from matplotlib.figure import Figure
+
+    from causalunet.report import plot_trend
+
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(2.9 * columns, 2.8 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    for ax, (title, (results, cut)) in zip(axes, panels.items(), strict=False):
+        selections = {place: {"intervention": some} for place, some in labels_by_place(results, cut).items()}
+        plot_trend(results, selections, threshold=threshold, band="interval", ax=ax)
+        ax.set(title=title, xlabel="start step", ylabel="mean SSIM" if ax in axes[::columns] else "")
+        ax.get_legend().remove()
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    drawn = axes[: len(panels)]
+    handles, names = drawn[0].get_legend_handles_labels()
+    if all(ax.get_legend_handles_labels()[1] == names for ax in drawn):
+        figure.legend(handles, names, loc="outside upper center", ncols=len(names), fontsize=8)
+    else:
+        for ax in drawn:
+            ax.legend(loc="lower right", fontsize=6)
+    return figure
+
+
+def with_interval(value: float, bounds: Sequence[float] | NDArray[np.float64]) -> str:
+    """A number with its interval; "none" in place of NaN, as of a step where there is none."""
+    said = ["none" if math.isnan(one) else f"{one:.3g}" for one in (value, *bounds)]
+    return f"{said[0]} [{said[1]}, {said[2]}]"
 
 
 def drawn_across(

@@ -19,6 +19,7 @@ from causalunet.analysis.mediation import mediation
 from causalunet.analysis.noise import noise_floor
 from causalunet.analysis.phases import phases
 from causalunet.analysis.proposals import fewer_steps, propose_shortcuts, stopping_step
+from causalunet.analysis.ranks import agreement, depth_trend, rank_correlation, windows_until_redundant
 from causalunet.analysis.redundancy import first_redundant_step, longest_window, relaxation_needed
 from causalunet.analysis.spectra import power_spectrum, wiener_gain
 from causalunet.analysis.summary import summary_table
@@ -27,11 +28,13 @@ __all__ = [
     "Criterion",
     "LinearRun",
     "across",
+    "agreement",
     "bisection",
     "bootstrap_mean",
     "calibrated",
     "compare",
     "curve",
+    "depth_trend",
     "effects",
     "estimate_quality",
     "excess",
@@ -55,10 +58,12 @@ __all__ = [
     "psi",
     "quantized",
     "quantizer_range",
+    "rank_correlation",
     "relaxation_needed",
     "stopping_step",
     "summary_table",
     "to_frame",
     "wiener_gain",
+    "windows_until_redundant",
     "xi",
 ]

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from causalunet.analysis.curves import curve
-from causalunet.analysis.resampling import canonical_order, check_resampling, resampling_weights
+from causalunet.analysis.resampling import check_resampling, resampled_means
 from causalunet.errors import SpecError
 
 __all__ = ["across"]
@@ -67,7 +67,7 @@ def across(
     found = _alike({name: curve(tree, variable, **selection)[variable] for name, tree in results.items()}, reference)
     starts = found[reference]["start"].values
     values = np.stack([one.transpose("start", "sample").values for one in found.values()])
-    means, drawn = _resampled(values, resamples, seed)
+    means, drawn = resampled_means(values, resamples=resamples, seed=seed)
     of = list(found).index(reference)
 
     def interval(each: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -108,16 +108,3 @@ def _divided(each: NDArray[np.float64], of: int) -> NDArray[np.float64]:
     """By one study, (..., study, start)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(each / each[..., of : of + 1, :])
-
-
-def _resampled(
-    values: NDArray[np.float64], resamples: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means over samples, (study, start), and those of every resample, (resample, study, start)."""
-    *shape, samples = values.shape
-    cells = canonical_order(values.reshape(-1, samples).astype(np.float64))
-    parts = [
-        weights @ cells.T / samples
-        for weights in resampling_weights(samples, len(cells), resamples=resamples, seed=seed)
-    ]
-    return cells.mean(axis=1).reshape(shape), np.concatenate(parts).reshape(-1, *shape)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.errors import SpecError
 
-__all__ = ["canonical_order", "check_probability", "check_resampling", "resampling_weights"]
+__all__ = [
+    "canonical_order",
+    "check_probability",
+    "check_resampling",
+    "interval_of",
+    "resampled_means",
+    "resampling_weights",
+]
 
 _MOST_VALUES = 1 << 20  # at once: 8 MB
 
@@ -65,3 +73,44 @@ def resampling_weights(samples: int, cells: int, *, resamples: int, seed: int) -
         drawn = rng.integers(samples, size=(min(part, resamples - done), samples))
         drawn += samples * np.arange(len(drawn))[:, None]
         yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+
+
+def resampled_means(
+    values: NDArray[np.floating], *, resamples: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means over samples, and those of every resample, which draws the same samples for all cells.
+
+    Parameters
+    ----------
+    values : ndarray, (..., sample)
+    resamples, seed : int
+        The order of the samples makes no difference.
+
+    Returns
+    -------
+    means : ndarray of float64, (...)
+    drawn : ndarray of float64, (resample, ...)
+    """
+    *shape, samples = values.shape
+    cells = canonical_order(values.reshape(-1, samples).astype(np.float64))
+    parts = [
+        weights @ cells.T / samples
+        for weights in resampling_weights(samples, len(cells), resamples=resamples, seed=seed)
+    ]
+    return cells.mean(axis=1).reshape(shape), np.concatenate(parts).reshape(-1, *shape)
+
+
+def interval_of(drawn: NDArray[Any], probability: float = 0.95) -> NDArray[Any]:
+    """Percentile interval of a statistic: bounds that occur among the resamples, such as steps that were tested.
+
+    Parameters
+    ----------
+    drawn : ndarray, (resample, ...)
+    probability : float
+
+    Returns
+    -------
+    ndarray, (..., bound)
+    """
+    tails = [(1 - probability) / 2, (1 + probability) / 2]
+    return np.moveaxis(np.quantile(drawn, tails, axis=0, method="inverted_cdf"), 0, -1)

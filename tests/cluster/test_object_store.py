@@ -34,12 +34,11 @@ def test_workers_take_over_what_a_killed_process_had_claimed(
         other._leases._ended.set()  # it is killed: no beat any more
         claim = running.claim("block-000002", wait="no")
         claim.__enter__()
-        after = threading.Timer(3 * small.LEASE_SECONDS, claim.__exit__, (None, None, None))
+        after = threading.Timer(2 * small.LEASE_SECONDS, claim.__exit__, (None, None, None))
         after.start()
         results = run(address, at_hand)
         assert after.finished.is_set(), "it is waited for one that runs"
         seen = whole.compare(results)
         assert (seen.wrong, seen.whole) == ([], True)
         assert len([commit for commit in results.history() if commit.added.get("cells")]) == small.PARTS
-        assert results.verify(quiet=True)
         assert running._leases._handle.list_branches() == {"main"}

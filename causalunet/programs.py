@@ -20,7 +20,18 @@ from causalunet.design.windows import joined, overlaid
 from causalunet.errors import SpecError
 from causalunet.schedule import Schedule
 
-__all__ = ["Action", "Origin", "PlacedFill", "Program", "Span", "calls_by_step", "leaves_baseline", "program_maker"]
+__all__ = [
+    "Action",
+    "Departure",
+    "Origin",
+    "PlacedFill",
+    "Program",
+    "Span",
+    "calls_by_step",
+    "departures",
+    "leaves_baseline",
+    "program_maker",
+]
 
 
 class Origin(NamedTuple):
@@ -222,6 +233,28 @@ def leaves_baseline(program: Sequence[Span]) -> int:
         if target != span.stop - 1:
             return span.stop
     return program[0].start
+
+
+class Departure(NamedTuple):
+    """A step at which a run does something else than the baseline: what it does, and the step that it goes to."""
+
+    step: int
+    action: Action
+    target: int
+
+    @property
+    def jumps(self) -> bool:
+        """Whether steps are skipped after it."""
+        return self.target != self.step - 1
+
+
+def departures(program: Program) -> Iterator[Departure]:
+    """All steps at which a run does something else than the baseline, in the order of the run."""
+    for span, target in _with_targets(program):
+        for step in range(span.start, span.stop - 1, -1):
+            found = Departure(step, span.action, target if step == span.stop else step - 1)
+            if found.jumps or any(found.action.every_fill):
+                yield found
 
 
 def _cut(program: Iterable[Span], step: int) -> Program:

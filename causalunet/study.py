@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +24,7 @@ from causalunet.plan import Plan
 from causalunet.provenance import calling_source
 from causalunet.results.engine.location import Location
 from causalunet.results.store import Results, open_results
+from causalunet.screening import Method, check_screening, screened, strongest
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -286,6 +287,85 @@ class Study(StudySpec):
             source=calling_source(keep_text=keep_script),
             progress=progress,
         )
+
+    def screen(
+        self,
+        *,
+        method: Method = "one_step",
+        probes: int = 8,
+        model: DiffusionModel | None = None,
+        memory: int | None = None,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Estimate what every intervention of the study would change, without running it.
+
+        The uncut run is made once, and random signs of its image go back through it (`probes` times): products of what
+        they became with what an intervention changes of a state say what is left of that in the image, to first order.
+
+        Parameters
+        ----------
+        method : {"one_step", "gradient"}
+            Whether what an intervention changes of a state is computed, by the one U-Net call of each step of its
+            window under it, or taken to first order too: gradient times difference of the activation, which takes no
+            calls of its own.
+        probes : int
+            Random signs per sample; each takes one pass back through the run, counted as two U-Net calls a step.
+        model, memory, progress
+            As for `run`.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``change`` (intervention, sample), the estimated mean square of the change of x_0, with the coordinates of
+            `Results.outcomes`; ``error``, its standard error by the signs. The attributes count the U-Net calls that
+            it took, ``unet_calls``, those of the whole study, ``unet_calls_sweep``, and their ``share``.
+
+        Raises
+        ------
+        SpecError
+            There is no such method; the sampler looks back on steps that an intervention skips; or a gradient is asked
+            for of a fill that takes values of other calls, of attention maps or logits, of tokens named by words, or
+            under a sampler of several calls a step.
+        PromptError, ComponentError, ModelError, MissingExtraError
+            As for `plan`.
+
+        Notes
+        -----
+        Steps of a window add up: what they change of each other's calls is left out, as is all that is not linear in
+        the rest of the run. Estimates of x_0 that are clipped have no gradient there, as they have no effect. Where
+        images are states, a quarter of ``change`` estimates the outcome ``mse``, since pixels are in [0, 1]; latents
+        are compared as they are. It is made to rank: run what `strongest` gives, and say of nothing else that it has
+        an effect.
+
+        Gradient times difference is attribution patching (Nanda 2023; Syed et al. 2024), here with the norm of the
+        change instead of a metric's, by Hutchinson's (1989) estimate.
+        """
+        check_screening(method, probes)
+        from causalunet.execute.planning import plan_study
+
+        return screened(plan_study(self.bind(model)), method=method, probes=probes, memory=memory, progress=progress)
+
+    def strongest(self, found: xr.Dataset, top: int) -> Study:
+        """The study of the interventions that a screening finds strongest, to confirm them by running it.
+
+        Parameters
+        ----------
+        found : xarray.Dataset
+            From `screen`, or part of it: ``found.sel(fill="zero")``.
+        top : int
+            How many, by the mean of ``change`` over samples; nulls are not among them.
+
+        Returns
+        -------
+        Study
+            With those interventions, the strongest first.
+
+        Raises
+        ------
+        SpecError
+            The screening is of other interventions, or of fewer.
+        """
+        return replace(self, interventions=tuple(strongest(found, self.interventions, top)))
 
     def _chosen(self, given: DiffusionModel | None) -> DiffusionModel:
         """The model given, or the registered one, which a study loads once: to plan, to run and to run again."""

@@ -32,7 +32,7 @@ from causalunet.stepping import Stepping
 from causalunet.thresholding import bounded
 from causalunet.tree import StateId
 
-__all__ = ["Block", "Observer", "check_fired", "run_block"]
+__all__ = ["Block", "Observer", "Walk", "check_fired", "run_block", "take_step", "walk_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,9 @@ class Observer(Protocol):
 
 
 @dataclass
-class _Walk:
+class Walk:
+    """What takes the steps of a block of samples; made by `walk_of`."""
+
     unet: UNetCaller
     plan: Plan
     blocks: tuple[Block, ...]  # the samples, and the same with prompts or seeds of runs that are made for their values
@@ -139,6 +141,14 @@ class _Walk:
             estimate = Estimate(bounded(model, x0), eps, of_variance, *query)
             self.observer.predicted(call, stage, estimate)
             yield estimate
+
+    def begun(self, *, of_block: bool = True) -> dict[StateId, State]:
+        """The first states of the samples, and of runs that are made for their values, by number."""
+        steps = self.plan.schedule.steps
+        numbers = {begins_from(source, steps): source for source in range(1, len(self.blocks))}
+        if of_block:
+            numbers[StateId(0)] = 0
+        return {number: _begun(self, self.blocks[source], source) for number, source in numbers.items()}
 
     def given_of(self, call: Call) -> Tensor | None:
         """The given image of the samples of a call."""
@@ -268,30 +278,39 @@ def run_block(
         How often each edited place was replaced, by (place, step), counted in samples.
     """
     with torch.inference_mode():
-        model, device = plan.bound.model, device_of(plan.bound.model)
-        others = [_of_others(plan, block, run) for run in plan.sources.others()]
-        prompts = [prompt for each in (block, *others) for prompt in each.prompts]
-        contexts = told(model, plan.spec.sampler.guided_by, prompts)
-        size = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch(micro_batch)
-        stepping = Stepping(plan.spec.sampler, training_of(model), prediction_of(model))
-        given = given_images(model, contexts[plan.spec.sampler.guided_by.conditional])
-        kept = KeptValues(plan, len(block.seeds), len(model.alpha_bar))
-        walk = _Walk(unet, plan, (block, *others), size, observer, advance, contexts, device, stepping, given, kept)
-        begun = {
-            begins_from(number, plan.schedule.steps): _begun(walk, other, number)
-            for number, other in enumerate(others, 1)
-        }
-        if states is None:
-            begun[StateId(0)] = _begun(walk, block, 0)
-        alive = {**{number: _on(device, state) for number, state in (states or {}).items()}, **begun}
+        walk = walk_of(unet, plan, block, micro_batch=micro_batch, observer=observer, advance=advance)
+        given = {number: _on(walk.device, state) for number, state in (states or {}).items()}
+        alive = given | walk.begun(of_block=states is None)
         for step, groups in plan.by_step.items():
-            _step(walk, step, groups, alive)
+            take_step(walk, step, groups, alive)
             # A state is used at the one step that its number is drawn for, by all calls that start from it.
             last_use = {call.state for calls in groups.values() for call in calls}
             for number in last_use:
                 del alive[number]
-            kept.drop(step)
+            walk.kept.drop(step)
     return walk.fired
+
+
+def walk_of(
+    unet: UNetCaller,
+    plan: Plan,
+    block: Block,
+    *,
+    micro_batch: int | MicroBatch,
+    observer: Observer,
+    advance: Callable[[int], None] | None = None,
+) -> Walk:
+    """Make ready what a block of samples needs on its way; parameters are those of `run_block`."""
+    model = plan.bound.model
+    others = [_of_others(plan, block, run) for run in plan.sources.others()]
+    prompts = [prompt for each in (block, *others) for prompt in each.prompts]
+    contexts = told(model, plan.spec.sampler.guided_by, prompts)
+    size = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch(micro_batch)
+    stepping = Stepping(plan.spec.sampler, training_of(model), prediction_of(model))
+    given = given_images(model, contexts[plan.spec.sampler.guided_by.conditional])
+    kept = KeptValues(plan, len(block.seeds), len(model.alpha_bar))
+    blocks = (block, *others)
+    return Walk(unet, plan, blocks, size, observer, advance, contexts, device_of(model), stepping, given, kept)
 
 
 def check_fired(plan: Plan, fired: Counter[tuple[str, int]], samples: int) -> None:
@@ -322,8 +341,18 @@ def check_fired(plan: Plan, fired: Counter[tuple[str, int]], samples: int) -> No
         )
 
 
-def _step(walk: _Walk, step: int, groups: dict[Action, list[Call]], states: dict[StateId, State]) -> None:
-    """One step of every run that has a call there; drawn states are added to ``states``."""
+def take_step(walk: Walk, step: int, groups: Mapping[Action, list[Call]], states: dict[StateId, State]) -> None:
+    """One step of every run that has a call there; drawn states are added to ``states``.
+
+    Parameters
+    ----------
+    walk : Walk
+    step : int
+    groups : mapping
+        Calls by their action.
+    states : dict
+        Where the calls start from, by number.
+    """
     plan, noise = walk.plan, dict[int, Tensor]()
     at = plan.schedule.level(step)
     if plan.spec.sampler.draws:
@@ -348,7 +377,7 @@ def _alike(ways: Iterable[_Way]) -> dict[Action, list[_Way]]:
     return found
 
 
-def _arrived(walk: _Walk, way: _Way, at: Level, noise: Mapping[int, Tensor], states: dict[StateId, State]) -> bool:
+def _arrived(walk: Walk, way: _Way, at: Level, noise: Mapping[int, Tensor], states: dict[StateId, State]) -> bool:
     """Take the step once the U-Net has said all there is to say, and not before."""
     if len(way.estimates) < way.fork.calls:
         return False
@@ -373,7 +402,7 @@ class _Way(NamedTuple):
 
 
 def _first_calls(
-    walk: _Walk, action: Action, calls: Sequence[Call], states: Mapping[StateId, State], at: Level
+    walk: Walk, action: Action, calls: Sequence[Call], states: Mapping[StateId, State], at: Level
 ) -> Iterator[_Way]:
     """Make the first U-Net call of a step for all runs under one action, and say in turn where each goes from there."""
     asked = [_Asked(call, Query(states[call.state].x, at)) for call in calls]
@@ -382,7 +411,7 @@ def _first_calls(
             yield _Way(call, fork, states[call.state], walk.plan.schedule.level(fork.target), (estimate,))
 
 
-def _begun(walk: _Walk, block: Block, source: int) -> State:
+def _begun(walk: Walk, block: Block, source: int) -> State:
     """The first states of samples."""
     noise = torch.from_numpy(first_states(block.starts, walk.plan.image_shape)).to(walk.device)
     n, level = len(block.seeds), walk.plan.schedule.level(walk.plan.schedule.steps)

@@ -1,0 +1,1 @@
+"""Estimates of what interventions do to the image, without their runs."""

@@ -37,7 +37,7 @@ study: $(VENV)/.installed-run
 	@$(BIN)/python studies/temporal_dynamics/study.py --quick $(ARGS)
 
 # In this order: later studies read the results of earlier ones.
-STUDIES := temporal_dynamics longest_window relaxation tradeoff shortcut search which_sampler across_models fills \
+STUDIES := temporal_dynamics longest_window relaxation tradeoff shortcut search screening which_sampler across_models fills \
   systems/painters systems/locality systems/low_rank systems/interpolants systems/spd systems/udpm systems/resfusion \
   systems/rddm systems/pndm systems/dpm_solver_v3 systems/evodiff systems/freeu systems/slim \
   systems/ptq4dm systems/tfmq systems/dtr systems/variable_size systems/daam systems/prompt_to_prompt

@@ -292,7 +292,7 @@ class Study(StudySpec):
         self,
         *,
         method: Method = "one_step",
-        probes: int = 8,
+        probes: int = 4,
         model: DiffusionModel | None = None,
         memory: int | None = None,
         progress: bool = True,
@@ -337,7 +337,7 @@ class Study(StudySpec):
         are compared as they are. It is made to rank: run what `strongest` gives, and say of nothing else that it has
         an effect.
 
-        Gradient times difference is attribution patching (Nanda 2023; Syed et al. 2024), here with the norm of the
+        Gradient times difference is attribution patching (Nanda 2023; Syed et al. 2023), here with the norm of the
         change instead of a metric's, by Hutchinson's (1989) estimate.
         """
         check_screening(method, probes)

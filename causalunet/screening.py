@@ -20,7 +20,9 @@ from causalunet.results.meaning.index import InterventionIndex
 __all__ = ["METHODS", "Method", "check_screening", "screened", "strongest"]
 
 Method = Literal["one_step", "gradient"]
+"""How a screening knows what an intervention changes of a step: by the call, or to first order too."""
 METHODS: tuple[Method, ...] = get_args(Method)
+"""All of them."""
 _MOST_PROBES = 4096
 
 

@@ -78,14 +78,14 @@ def collect(model: TextToImage, plan: Plan, micro_batch: int) -> Collector:
 
 
 def test_states_are_held_as_long_as_they_are_needed(tiny_model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, step_of = plan_of(tiny_model, *EVERYTHING), lockstep._step
+    plan, step_of = plan_of(tiny_model, *EVERYTHING), lockstep.take_step
     held: dict[int, set[int]] = {}
 
     def watched(walk: Any, step: int, groups: Any, states: Any) -> None:
         held[step] = set(states)
         step_of(walk, step, groups, states)
 
-    monkeypatch.setattr(lockstep, "_step", watched)
+    monkeypatch.setattr(lockstep, "take_step", watched)
     collect(tiny_model, plan, 4)
     for step, numbers in held.items():
         assert numbers <= {call.state for call in plan.calls if call.step <= step}, "what no later call starts from"

@@ -54,7 +54,7 @@ def way(tiny_model: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             sys.setprofile(None)
             raise FirstCallError
 
-        monkeypatch.setattr(lockstep._Walk, "_call", first_call)
+        monkeypatch.setattr(lockstep.Walk, "_call", first_call)
         sys.setprofile(note)
         try:
             with pytest.raises(FirstCallError):
@@ -109,7 +109,7 @@ def test_an_intervention_is_asked_once_for_its_edits(
         def first_call(*_: Any, **__: Any) -> None:
             raise FirstCallError
 
-        monkeypatch.setattr(lockstep._Walk, "_call", first_call)
+        monkeypatch.setattr(lockstep.Walk, "_call", first_call)
         with pytest.raises(FirstCallError):
             second.run(tmp_path / "s.zarr", model=tiny_model, progress=False)
         assert sorted(ASKED) == [4, 6]

@@ -250,7 +250,7 @@ class _Screening:
         leaves = _parts(state)
         rows = {placed: _rows_of(there) for placed, there in strengths.items()}
         wanted = [*leaves, *(row for each in rows.values() for row in each)]
-        found = []
+        found = list[Sequence[Tensor]]()
         for probe in range(self.probes):
             if not ends:  # what the sampler takes of the call owes nothing to the state
                 found.append([torch.zeros_like(one) for one in wanted])

@@ -1,31 +1,61 @@
-"""Is it the same on another world? One sweep on two embedded models: phases, depth by time, skips, and what changes.
+"""Is it the same on another world, and in another anatomy? Phases, depth by time, skips, and what changes.
 
-Open samples, which have no prompt, of `shapes` and of `scenes`, which have the same anatomy: skipped steps, the top two
-skip connections and several depths of decoder blocks, each in every window of a tenth of the run. Intervals are
-bootstraps over samples.
+Open samples, which have no prompt, of `shapes` and `scenes`, which have the same anatomy, of the transformer
+`shapes-flow`, and of digits by a U-Net that somebody else trained: skipped steps, the top skip connections and several
+relative depths, each in every window of a tenth of the run. Intervals are bootstraps over samples. The digits are there
+where CAUSALUNET_WILD_WEIGHTS names the folder of their weights, see the how-to "A model from the wild".
 
-    python studies/across_models/study.py --quick     # two minutes on two cores; the numbers of its page
-    python studies/across_models/study.py --medium    # an hour
+    python studies/across_models/study.py --quick     # four minutes on two cores; the numbers of its page
+    python studies/across_models/study.py --medium    # two hours
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 import causalunet as cu
+from causalunet.analysis.resampling import interval_of, resampled_means
 from causalunet.console import print_table
-from causalunet.script import Folder, run_script
+from causalunet.design import Composition
+from causalunet.models import DiffusionModel
+from causalunet.models.base import register
+from causalunet.script import Folder, by_place, labels_by_place, plot_by_place, run_script, with_interval
 
-MODELS = ("shapes", "scenes")
-DEPTHS = (2, 4, 6, 8, 10, 12)
+
+class Cuts(NamedTuple):
+    """How one anatomy is cut.
+
+    ``blocks`` are all that can be cut, from the middle outwards, ``place`` says what a number of them is called and
+    ``top`` how many skip connections are an eighth of all, or the nearest to it.
+    """
+
+    blocks: int
+    place: str
+    top: int
+
+
+MODELS = {
+    "shapes": Cuts(16, "bottom", 2),
+    "scenes": Cuts(16, "bottom", 2),
+    "shapes-flow": Cuts(12, "middle", 0),
+    "digits": Cuts(3, "bottom", 1),
+}
+CUT = "cut"
+EIGHTHS = (1, 2, 3, 4, 5, 6)
+"""Of the blocks that are cut."""
+WEIGHTS = os.environ.get("CAUSALUNET_WILD_WEIGHTS", "")
+"""Folder with ``digits.pt``."""
 FIRST_SEED = 7000
 """Of the open samples; other studies have others."""
 THRESHOLD = 0.8
@@ -33,12 +63,11 @@ THRESHOLD = 0.8
 RESAMPLES = 2000
 
 Trees = Mapping[str, xr.DataTree]
-Floats = NDArray[np.float64]
 
 
 def quick(folder: Folder) -> dict[str, cu.Study]:
-    """20 steps, 8 samples."""
-    return make_studies(folder, samples=8, steps=20)
+    """20 steps, 6 samples."""
+    return make_studies(folder, samples=6, steps=20)
 
 
 def medium(folder: Folder) -> dict[str, cu.Study]:
@@ -47,9 +76,9 @@ def medium(folder: Folder) -> dict[str, cu.Study]:
 
 
 def make_studies(folder: Folder, *, samples: int, steps: int) -> dict[str, cu.Study]:
-    """The same sweep for each model."""
-    length = steps // 10
-    starts = range(steps, 0, -length)
+    """The same sweep for each model, of the digits where their weights are."""
+    if WEIGHTS:
+        register("digits")(load_digits)
     return {
         model: cu.Study(
             name=f"across models, {model}, {folder.size}",
@@ -57,101 +86,124 @@ def make_studies(folder: Folder, *, samples: int, steps: int) -> dict[str, cu.St
             prompts=(cu.NO_PROMPT,),
             seeds=tuple(range(FIRST_SEED, FIRST_SEED + samples)),
             sampler=cu.DDPM(steps=steps, guidance_scale=1),
-            interventions=[
-                *cu.sweep(cu.AblateBlock, bottom=DEPTHS, start=starts, length=length),
-                *cu.sweep(cu.AblateSkip, top=2, start=starts, length=length),
-                *cu.sweep(cu.SkipSteps, start=range(steps - 1, length, -length), length=length),
-            ],
+            interventions=tuple(cut(cuts, steps, steps // 10)),
         )
-        for model in MODELS
+        for model, cuts in MODELS.items()
+        if model != "digits" or WEIGHTS
     }
 
 
-def by_depth(results: xr.DataTree) -> Floats:
-    """SSIM, (depth, start, sample), starts as the run goes."""
-    return np.stack(
-        [cu.analysis.curve(results, "ssim", kind="ablate_block", bottom=depth)["ssim"].values for depth in DEPTHS]
-    )
+def load_digits() -> DiffusionModel:
+    """The model that the page "A model from the wild" makes, by the code of that page."""
+    page = (Path(__file__).parents[2] / "docs/howto/a-model-from-the-wild.md").read_text(encoding="utf-8")
+    namespace: dict[str, Any] = {}
+    with contextlib.chdir(WEIGHTS):
+        for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:3]:
+            exec(block, namespace)
+    made: DiffusionModel = namespace["digits"]
+    return made
 
 
-def first_redundant(ssim: Floats) -> NDArray[np.int64]:
-    """For every depth, how many windows of the run have to be over; as many as there are, where none is redundant."""
-    passes = ssim.mean(axis=-1) >= THRESHOLD
-    lasting = np.logical_and.accumulate(passes[:, ::-1], axis=1)
-    found: NDArray[np.int64] = passes.shape[1] - lasting.sum(axis=1)
+def depths(blocks: int) -> list[int]:
+    """How many blocks are cut: eighths of all, as near as whole blocks come."""
+    return sorted({max(1, round(blocks * eighths / 8)) for eighths in EIGHTHS})
+
+
+def cut(cuts: Cuts, steps: int, length: int) -> Iterator[cu.design.Intervention]:
+    """Blocks and skip connections in every window of the run, and steps skipped.
+
+    Blocks of a U are cut from the bottom, by zeros after the last of them. A transformer has no way around zeros: what
+    its middle blocks add to the stream is left out.
+    """
+    for start in range(steps, 0, -length):
+        window = cu.Window(start, length)
+        for depth in depths(cuts.blocks):
+            label = f"{CUT}, {cuts.place} {depth}, {start}"
+            first = (cuts.blocks - depth) // 2
+            passed = [cu.Edit(f"block.{first + at}", window, cu.Bypass()) for at in range(depth)]
+            yield (
+                cu.AblateBlock(depth, window, label=label)
+                if cuts.place == "bottom"
+                else Composition(passed, label=label)
+            )
+        if cuts.top:
+            yield cu.AblateSkip(cuts.top, window, label=f"{CUT}, top {cuts.top}, {start}")
+    yield from cu.sweep(cu.SkipSteps, start=range(steps - 1, length, -length), length=length)
+
+
+def by_eighths(cells: xr.DataArray, cuts: Cuts) -> dict[int, xr.DataArray]:
+    """SSIM of cuts of blocks, (start, sample), by the eighths of all blocks that they are nearest to."""
+    found = {}
+    for depth in depths(cuts.blocks):
+        nearest = min(EIGHTHS, key=lambda eighths: abs(eighths / 8 - depth / cuts.blocks))
+        found[nearest] = cells.sel(place=f"{cuts.place} {depth}")
     return found
 
 
-def rank_correlation(first: Any, second: Any) -> float:
-    """Kendall's tau-b; 0 where one of the two is the same throughout, so that there is no order to agree with."""
-    tau = float(stats.kendalltau(first, second).statistic)
-    return 0.0 if np.isnan(tau) else tau
-
-
-def bottom_up(ssim: Floats) -> tuple[float, Floats]:
-    """Tau of depth and first redundant window, with its interval: 1 if deeper cuts become redundant later."""
-    rng = np.random.default_rng(0)
-    n = ssim.shape[-1]
-    drawn = [first_redundant(ssim[..., rng.integers(n, size=n)]) for _ in range(RESAMPLES)]
-    taus = [rank_correlation(DEPTHS, one) for one in drawn]
-    return rank_correlation(DEPTHS, first_redundant(ssim)), np.percentile(taus, [2.5, 97.5])
-
-
-def agreement(one: Floats, other: Floats) -> tuple[float, Floats]:
-    """Tau of the mean SSIM of two models over depths and starts, with its interval: both are drawn anew."""
-    rng = np.random.default_rng(0)
-    taus = []
-    for _ in range(RESAMPLES // 4):
-        drawn = (part[..., rng.integers(part.shape[-1], size=part.shape[-1])].mean(axis=-1) for part in (one, other))
-        taus.append(rank_correlation(*(part.ravel() for part in drawn)))
-    whole = rank_correlation(one.mean(axis=-1).ravel(), other.mean(axis=-1).ravel())
-    return whole, np.percentile(taus, [2.5, 97.5])
-
-
 def draw(results: Trees, folder: Folder, console: Console) -> None:
-    """One table with a column for each model, and a figure of depths for each."""
-    columns = {model: describe(tree) for model, tree in results.items()}
+    """One table with a column for each model, agreement of each two, and one figure; factors apart."""
+    columns = {model: describe(tree, MODELS[model]) for model, tree in results.items()}
     table = Table("open samples, mean SSIM", *columns)
-    for row in next(iter(columns.values())):
-        table.add_row(row, *(column[row] for column in columns.values()))
+    for row in dict.fromkeys(row for column in columns.values() for row in column):
+        table.add_row(row, *(column.get(row, "has none") for column in columns.values()))
     print_table(table, console)
-    tau, interval = agreement(*(by_depth(tree) for tree in results.values()))
-    console.print(
-        f"Agreement of {' and '.join(MODELS)} over depths and starts: {shown(tau, interval)}", highlight=False
-    )
+    for one, other in itertools.combinations(results, 2):
+        found = agreement(*(by_eighths(by_place(results[name], CUT), MODELS[name]) for name in (one, other)))
+        told = with_interval(float(found["tau"]), found["interval"].values)
+        console.print(f"agreement of {one} and {other}: tau {told}", highlight=False)
+    if "digits" not in results:
+        console.print("Without `digits`: CAUSALUNET_WILD_WEIGHTS names no folder of its weights.", highlight=False)
+    panels = {model: (tree, CUT) for model, tree in results.items()}
+    cu.report.save(plot_by_place(panels, columns=2, threshold=THRESHOLD), folder.figures / "models.png")
     for model, tree in results.items():
-        figure = cu.report.plot_panels(tree, {"kind": "ablate_block"}, panel="bottom", threshold=THRESHOLD)
-        cu.report.save(figure, folder.figures / f"{model}-depths.png")
-        factors = cu.report.plot_factors(tree, {"bottom 8": {"kind": "ablate_block", "bottom": 8}})
-        cu.report.save(factors, folder.figures / f"{model}-factors.png")
+        if reads_factors(tree):
+            half = half_cut(tree, MODELS[model])
+            factors = cu.report.plot_factors(tree, {"half the blocks": {"intervention": half}})
+            cu.report.save(factors, folder.figures / f"{model}-factors.png")
 
 
-def describe(results: xr.DataTree) -> dict[str, str]:
-    """Answers by question."""
+def agreement(one: Mapping[int, xr.DataArray], other: Mapping[int, xr.DataArray]) -> xr.Dataset:
+    """Tau of mean SSIM over starts, and over the relative depths that both have."""
+    common = [eighths for eighths in one if eighths in other]
+    values = (np.stack([each[eighths].values for eighths in common]) for each in (one, other))
+    return cu.analysis.agreement(*values, resamples=RESAMPLES)
+
+
+def describe(results: xr.DataTree, cuts: Cuts) -> dict[str, str]:
+    """Answers by question; what a model has not is left out."""
+    cells = by_place(results, CUT)
     found = cu.analysis.phases(results, kind="skip_steps")
-    boundaries = [shown(*one) for one in zip(found["boundary"].values, found["interval"].values, strict=True)]
+    boundaries = [with_interval(*one) for one in zip(found["boundary"].values, found["interval"].values, strict=True)]
     rows = {"phases of skipped steps, boundaries": ", ".join(boundaries) or "one phase"}
-    redundant = cu.analysis.first_redundant_step(results, threshold=THRESHOLD, kind="ablate_block")
-    for depth, step, interval in zip(DEPTHS, redundant["step"].values, redundant["interval"].values, strict=True):
-        rows[f"bottom {depth} redundant from step"] = shown(step, interval)
-    rows["tau of depth and first redundant window"] = shown(*bottom_up(by_depth(results)))
-    skips = cu.analysis.mean_curve(results, "ssim", kind="ablate_skip")
-    rows["top 2 skips matter most at step"] = f"{skips['start'].values[int(skips['mean'].values.argmin())]}"
-    for depth in (4, 8):
-        changes = cu.analysis.factor_changes(results, kind="ablate_block", bottom=depth)
-        first = changes.isel(start=0)
-        rows[f"a factor changed, bottom {depth} cut first"] = shown(float(first["any"]), first["any_interval"].values)
-        most = changes.isel(start=int(changes["any"].values.argmax()))
-        rows[f"a factor changed, bottom {depth} cut at its worst"] = (
-            f"{shown(float(most['any']), most['any_interval'].values)}, step {int(most['start'])}"
-        )
+    blocks = by_eighths(cells, cuts)
+    means, drawn = resampled_means(np.stack([one.values for one in blocks.values()]), resamples=RESAMPLES, seed=0)
+    steps = np.append(cells["start"].values.astype(np.float64), np.nan)
+    windows, resampled = (cu.analysis.windows_until_redundant(one, threshold=THRESHOLD) for one in (means, drawn))
+    for eighths, step, bounds in zip(blocks, steps[windows], steps[interval_of(resampled)][:, ::-1], strict=True):
+        rows[f"{eighths}/8 of the blocks redundant from step"] = with_interval(step, bounds)
+    tau, taus = (cu.analysis.depth_trend(one, list(blocks), threshold=THRESHOLD) for one in (means, drawn))
+    rows["tau of depth and first redundant window"] = with_interval(float(tau), interval_of(taus))
+    if cuts.top:
+        mean, means_drawn = resampled_means(cells.sel(place=f"top {cuts.top}").values, resamples=RESAMPLES, seed=0)
+        worst = steps[means_drawn.argmin(axis=-1)]
+        rows["top skips matter most at step"] = with_interval(steps[mean.argmin()], interval_of(worst))
+    if reads_factors(results):
+        changes = cu.analysis.factor_changes(results, intervention=half_cut(results, cuts))
+        first, most = changes.isel(start=0), changes.isel(start=int(changes["any"].values.argmax()))
+        for when, part in {"first": first, "at its worst": most}.items():
+            told = with_interval(float(part["any"]), part["any_interval"].values)
+            rows[f"a factor changed, half the blocks cut {when}"] = f"{told}, step {int(part['start'])}"
     return rows
 
 
-def shown(value: float, interval: Any) -> str:
-    """A number with its interval; "none" where no start is redundant."""
-    said = ["none" if np.isnan(one) else f"{one:.3g}" for one in (value, *interval)]
-    return f"{said[0]} [{said[1]}, {said[2]}]"
+def reads_factors(results: xr.DataTree) -> bool:
+    """Whether the model came with a reader of what images show."""
+    return "factor_changed" in results.children["outcomes"].to_dataset()
+
+
+def half_cut(results: xr.DataTree, cuts: Cuts) -> list[str]:
+    """Labels of cuts of half the blocks."""
+    return labels_by_place(results, CUT)[f"{cuts.place} {cuts.blocks // 2}"]
 
 
 SIZES = {"quick": quick, "medium": medium}

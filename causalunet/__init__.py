@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from causalunet import analysis, prompts, report
+    from causalunet import analysis, explore, prompts, report
     from causalunet.cluster import Workers
     from causalunet.design import (
         DDIM,
@@ -148,6 +148,7 @@ __all__ = [
     "controls",
     "cut_relax_cut",
     "decode_x0",
+    "explore",
     "factorial",
     "from_network",
     "from_pipeline",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from causalunet import __version__
-from causalunet.cli import listing, measuring, models, running, sharing, stores
+from causalunet.cli import exploring, listing, measuring, models, running, sharing, stores
 from causalunet.cli.exits import Exit
 from causalunet.cli.printing import complain, flush, told_warnings
 from causalunet.errors import CausalUNetError
@@ -174,7 +174,13 @@ def _add_looking(commands: Any) -> None:
     ls.add_argument("--history", action="store_true", help="list a store's commits, newest first")
     ls.set_defaults(command=listing.ls)
     verify.add_argument("store", metavar="STORE", help=_STORE)
-    for command in (verify, ls):
+    explore = commands.add_parser("explore", help="look at what a store holds, in a browser", epilog=_EXITS)
+    explore.add_argument("store", metavar="STORE", help=_STORE)
+    explore.add_argument("--port", type=int, default=0, help="to listen at (default any that is free)")
+    explore.add_argument("--address", default="localhost", help="to listen at; others than localhost need a token")
+    explore.add_argument("--token", action="store_true", help="make a token also for localhost")
+    explore.set_defaults(command=exploring.explore)
+    for command in (verify, ls, explore):
         _add_at(command)
 
 

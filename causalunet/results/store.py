@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,6 +242,24 @@ class Results(xr.DataTree):  # type: ignore[no-untyped-call]
         outcomes = self["outcomes"].to_dataset()
         told = {"study": str(self.attrs["study"]["name"]), "digest": str(self.attrs["digest"])}
         return write_parquet(self.to_frame(*variables), outcomes, given_path(path, StoreError), told)
+
+    def explore(self, **options: Any) -> Any:
+        """Show the results in a notebook, with widgets that choose what is looked at.
+
+        In a shell, ``causalunet explore`` does the same in a browser.
+
+        Parameters
+        ----------
+        **options
+            As for `causalunet.explore.explore`.
+
+        Raises
+        ------
+        MissingExtraError
+            The extra ``explore`` is not installed.
+        """
+        above: Any = import_module("causalunet.explore")  # by name: it stands above all that it shows
+        return above.explore(self, **options)
 
     @property
     def identity(self) -> dict[str, Any]:

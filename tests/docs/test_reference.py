@@ -24,7 +24,19 @@ ERRORS = [name for name in errors.__all__ if name != "CausalUNetError"]
 
 @pytest.mark.parametrize(
     "module",
-    ["", ".analysis", ".design", ".jacobian", ".models", ".models.exact", ".report", ".results", ".script", ".testing"],
+    [
+        "",
+        ".analysis",
+        ".design",
+        ".explore",
+        ".jacobian",
+        ".models",
+        ".models.exact",
+        ".report",
+        ".results",
+        ".script",
+        ".testing",
+    ],
 )
 def test_every_public_name_is_in_the_reference(module: str) -> None:
     found = import_module(f"causalunet{module}")
@@ -34,7 +46,7 @@ def test_every_public_name_is_in_the_reference(module: str) -> None:
 
 def test_the_reference_lists_nothing_else() -> None:
     named = ("", ".analysis", ".design", ".models", ".report", ".bound", ".results", ".script", ".plan", ".prompts")
-    named = (*named, ".testing", ".design.samplers", ".design.outcomes", ".models.exact", ".schedule")
+    named = (*named, ".explore", ".testing", ".design.samplers", ".design.outcomes", ".models.exact", ".schedule")
     named = (*named, ".prediction", ".process", ".metrics", ".jacobian", ".thresholding")
     modules = [import_module(f"causalunet{name}") for name in named]
     assert [name for name in sorted(LISTED) if not any(hasattr(module, name) for module in modules)] == []

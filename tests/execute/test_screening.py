@@ -49,6 +49,7 @@ def changes(study: cu.Study, model: Any) -> NDArray[np.float64]:
     return np.asarray(((runs - kept.images[-1]) ** 2).mean((2, 3, 4)))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "sampler",
     [
@@ -120,6 +121,7 @@ def test_what_it_costs(tiny_model: TextToImage) -> None:
     assert graded.attrs["unet_calls"] == n * (STEPS + max(starts) * (1 + 2 * probes))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("method", ["one_step", "gradient"])
 def test_samples_do_not_know_of_each_other(tiny_model: TextToImage, method: Any) -> None:
     edits = [cu.Edit("up.1", cu.Window(4, 2), cu.Scale(0.5)), cu.AblateSkip(top=2, window=cu.Window(2, 1))]

@@ -9,6 +9,7 @@ __all__ = [
     "DIMS",
     "FACTOR",
     "HEAD",
+    "INPUT",
     "INSIDE",
     "INTERVENTION",
     "LATENTS",
@@ -20,6 +21,8 @@ __all__ = [
     "ROW",
     "SAMPLE",
     "STEP",
+    "TAP_X",
+    "TAP_Y",
     "TOKEN",
     "X",
     "Y",
@@ -43,6 +46,9 @@ LATENT_X = "latent_x"
 HEAD = "head"
 TOKEN = "token"
 QUERY = "query"
+INPUT = "input"
+TAP_Y = "tap_y"
+TAP_X = "tap_x"
 """Of places inside components; `INSIDE` says what each means."""
 
 ROW = "row"
@@ -72,6 +78,9 @@ LATENTS: dict[str, str] = {
 INSIDE: dict[str, str] = {
     HEAD: "attention head; of keys and values that heads share, a group of them",
     TOKEN: "token of a text, or patch of an image, in their order; of attention maps what is asked, text before image",
+    INPUT: "of weights a channel that the layer is given; ``channel`` is one that it gives",
+    TAP_Y: "of the weights of a convolution, row of the kernel",
+    TAP_X: "of the weights of a convolution, column of the kernel",
     QUERY: "of attention maps what asks, where that is no pixel: token of a text, or patch of an image",
 }
 """Dimensions that places inside components have, beside those of an image."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from causalunet.calls import clear_calls
 from causalunet.design.conflicts import twice
-from causalunet.design.inner import InnerPlace, unnumbered
+from causalunet.design.inner import InnerPlace, check_of_weights, unnumbered
 from causalunet.design.interventions import Edit, Intervention
 from causalunet.design.limits import COMPONENT_NAME, COORDINATE_NAME, is_integer, shown
 from causalunet.design.ports import Port
@@ -235,7 +235,8 @@ class Anatomy:
     def select(self, patterns: Iterable[str]) -> tuple[str, ...]:
         """Names of the components that match shell patterns such as ``up.*``, in execution order, then of inner places.
 
-        A pattern means places inside components only if it has as many dots as their names: ``up.*.self.heads``.
+        A pattern means places inside components only if it has as many dots as their names: ``up.*.self.heads``. It
+        never means weights.
 
         Raises
         ------
@@ -246,7 +247,8 @@ class Anatomy:
         for pattern in patterns:
             matches = {name for name in self.by_name if fnmatchcase(name, pattern)}
             if pattern != "*":
-                alike = (name for name in self.inner_by_name if name.count(".") == pattern.count("."))
+                asked = (place.name for place in self.inner if not place.weight)
+                alike = (name for name in asked if name.count(".") == pattern.count("."))
                 matches |= {name for name in alike if fnmatchcase(name, pattern)}
             if not matches:
                 raise ComponentError(f"No component matches {shown(pattern)}. The model has {self.nearest(pattern)}")
@@ -279,9 +281,13 @@ class Anatomy:
         return f"{self.listing}.{told}"
 
     def axes(self, place: str) -> Axes:
-        """Dimensions of the value at a component or skip connection, for one sample under guidance: two rows."""
+        """Dimensions of the value at a place, for one sample under guidance: two rows; of weights one."""
         described = self.described(place)
-        return Axes((ROW, *described.dims), (2, *described.shape), 1)
+        rows = 1 if self._is_weight(place) else 2
+        return Axes((ROW, *described.dims), (rows, *described.shape), 1)
+
+    def _is_weight(self, place: str) -> bool:
+        return place in self.inner_by_name and bool(self.inner_by_name[place].weight)
 
     def severed(self, edits: Iterable[Edit]) -> set[str]:
         """Places whose value is replaced as a whole, in all rows, so that what feeds only them is dead."""
@@ -396,6 +402,9 @@ class Anatomy:
             axes = self.axes(edit.component)
             edit.view.check(axes, edit.component)
             edit.fill.check(axes, edit.component)
+            edit.fill.check_part(edit.view, axes, edit.component)
+            if self._is_weight(edit.component):
+                check_of_weights(edit)
             if edit.fill.takes_input:
                 self._check_input(edit, intervention.label)
         # Windows are long and edits few: what holds at one step holds at many, and is looked at once.

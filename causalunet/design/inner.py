@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from causalunet.calls import clear_calls
 from causalunet.design.limits import COMPONENT_NAME, shown
 from causalunet.dims import ROW, TOKEN
 from causalunet.errors import ComponentError
 
-__all__ = ["Attention", "InnerPlace", "unnumbered"]
+if TYPE_CHECKING:
+    from causalunet.design.interventions import Edit
+
+__all__ = ["WEIGHTS", "Attention", "InnerPlace", "check_of_weights", "unnumbered"]
+
+WEIGHTS = "weights"
+"""In names of places: what follows is the path of a module below its component."""
 
 
 @clear_calls
@@ -31,7 +37,8 @@ class InnerPlace:
     shape : tuple of int
         Sizes of these.
     layout : str
-        How they lie in the module's tensor, in the notation of einops: ``row (y x) (head channel)``.
+        How they lie in the module's tensor, in the notation of einops: ``row (y x) (head channel)``. Of weights, which
+        have no rows, there is none.
     argument : int or str, optional
         Position or keyword of the module's argument that it is; by default it is what the module puts out.
     output : int, optional
@@ -39,6 +46,11 @@ class InnerPlace:
     part : tuple of (str, int, int), optional
         Of a tensor that holds several values side by side: what ``layout`` calls the dimension that tells them apart,
         which of them this is, and how many there are.
+    added : str
+        Of one part of several: path, below the module, of a parameter with a vector for each part, which the module
+        adds to its argument. The value is the sum.
+    weight : str
+        Of weights: what the module calls them.
     attention : Attention, optional
         Of logits and maps of attention: what they are computed from. No module need hold them; ``module`` and
         ``argument`` are then those of the heads, into which an edit of them goes.
@@ -53,6 +65,8 @@ class InnerPlace:
     argument: int | str | None = None
     output: int | None = None
     part: tuple[str, int, int] | None = None
+    added: str = ""
+    weight: str = ""
     attention: Attention | None = None
 
     @property
@@ -68,6 +82,8 @@ class InnerPlace:
                 f"A place is called {shown(self.name)}; results are stored under such names, so they are up to 128 "
                 "letters, digits and any of . _ -, such as 'up.3.self.heads'."
             )
+        if self.weight:
+            return
         there = [dim for dim in self.layout.replace("(", " ").replace(")", " ").split() if dim != "1"]
         asked = [ROW, *self.dims, *([self.part[0]] if self.part else [])]
         if sorted(there) != sorted(asked) or len({*asked}) < len(asked) or len(self.dims) != len(self.shape):
@@ -123,7 +139,33 @@ class Attention:
         return (self.queries, *self.keys, *self.values, *([self.mask] if self.mask is not None else []))
 
 
+def check_of_weights(edit: Edit) -> None:
+    """Check that an edit is one that weights can have: of all rows alike, and of nothing but the weights.
+
+    Parameters
+    ----------
+    edit : Edit
+
+    Raises
+    ------
+    ComponentError
+        It names a branch, or its fill takes values of other calls.
+    """
+    if edit.branch != "both":
+        raise ComponentError(
+            f"Weights are the same in all rows of a call, so {edit.component} has no branch {edit.branch!r}; "
+            "leave it out."
+        )
+    if edit.fill.donors:
+        raise ComponentError(
+            f"The fill {edit.fill.name!r} takes a value of {edit.component} in other calls, where weights are "
+            "what they are here. Give one that changes the value, such as Scale, AddNoise, Quantize or FromTable."
+        )
+
+
 def unnumbered(name: str) -> str:
-    """The kind of an inner place: its name with a star for its component, and without numbers, ``*.self.heads``."""
+    """The kind of an inner place: a star for its component, and no numbers, ``*.self.heads``; ``*.weights``."""
     first, *others = (part for part in name.split(".") if not part.isdigit())
+    if WEIGHTS in others:
+        others = others[: others.index(WEIGHTS) + 1]
     return ".".join(["*", *others]) if others else first

@@ -160,6 +160,10 @@ class Record:
                     f"Name the component that puts it out, {anatomy.skips[edit.component].source}."
                 )
             anatomy.check(edit, (edit,))
+            if edit.component in anatomy.inner_by_name and anatomy.inner_by_name[edit.component].weight:
+                raise ComponentError(
+                    f"Record got summary={shown(str(edit.site))}; weights are not recorded, the model has them."
+                )
         return {**{name: Site(name) for name in chosen}, **{str(edit.site): edit.site for edit in self.parts}}
 
     def places(self, anatomy: Anatomy) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from causalunet.design.anatomy import Anatomy, Component
-from causalunet.design.inner import InnerPlace
-from causalunet.dims import CHANNEL, HEAD, ROW, TOKEN, X, Y
+from causalunet.design.inner import WEIGHTS, InnerPlace
+from causalunet.dims import CHANNEL, HEAD, INPUT, ROW, TAP_X, TAP_Y, TOKEN, X, Y
 from causalunet.models.inner_maps import calls_of, with_maps
 from causalunet.models.inner_values import PART, PIXELS, InnerValue, inner_values
 from causalunet.models.measured import on_meta
@@ -21,6 +22,8 @@ from causalunet.models.measured import on_meta
 __all__ = ["Text", "with_inner"]
 
 _ORDER = (HEAD, TOKEN, CHANNEL, Y, X)
+_ODD = (nn.Embedding, nn.ConvTranspose1d, nn.ConvTranspose2d)
+"""Modules whose weights have another first dimension than channels that they give."""
 _EMBEDDINGS = ("time_embed", "time_embedding")
 """Names of the module whose output all blocks are told of the time."""
 
@@ -56,7 +59,7 @@ class _Event(NamedTuple):
     """A module's argument, or what it put out."""
 
     module: str
-    argument: int | None
+    argument: int | str | None
     value: Any
 
 
@@ -83,7 +86,7 @@ def with_inner(anatomy: Anatomy, unet: nn.Module, arguments: Sequence[Tensor], *
         events = _events(twin, {begin, *(one.module for one in found)}, arguments)
     first = next((at for at, event in enumerate(events) if event.module == begin), 0)
     image = tuple(arguments[0].shape[2:])
-    when: dict[tuple[str, int | None], list[int]] = {}
+    when: dict[tuple[str, int | str | None], list[int]] = {}
     for number, event in enumerate(events):
         when.setdefault(event[:2], []).append(number)
     places = []
@@ -96,7 +99,38 @@ def with_inner(anatomy: Anatomy, unet: nn.Module, arguments: Sequence[Tensor], *
         places += [(at[0], place)] if place is not None else []
     told = [] if text is None else [_text(text, arguments[text.argument])]
     ordered = [place for _, place in sorted(places, key=lambda pair: pair[0])]
-    return replace(anatomy, inner=(*told, *with_maps(ordered, owners, unet, twin, calls)))
+    weights = _weights(unet, anatomy)
+    return replace(anatomy, inner=(*told, *with_maps(ordered, owners, unet, twin, calls), *weights))
+
+
+def _weights(unet: nn.Module, anatomy: Anatomy) -> Iterator[InnerPlace]:
+    """Weights of the layers of components; those that several modules share are no place, as they are of none."""
+    owners = Counter(id(one) for _, one in unet.named_parameters(remove_duplicate=False))
+    for component in anatomy.components:
+        apart = _apart(component.modules)
+        for path in component.modules:
+            for below, module in unet.get_submodule(path).named_modules():
+                weight = module._parameters.get("weight")
+                dims = (CHANNEL, INPUT, *((TAP_Y, TAP_X) if weight is not None and weight.ndim == 4 else ()))
+                known = weight is not None and weight.ndim == len(dims) and weight.is_floating_point()
+                if weight is None or not known or owners[id(weight)] > 1 or isinstance(module, _ODD):
+                    continue
+                yield InnerPlace(
+                    name=".".join(filter(None, (component.name, WEIGHTS, apart[path], below))),
+                    component=component.name,
+                    module=".".join(filter(None, (path, below))),
+                    dims=dims,
+                    shape=tuple(weight.shape),
+                    layout="",
+                    weight="weight",
+                )
+
+
+def _apart(paths: Sequence[str]) -> dict[str, str]:
+    """Paths without what they have in common; of one path nothing is left."""
+    split = [path.split(".") for path in paths]
+    same = next((at for at, parts in enumerate(zip(*split, strict=False)) if len({*parts}) > 1), len(split[0]))
+    return {path: ".".join(parts[same:]) for path, parts in zip(paths, split, strict=True)}
 
 
 def _inside(unet: nn.Module, anatomy: Anatomy) -> Iterator[_Found]:
@@ -143,7 +177,10 @@ def _events(twin: nn.Module, paths: Collection[str], arguments: Sequence[Tensor]
         module = twin.get_submodule(path)
         return [
             module.register_forward_pre_hook(
-                lambda _, given: events.extend(_Event(path, i, value) for i, value in enumerate(given))
+                lambda _, given, named: events.extend(
+                    _Event(path, where, value) for where, value in (*enumerate(given), *named.items())
+                ),
+                with_kwargs=True,
             ),
             module.register_forward_hook(lambda _, given, output: events.append(_Event(path, None, output))),
         ]
@@ -185,6 +222,7 @@ def _place(name: str, one: _Found, value: Any, image: tuple[int, ...]) -> InnerP
         layout=layout,
         argument=one.value.argument,
         part=None if part is None else (PART, *part),
+        added=one.value.added,
     )
 
 

@@ -22,28 +22,31 @@ class InnerValue(NamedTuple):
     Attributes
     ----------
     group : str
-        ``self``, ``cross`` or ``joint`` attention, ``mlp``, ``time``.
+        ``self``, ``cross`` or ``joint`` attention, ``mlp``, ``time``, ``gate``.
     what : str
         Of the group; empty for what it puts out.
     module : str
         Path below the module; empty for itself.
     layout : str
         As in `causalunet.design.inner.InnerPlace`, with `PIXELS`.
-    argument : int, optional
-        Position, of what a module is given.
+    argument : int or str, optional
+        Position or keyword, of what a module is given.
     part : tuple of (int, int), optional
         Which of several values side by side, and how many there are.
     heads : int
         Number of heads, of values that have them.
+    added : str
+        As in `causalunet.design.inner.InnerPlace`.
     """
 
     group: str
     what: str
     module: str
     layout: str
-    argument: int | None = None
+    argument: int | str | None = None
     part: tuple[int, int] | None = None
     heads: int = 0
+    added: str = ""
 
 
 def inner_values(module: nn.Module) -> tuple[InnerValue, ...]:
@@ -208,6 +211,46 @@ def _time(module: Any) -> tuple[InnerValue, ...]:
     return tuple(InnerValue("time", "", name, f"{ROW} {CHANNEL}") for name in names)
 
 
+_GATES: dict[str, tuple[int, dict[str, int]]] = {
+    "AdaLayerNormZero": (6, {"attention": 2, "mlp": 5}),
+    "SD35AdaLayerNormZeroX": (9, {"attention": 2, "mlp": 5, "second_attention": 8}),
+    "AdaLayerNormZeroSingle": (3, {"": 2}),
+}
+"""Of diffusers' norms: how many vectors the layer of the time gives, and which of them are gates."""
+_BY_TABLE = {"attention": 2, "mlp": 5}
+"""Gates among six vectors that all blocks are given, and to which each adds a table of its own."""
+
+
+def _gates(module: Any) -> tuple[InnerValue, ...]:
+    """Of blocks with adaLN-zero: the factors, one for each channel, of what attention and feed-forward add."""
+    found = []
+    for name, of_text in (("norm", ""), ("norm1", ""), ("norm1_context", "text_")):
+        norm: Any = getattr(module, name, None)
+        count, gates = _GATES.get(type(norm).__name__, (0, {}))
+        if gates and _has(norm, "linear"):
+            side = f"{ROW} ({PART} {CHANNEL})"
+            found += [
+                InnerValue("gate", f"{of_text}{what}", f"{name}.linear", side, part=(number, count))
+                for what, number in gates.items()
+            ]
+    return tuple(found)
+
+
+def _gates_by_table(module: Any) -> tuple[InnerValue, ...]:
+    """Of PixArt's blocks and the embedded ones: one projection of the time for all, and a table in each."""
+    if vars(module).get("norm_type") == "ada_norm_single" and hasattr(module, "scale_shift_table"):
+        told: tuple[str, int | str, str] = ("scale_shift_table", "timestep", f"{ROW} ({PART} {CHANNEL})")
+    elif isinstance(getattr(module, "table", None), nn.Parameter) and _has(module, "attention", "feed_forward"):
+        told = ("table", 1, f"{ROW} {PART} {CHANNEL}")
+    else:
+        return ()
+    table, argument, layout = told
+    return tuple(
+        InnerValue("gate", what, "", layout, argument=argument, part=(number, 6), added=table)
+        for what, number in _BY_TABLE.items()
+    )
+
+
 _KNOWN = (
     _openai_attention,
     _pixel_attention,
@@ -216,4 +259,6 @@ _KNOWN = (
     _diffusers_attention,
     _mlp,
     _time,
+    _gates,
+    _gates_by_table,
 )

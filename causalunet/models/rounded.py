@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from causalunet.design.fills import Quantize
+from causalunet.design.fills.numbers import around_zero, grid_around_zero
 from causalunet.design.limits import shown
 from causalunet.errors import ModelError
 from causalunet.models.base import DiffusionModel
@@ -24,8 +25,8 @@ Model = TypeVar("Model", bound=DiffusionModel)
 def round_weights(model: Model, bits: int, *, modules: str | Iterable[str] = "*") -> Model:
     """Make a copy of a model whose weights are rounded to few bits, each output channel over its own range.
 
-    Weights are no places of a study: all its runs are of one network. To see what rounding them does, run one study on
-    both models, and compare their images.
+    All runs of a study are then of that network. To round the weights of some layers during some steps, edit them:
+    ``Edit("up.3.weights.0.in_layers.2", window, Quantize(bits, per="channel", zero=True))`` rounds as this does.
 
     Parameters
     ----------
@@ -91,10 +92,8 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
     -------
     Tensor, (channel, ...)
     """
-    rows, last = weight.detach().double().flatten(1), 2**bits - 1
-    step, zero = _grid(rows, bits)
-    levels = ((rows / step).round() + zero).clamp(0, last)
-    return ((levels - zero) * step).reshape(weight.shape).to(weight.dtype)
+    rows = weight.detach().double().flatten(1)
+    return around_zero(rows, *_ends(rows), bits).reshape(weight.shape).to(weight.dtype)
 
 
 def rounded_for(weight: Tensor, inputs: Tensor, bits: int) -> Tensor:
@@ -120,7 +119,7 @@ def rounded_for(weight: Tensor, inputs: Tensor, bits: int) -> Tensor:
     which goes down its gradient instead.
     """
     rows, given, last = weight.detach().double(), inputs.detach().double(), 2**bits - 1
-    step, zero = _grid(rows, bits)
+    step, zero = grid_around_zero(*_ends(rows), bits)
     nearest, made = rounded(rows, bits), torch.empty_like(rows)
     below = (rows / step).floor() + zero
     down, up = (((below + more).clamp(0, last) - zero) * step for more in (0, 1))
@@ -134,12 +133,9 @@ def rounded_for(weight: Tensor, inputs: Tensor, bits: int) -> Tensor:
     return torch.where(better[:, None], made, nearest).to(weight.dtype)
 
 
-def _grid(rows: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Distance between levels and the number of the level that is 0, both (channel, 1)."""
-    low, high = (bound(dim=1, keepdim=True).values for bound in (rows.min, rows.max))
-    low, high = low.clamp(max=0), high.clamp(min=0)
-    step = ((high - low) / (2**bits - 1)).clamp(min=1e-8)
-    return step, (-low / step).round()
+def _ends(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and largest weight of each channel, both (channel, 1)."""
+    return rows.amin(dim=1, keepdim=True), rows.amax(dim=1, keepdim=True)
 
 
 def _has_weight(module: nn.Module) -> bool:

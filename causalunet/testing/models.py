@@ -123,16 +123,22 @@ def _chosen(model: DiffusionModel, places: str | Iterable[str] | None) -> list[s
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in there):
             raise ComponentError(f"No place matches {shown(pattern)}. The model has {', '.join(there)}.")
-    return [name for name in there if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    chosen = [name for name in there if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    weights = {place.name for place in anatomy.inner if place.weight}
+    if chosen and weights.issuperset(chosen):
+        raise ComponentError(
+            f"{shown(chosen[0])} is a weight, and what is tried of places is that rows stay apart: weights have none."
+        )
+    return [name for name in chosen if name not in weights]
 
 
 def _one_of_each(anatomy: Anatomy) -> Iterator[str]:
     """An inner place of every kind: those of one kind are values of the same modules."""
     seen: set[str] = set()
-    for name in anatomy.inner_by_name:
-        if (kind := unnumbered(name)) not in seen:
+    for place in anatomy.inner:
+        if (kind := unnumbered(place.name)) not in seen and not place.weight:
             seen.add(kind)
-            yield name
+            yield place.name
 
 
 class _Tested:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import causalunet as cu
 from causalunet.design.fills import Fill
 from causalunet.design.study import one_run
-from causalunet.errors import FiringError
+from causalunet.errors import ComponentError, FiringError, SpecError
 from causalunet.execute import TracedUNet
 from causalunet.execute.call.installed import InstalledUNet
 from causalunet.execute.planning import plan_run
@@ -357,3 +357,42 @@ def test_memory_is_planned_with_maps(tiny_model: TextToImage) -> None:
     assert micro_batch_size(tiny_model.anatomy, few, 1, (place,)) <= 10
     spec = one_run(["a red square"], None, cu.DDIM(steps=2), cu.Edit(place, cu.Window(1, 1), cu.Hold()))
     assert places_asked(plan_run(spec.bind(tiny_model))) == {place}
+
+
+def test_tokens_excluded_are_attention_without_them(tiny_model: TextToImage) -> None:
+    """Everywhere at once, against a call of the network that is not told these tokens."""
+    for name in ("stable_diffusion", "pixart"):
+        model = model_of(name)
+        x, time, states, *mask = arguments_of(model)
+        logits = [place for place in named(model, "logits") if ".cross" in place]
+        fills = frozenset(PlacedFill(cu.Site(place) @ cu.Tokens(1, 3), cu.Exclude()) for place in logits)
+        kept = [token for token in range(states.shape[1]) if token not in (1, 3)]
+        with torch.no_grad():
+            expected = model.unet(x, time, states[:, kept], *(one[:, kept] for one in mask))
+            plain = model.unet(x, time, states, *mask)
+        got = both(model, Action(fills), (x, time, states, *mask))
+        torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+        assert (plain - expected).abs().max() > 1e-5
+
+
+def test_what_cannot_be_excluded_is_told(tiny_model: TextToImage) -> None:
+    place, window = named(tiny_model, "logits")[-1], cu.Window(2, 1)
+    many = tiny_model.anatomy.axes(place).size("token")
+    for site, message in (
+        (cu.Site("mid"), "token"),
+        (cu.Site(place.replace(".logits", ".maps")) @ cu.Tokens(1), "no softmax"),
+        (cu.Site("text") @ cu.Tokens(1), "no softmax"),
+        (cu.Site(place), "no token"),
+        (cu.Site(place) @ cu.Heads(0), "no token"),
+        (cu.Site(place) @ cu.Heads(0) @ cu.Tokens(range(many)), "no token"),
+    ):
+        study = cu.Study(name="x", interventions=[cu.Edit(site, window, cu.Exclude())], prompts=["a red circle"])
+        with pytest.raises(ComponentError, match=message):
+            study.plan(tiny_model, calibrate=False)
+    word = cu.Edit(cu.Site(place) @ cu.Tokens("red"), window, cu.Exclude())
+    assert (
+        cu.Study(name="x", interventions=[word], prompts=["a red circle"]).plan(tiny_model, calibrate=False).unet_calls
+    )
+    fills = [PlacedFill(cu.Site(place) @ cu.Tokens(some), cu.Exclude()) for some in (range(5), range(5, many))]
+    with pytest.raises(SpecError, match="no token left"):
+        both(tiny_model, Action(frozenset(fills)), arguments_of(tiny_model))

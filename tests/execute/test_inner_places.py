@@ -112,7 +112,8 @@ def arguments_of(model: Any) -> tuple[Tensor, ...]:
 def test_an_edit_of_each_kind_equals_a_hook_in_the_network(name: str, tiny_model: TextToImage) -> None:
     model: Any = tiny_model if name == "openai" else model_of(name)
     arguments, unet = arguments_of(model), TracedUNet(model.unet, model.anatomy)
-    kinds = {unnumbered(place.name): place for place in model.anatomy.inner if place.attention is None}
+    values = [place for place in model.anatomy.inner if not place.weight and ".gate" not in place.name]
+    kinds = {unnumbered(place.name): place for place in values if place.attention is None}
     assert {kind.rpartition(".")[2] for kind in kinds} >= {"queries", "keys", "values", "heads"}
     for place in kinds.values():
         view, change = by_hand(model.unet, place)
@@ -223,7 +224,7 @@ def test_an_edit_of_one_branch_leaves_the_rows_of_the_other(branch: Any, tiny_mo
     x, times, *context = (torch.cat([part, part]) for part in arguments_of(tiny_model))
     traced = TracedUNet(tiny_model.unet, anatomy)
     plain = traced(Action(), (x, times, *context), cond).output
-    for place in {unnumbered(one.name): one.name for one in anatomy.inner}.values():
+    for place in {unnumbered(one.name): one.name for one in anatomy.inner if not one.weight}.values():
         site = cu.Site(place) @ cu.Rows(branch)
         got = traced(one_action(site), (x, times, *context), cond).output
         apart = slice(cond, None) if branch == "cond" else slice(0, cond)
@@ -318,3 +319,38 @@ def test_sites_lists_all_places(tiny_model: TextToImage) -> None:
     assert table.loc["mid.joint.heads", "what"] == "*.joint.heads"
     assert table.loc["mid.joint.heads", "dims"] == "head, channel, y, x"
     assert table.loc["skip.0", "component"] == tiny_model.anatomy.skips["skip.0"].target
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("name", ["flow", "dit", "pixart", "stable_diffusion_3", "flux"])
+def test_a_gate_at_zero_is_its_branch_left_out(name: str) -> None:
+    """To the bit; and gates are what multiplies what attention and feed-forward give."""
+    model = cu.from_pipeline(tiny.flux(), told_guidance=3.5) if name == "flux" else model_of(name)
+    arguments = arguments_of(model)
+    gates = [place.name for place in model.anatomy.inner if ".gate" in place.name]
+    blocks = {place.partition(".gate")[0] for place in gates}
+    group = {"stable_diffusion_3": "joint", "flux": "joint"}.get(name, "self")
+    tried = 0
+    for block in sorted(blocks)[:2]:
+        for gate, branch in (("attention", group), ("mlp", "mlp"), ("text_attention", ""), ("text_mlp", "")):
+            place, other = f"{block}.gate.{gate}", f"{block}.{branch}"
+            if place not in gates:
+                continue
+            if other not in model.anatomy.inner_by_name:
+                other = f"{other}.0"  # that of the image, before that of the text
+            closed = both_ways(model, one_action(cu.Site(place)), arguments)
+            put_back = both_ways(model, Action(frozenset([PlacedFill(cu.Site(place), cu.Identity())])), arguments)
+            assert torch.equal(put_back, model.unet(*arguments))
+            if branch and other in model.anatomy.inner_by_name:
+                assert torch.equal(closed, both_ways(model, one_action(cu.Site(other)), arguments)), place
+                assert not torch.equal(closed, put_back)
+                tried += 1
+    assert tried >= 2
+
+
+def both_ways(model: Any, act: Action, arguments: tuple[Tensor, ...]) -> Tensor:
+    with torch.no_grad():
+        traced = TracedUNet(model.unet, model.anatomy)(act, arguments, 2).output
+        with InstalledUNet(model.unet, model.anatomy) as installed:
+            assert torch.equal(installed(act, arguments, 2).output, traced)
+    return traced

@@ -6,6 +6,7 @@ from causalunet.design.fills.directions import Project
 from causalunet.design.fills.features import Feature, SparseAutoencoder
 from causalunet.design.fills.numbers import AddNoise, Clamp, Quantize
 from causalunet.design.fills.others import Mean, Resample
+from causalunet.design.fills.softmax import Exclude
 from causalunet.design.fills.spectra import BandScale, FrequencyScale
 from causalunet.design.fills.tables import FromTable, MaskChannels
 from causalunet.design.fills.usual import Bypass, Identity, Patch, Scale, Zero
@@ -16,6 +17,7 @@ __all__ = [
     "BandScale",
     "Bypass",
     "Clamp",
+    "Exclude",
     "Extrapolate",
     "Feature",
     "Fill",

@@ -9,7 +9,7 @@ from causalunet.calls import clear_calls
 from causalunet.design.donors import Donor, FillContext, OwnInput
 from causalunet.design.limits import is_number, plain_number, shown
 from causalunet.design.named import read_named, write_named
-from causalunet.design.views.base import Axes
+from causalunet.design.views.base import Axes, View
 from causalunet.design.windows import Window, Windows
 from causalunet.errors import ComponentError, SpecError
 from causalunet.registry import Registry
@@ -131,6 +131,21 @@ class Fill:
                 f"The fill {self.name!r} acts along {', '.join(self.dims)}, and {owner} has no {lacking[0]}: it has "
                 f"{', '.join(axes.dims[1:])}."
             )
+
+    def check_part(self, view: View, axes: Axes, owner: str) -> None:
+        """Check that it can be put in place of what a view shows, when a study is planned.
+
+        Parameters
+        ----------
+        view : View
+        axes, owner
+            As for `check`.
+
+        Raises
+        ------
+        ComponentError
+            It cannot.
+        """
 
     def to_json(self) -> dict[str, Any]:
         """Write as ``{"name": ..., "configuration": {...}}``."""

@@ -11,11 +11,12 @@ from causalunet.calls import clear_calls
 from causalunet.design.donors import FillContext
 from causalunet.design.fills.base import Fill, exact, finite
 from causalunet.design.limits import is_integer, plain_number, shown
+from causalunet.design.named import write_named
 from causalunet.design.views.base import Axes
 from causalunet.dims import CHANNEL, ROW
 from causalunet.errors import ComponentError, SpecError
 
-__all__ = ["AddNoise", "Clamp", "Quantize"]
+__all__ = ["AddNoise", "Clamp", "Quantize", "around_zero", "grid_around_zero"]
 
 _MOST_BITS = 16
 
@@ -95,10 +96,12 @@ class Quantize(Fill):
     low, high : float, optional
         Ends of the levels, such as calibrated ones; numbers beyond are put there. By default those of the value itself,
         at every step anew (dynamic quantisation).
+    zero : bool
+        Whether zero is one of the levels, whose ends then lie around it, as is usual of weights.
 
     Notes
     -----
-    Jacob et al. 2018, equation 1, with a zero point that need not be an integer.
+    Jacob et al. 2018, equation 1; the zero point need not be an integer, but with ``zero``.
     """
 
     name: ClassVar[str] = "quantize"
@@ -106,6 +109,7 @@ class Quantize(Fill):
     per: Literal["row", "channel"] = "row"
     low: float | None = None
     high: float | None = None
+    zero: bool = False
 
     def __post_init__(self) -> None:
         bits = plain_number(self.bits)
@@ -114,6 +118,8 @@ class Quantize(Fill):
         object.__setattr__(self, "bits", bits)
         if not isinstance(self.per, str) or self.per not in ("row", "channel"):
             raise SpecError(f"Quantize got per={shown(self.per)}; it is 'row' or 'channel'.")
+        if not isinstance(self.zero, bool):
+            raise SpecError(f"Quantize got zero={shown(self.zero)}; it is True or False.")
         if (self.low is None) != (self.high is None):
             raise SpecError("Quantize takes both low and high, or neither: the value's own.")
         if self.low is not None and self.high is not None:
@@ -130,14 +136,51 @@ class Quantize(Fill):
 
     def put(self, value: Any, context: FillContext) -> Any:
         """The nearest level of every number."""
-        precise = exact(value)
+        precise = value.double() if self.zero else exact(value)
         if self.low is None or self.high is None:
             apart = (ROW, CHANNEL) if self.per == "channel" else (ROW,)
             rest = tuple(number for number, dim in enumerate(context.dims) if dim not in apart)
             low, high = precise.amin(dim=rest, keepdim=True), precise.amax(dim=rest, keepdim=True)
         else:
             low, high = precise.new_tensor(self.low), precise.new_tensor(self.high)
+        if self.zero:
+            return around_zero(precise, low, high, self.bits).to(value.dtype)
         step = (high - low) / (2**self.bits - 1)
         safe = step + (step == 0)  # of equal numbers there is one level, which is theirs
         levels = ((precise.clamp(low, high) - low) / safe).round()
         return (low + levels * step).to(value.dtype)
+
+    def to_json(self) -> dict[str, Any]:
+        """Write as other fills; without ``zero`` where it need not be a level, as before there was a choice."""
+        written = write_named(self)
+        if not self.zero:
+            del written["configuration"]["zero"]
+        return written
+
+
+def around_zero(value: Any, low: Any, high: Any, bits: int) -> Any:
+    """The nearest of 2^bits levels, of which one is zero.
+
+    Parameters
+    ----------
+    value : Tensor
+    low, high : Tensor
+        Ends of the levels, but for zero between them.
+    bits : int
+    """
+    step, zero = grid_around_zero(low, high, bits)
+    levels = ((value / step).round() + zero).clamp(0, 2**bits - 1)
+    return (levels - zero) * step
+
+
+def grid_around_zero(low: Any, high: Any, bits: int) -> tuple[Any, Any]:
+    """Distance between levels, and the number of the level that is zero.
+
+    Parameters
+    ----------
+    low, high, bits
+        As for `around_zero`.
+    """
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    step = ((high - low) / (2**bits - 1)).clamp(min=1e-8)
+    return step, (-low / step).round()

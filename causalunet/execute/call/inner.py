@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from causalunet.design.inner import Attention
-from causalunet.errors import FiringError
+from causalunet.errors import FiringError, SpecError
 from causalunet.execute.call.visits import CallRows, InnerVisit, filled
 from causalunet.models.attention import attended, disagreement, logits_of
 from causalunet.models.folding import folded, unfolded
@@ -59,10 +59,14 @@ def visited(visit: InnerVisit, whole: Any, rows: CallRows, inside: Inside) -> An
     if place.attention is not None:
         value, tensor = _attention(visit, place.attention, tensor, rows, inside)
     else:
-        value = unfolded(tensor, place)
+        own = unfolded(tensor, place)
+        added = visit.owner.get_parameter(place.added)[place.part[1]] if place.added and place.part else None
+        value = came = own if added is None else own + added
         if visit.fills:
-            value = filled(value, visit.fills, place.dims, rows)
-            tensor = folded(tensor, place, value)
+            value = filled(came, visit.fills, place.dims, rows)
+            # What is as it was keeps its bits.
+            goes_in = value if added is None else torch.where(value == came, own, value - added)
+            tensor = folded(tensor, place, goes_in)
     if visit.fills:
         whole = whole_with(whole, place.output, tensor)
     wanted = (
@@ -99,6 +103,10 @@ def _attention(
         inside.sources[logits_name] = value
     if not visit.fills:
         return value, tensor
+    if bool((value.isneginf().all(dim=-1) & ~came.isneginf().all(dim=-1)).any()):
+        raise SpecError(
+            f"Edits of {visit.place.name} exclude all that a query could attend to: there is no token left."
+        )
     maps = value if attention.what == "maps" else value.softmax(dim=-1)
     # Queries whose map is as it was keep their bits: rows of other samples and branches among them.
     changed = (value != came).any(dim=-1)

@@ -29,6 +29,7 @@ from causalunet.execute.call.visits import (
     lay_out_visits,
     stand_in,
 )
+from causalunet.execute.call.weights import edited_weights
 from causalunet.models.alone import alone
 from causalunet.models.devices import device_of
 from causalunet.models.modules import argument_of, arguments_with, part_of, replace_forward, whole_with
@@ -58,6 +59,7 @@ class InstalledUNet:
         self._modules = {name: unet.get_submodule(path) for name, path in anatomy.modules.items()}
         self._types = OutputTypes(unet, anatomy)
         self._installed: tuple[Action, tuple[str, ...]] = Action(), ()
+        self._weights: tuple[InnerVisit, ...] = ()
         self._undo: list[Callable[[], None]] = []
         self._like: Tensor | None = None
         self._rows: CallRows | None = None
@@ -109,6 +111,7 @@ class InstalledUNet:
             if action.dead:
                 self._types.read(arguments)
             visits = lay_out_visits(self._unet, self._anatomy, action, (), arguments, keep)
+            self._weights = visits.weights
             for inner in visits.beside:
                 self._install_inner(inner)
             for visit in visits.components:
@@ -118,7 +121,8 @@ class InstalledUNet:
         self._fired, self._kept = Counter(), {}
         self._met = Inside({}, self._kept)
         try:
-            output = self._unet(*arguments)
+            with edited_weights(self._unet, self._weights, self._rows, self._fired):
+                output = self._unet(*arguments)
         finally:
             self._like = self._rows = None
             self._entering = {}
@@ -130,7 +134,7 @@ class InstalledUNet:
         """Leave every module as it was."""
         while self._undo:
             self._undo.pop()()
-        self._installed = Action(), ()
+        self._installed, self._weights = (Action(), ()), ()
 
     def __enter__(self) -> Self:
         self._threads.enter_context(alone(self._unet))

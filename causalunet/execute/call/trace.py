@@ -26,6 +26,7 @@ from causalunet.execute.call.visits import (
     lay_out_visits,
     stand_in,
 )
+from causalunet.execute.call.weights import edited_weights
 from causalunet.models.alone import alone
 from causalunet.models.devices import device_of
 from causalunet.models.modules import argument_of, arguments_with, part_of, whole_with
@@ -107,7 +108,10 @@ class TracedUNet:
         with alone(self._unet):
             if action.dead:
                 self._types.read(arguments)
-            with self._model.trace(*arguments):
+            with (
+                edited_weights(self._unet, visits.weights, rows, journal.fired),
+                self._model.trace(*arguments),
+            ):
                 for inner in visits.beside:
                     self._inner(inner, rows, journal)
                 for visit in visits.components:

@@ -171,7 +171,7 @@ class InnerVisit:
     record: bool = False
     keep: bool = False
     source: bool = False
-    owner: nn.Module = field(default_factory=nn.Module, compare=False)  # of logits and maps, the attention's module
+    owner: nn.Module = field(default_factory=nn.Module, compare=False)  # whose weights its value depends on
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +205,13 @@ class Visits(NamedTuple):
         Of what all components are given, before them.
     components : tuple of Visit
         In execution order, without those where nothing happens.
+    weights : tuple of InnerVisit
+        Of weights, which are others during the call.
     """
 
     beside: tuple[InnerVisit, ...]
     components: tuple[Visit, ...]
+    weights: tuple[InnerVisit, ...] = ()
 
 
 def check_call(action: Action, fired: Counter[str]) -> None:
@@ -372,8 +375,12 @@ def lay_out_visits(
     passed = {name for name, there in fills.items() if any(placed.fill.takes_input for placed in there)}
     ports = skip_ports(unet, anatomy, arguments) if (fills.keys() | set(keep)) & anatomy.skips.keys() else {}
     inner: dict[str, list[InnerVisit]] = {}
+    weights = []
     for there in _inner_visits(unet, anatomy, fills, record, keep):
-        inner.setdefault(there.place.component, []).append(there)
+        if there.place.weight:
+            weights.append(there)
+        else:
+            inner.setdefault(there.place.component, []).append(there)
     visits = []
     for component in anatomy.components:
         name = component.name
@@ -399,7 +406,7 @@ def lay_out_visits(
         )
         if any((visit.edge_fills, visit.output_fills, visit.record, visit.keep, visit.keep_edge, visit.inner)):
             visits.append(visit)
-    return Visits(tuple(inner.get("", ())), tuple(visits))
+    return Visits(tuple(inner.get("", ())), tuple(visits), tuple(weights))
 
 
 def _inner_visits(
@@ -421,7 +428,7 @@ def _inner_visits(
             masks.add(source.mask.name)
             yield InnerVisit(source.mask, source=True)
         if name in asked or source is not None:
-            owner = unet.get_submodule(place.attention.owner) if place.attention else nn.Module()
+            owner = unet.get_submodule(place.attention.owner if place.attention else place.module)
             there = tuple(fills.get(name, ()))
             yield InnerVisit(place, there, name in record, name in keep, source is not None, owner)
 

@@ -83,7 +83,7 @@ def micro_batch_size(anatomy: Anatomy, budget: int, rows_per_sample: int, places
     # Outputs of the encoder stay alive until the decoder has taken them; of all else a few tensors live at once.
     kept = sum(math.prod(component.shape) for component in anatomy.components if component.role == "encoder")
     inside = [anatomy.inner_by_name[name] for name in {*places} & anatomy.inner_by_name.keys()]
-    held = sum(math.prod(place.shape) for place in inside)
+    held = sum(math.prod(place.shape) for place in inside if not place.weight)
     maps = max((math.prod(place.shape) for place in inside if place.attention), default=0)
     row = 4 * (kept + _TENSORS_PER_BLOCK * largest + held + _TENSORS_PER_MAP * maps)
     return max(1, min(_MOST_ROWS, budget // row) // rows_per_sample)

@@ -76,7 +76,7 @@ def draw(results: xr.DataTree, view: str, *, dark: bool = False, **chosen: Any) 
 
     Examples
     --------
-    >>> figure = draw(results, "curves", intervention="ablate_block bottom=2 10-6", sample=1)
+    >>> figure = draw(results, "curves", sample=1)
     """
     need()
     stored = Stored(results)

@@ -61,7 +61,7 @@ class HandedIn(InPixels, WithoutReader):
         """Read off the U-Net at first use."""
         arguments = torch.empty(1, *self.image_shape, device="meta"), torch.empty(1, device="meta")
         try:
-            given, text = (*arguments, *self.unet.example()), Text(3, "row channel token")
+            given, text = (*arguments, *self.unet.example()), Text(3, "row channel token", pooled=2)
             of_text = text if isinstance(self.unet, TextConditionedUNet) else None
             return with_inner(read_called(self.unet, given, inside="unet"), self.unet, given, text=of_text)
         except (RuntimeError, TypeError, AssertionError) as error:

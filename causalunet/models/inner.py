@@ -29,18 +29,21 @@ _EMBEDDINGS = ("time_embed", "time_embedding")
 
 
 class Text(NamedTuple):
-    """Which argument of a U-Net is the states of a text encoder.
+    """Which arguments of a U-Net are what a text encoder made of the text.
 
     Attributes
     ----------
     argument : int
-        Position.
+        Position of the states.
     layout : str
         ``row token channel``, or in another order.
+    pooled : int, optional
+        Position of one vector for the whole text, (row, channel), where there is one.
     """
 
     argument: int
     layout: str = f"{ROW} {TOKEN} {CHANNEL}"
+    pooled: int | None = None
 
 
 class _Found(NamedTuple):
@@ -97,7 +100,7 @@ def with_inner(anatomy: Anatomy, unet: nn.Module, arguments: Sequence[Tensor], *
             continue
         place = _place(name, one, events[at[0]].value, image)
         places += [(at[0], place)] if place is not None else []
-    told = [] if text is None else [_text(text, arguments[text.argument])]
+    told = [] if text is None else list(_told(text, arguments))
     ordered = [place for _, place in sorted(places, key=lambda pair: pair[0])]
     weights = _weights(unet, anatomy)
     return replace(anatomy, inner=(*told, *with_maps(ordered, owners, unet, twin, calls), *weights))
@@ -233,15 +236,12 @@ def _grid(tokens: int, image: tuple[int, ...]) -> tuple[int, int] | None:
     return (rows, tokens // rows) if rows and rows * (tokens // rows) == tokens else None
 
 
-def _text(text: Text, states: Tensor) -> InnerPlace:
-    sizes = dict(zip(text.layout.split(), states.shape, strict=True))
-    dims = (TOKEN, CHANNEL)
-    return InnerPlace(
-        name="text",
-        component="",
-        module="",
-        dims=dims,
-        shape=tuple(sizes[dim] for dim in dims),
-        layout=text.layout,
-        argument=text.argument,
-    )
+def _told(text: Text, arguments: Sequence[Tensor]) -> Iterator[InnerPlace]:
+    """What all components are given of the text."""
+    given = [("text", text.argument, text.layout)]
+    given += [] if text.pooled is None else [("pooled", text.pooled, f"{ROW} {CHANNEL}")]
+    for name, argument, layout in given:
+        sizes = dict(zip(layout.split(), arguments[argument].shape, strict=True))
+        dims = tuple(dim for dim in _ORDER if dim in sizes)
+        shape = tuple(sizes[dim] for dim in dims)
+        yield InnerPlace(name=name, component="", module="", dims=dims, shape=shape, layout=layout, argument=argument)

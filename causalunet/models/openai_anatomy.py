@@ -58,7 +58,9 @@ def _read_anatomy(unet: TextUNet) -> Anatomy:
         torch.empty(1, 4 * config.model_channels, device="meta"),
         torch.empty(1, text.width, text.context, device="meta"),
     )
-    return with_inner(_skips_last(read_called(unet, arguments)), unet, arguments, text=Text(3, "row channel token"))
+    return with_inner(
+        _skips_last(read_called(unet, arguments)), unet, arguments, text=Text(3, "row channel token", pooled=2)
+    )
 
 
 def _skips_last(anatomy: Anatomy) -> Anatomy:

@@ -184,7 +184,7 @@ def read_flow_anatomy(config: FlowConfig) -> Anatomy:
     components = (*others, replace(output, dims=("token", "pixel"), input=None))
     edges = tuple(Edge(*pair) for pair in itertools.pairwise([*(name for name, _ in parts), "out"]))
     anatomy = Anatomy(components, edges, flops, weights_of(unet))
-    return with_inner(anatomy, unet, row, text=Text(3, "row channel token"))
+    return with_inner(anatomy, unet, row, text=Text(3, "row channel token", pooled=2))
 
 
 def load_flow(path: Path | None = None, device: str = "cpu") -> FlowTransformer:

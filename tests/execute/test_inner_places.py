@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,9 @@ def pipeline(name: str) -> Any:
 
 @functools.cache
 def model_of(name: str) -> Any:
-    return cu.load_model("shapes-flow") if name == "flow" else pipeline(name)
+    if name == "flow":
+        return cu.load_model("shapes-flow")
+    return cu.from_pipeline(tiny.flux(), told_guidance=3.5) if name == "flux" else pipeline(name)
 
 
 def last_head(width: int, heads: int, *, axis: int, part: int = 0, parts: int = 1, outer: bool = False) -> Change:
@@ -258,12 +261,33 @@ def test_a_study_edits_holds_patches_and_records_inside(tiny_model: TextToImage,
         np.testing.assert_allclose(got, image.isel(intervention=i), atol=1e-5)
 
 
-def test_patching_the_text_at_every_step_is_a_run_of_that_prompt() -> None:
-    model = model_of("stable_diffusion")
-    sampler = cu.DDIM(steps=3, guidance_scale=3.0)
-    edit = cu.Edit("text", cu.Window(3, 3), cu.Patch(prompt=PROMPTS[1]), branch="cond")
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("openai", ["text", "pooled"]),
+        ("flow", ["text", "pooled"]),
+        ("stable_diffusion", ["text"]),
+        ("pixart", ["text"]),
+        ("stable_diffusion_xl", ["text", "pooled"]),
+        ("stable_diffusion_3", ["text", "pooled"]),
+        ("flux", ["text", "pooled"]),
+    ],
+)
+def test_patching_all_of_the_text_at_every_step_is_a_run_of_that_prompt(
+    name: str, places: list[str], tiny_model: TextToImage
+) -> None:
+    model: Any = tiny_model if name == "openai" else model_of(name)
+    given = [place.name for place in model.anatomy.inner if not place.module]
+    assert given == places
+    own = {"openai": cu.DDIM(steps=3, guidance_scale=3.0), "flow": cu.Euler(steps=3, guidance_scale=3.0)}
+    sampler = own[name] if name in own else model.sampler(3, 1.0 if name == "flux" else 3.0)
+    window, fill = cu.Window(3, 3), cu.Patch(prompt=PROMPTS[1])
+    edit = functools.reduce(add, [cu.Edit(place, window, fill, branch="cond") for place in places])
     patched = generate([PROMPTS[0]], model=model, sampler=sampler, intervention=edit, traced=True)
-    np.testing.assert_allclose(patched, generate([PROMPTS[1]], model=model, sampler=sampler), atol=1e-6)
+    before, after = (generate([prompt], model=model, sampler=sampler) for prompt in PROMPTS)
+    np.testing.assert_allclose(patched, after, atol=1e-5)
+    assert np.abs(patched - before).max() > 1e-4
 
 
 def test_a_token_of_the_text_is_what_the_encoder_gave_for_it() -> None:

@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -81,9 +81,15 @@ class Texts:
     Parameters
     ----------
     pipe : diffusers.DiffusionPipeline
+
+    Attributes
+    ----------
+    pooled : int, optional
+        Which argument of the network is a pooled state, where there is one.
     """
 
     pipe: Any
+    pooled: ClassVar[int | None] = None
 
     @property
     def words(self) -> str:
@@ -159,6 +165,8 @@ class MaskedTexts(Texts):
 class TwoTexts(Texts):
     """States of two text encoders side by side, and a pooled one: of Stable Diffusion XL."""
 
+    pooled: ClassVar[int | None] = 3
+
     @property
     def readers(self) -> tuple[tuple[Any, int], ...]:
         """Of both."""
@@ -204,6 +212,8 @@ class JointTexts(Texts):
     Without the third there are zeros, as in the pipeline.
     """
 
+    pooled: ClassVar[int | None] = 3
+
     @property
     def readers(self) -> tuple[tuple[Any, int], ...]:
         """Of all that are there; the first two read as many tokens as the first tokenizer has."""
@@ -230,6 +240,8 @@ class JointTexts(Texts):
 
 class PooledTexts(Texts):
     """States of a text encoder, and a pooled one of another: of Flux."""
+
+    pooled: ClassVar[int | None] = 3
 
     @property
     def readers(self) -> tuple[tuple[Any, int], ...]:

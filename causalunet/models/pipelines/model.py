@@ -141,7 +141,7 @@ class PipelineModel(WithoutReader):
         try:
             read = read_stack if is_stack(self.unet.unet) else read_anatomy
             given = (x, timesteps, *context)
-            text = Text(2) if isinstance(self.conditions, Texts) else None
+            text = Text(2, pooled=self.conditions.pooled) if isinstance(self.conditions, Texts) else None
             return with_inner(read(self.unet, given, inside="unet"), self.unet, given, text=text)
         except (RuntimeError, ValueError) as error:
             raise ModelError(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Explorer"]
 
 _RESOURCES = files("causalunet.explore")
-SCRIPT = _RESOURCES.joinpath("explore.js").read_text(encoding="utf-8")
+_SCRIPT = _RESOURCES.joinpath("explore.js").read_text(encoding="utf-8")
 _LOOK = _RESOURCES.joinpath("look.css").read_text(encoding="utf-8")
 _TEXT = _RESOURCES.joinpath("text.css").read_text(encoding="utf-8")
 _CLICK = "const at = source.selected.indices[0]; if (at !== undefined) { source.selected.indices = []; " + (
@@ -128,7 +128,7 @@ class Explorer:
         """The page of its own."""
         template = pn.Template(_RESOURCES.joinpath("page.html.jinja").read_text(encoding="utf-8"), location=True)
         template.add_variable("look", _LOOK + _RESOURCES.joinpath("page.css").read_text(encoding="utf-8"))
-        template.add_variable("script", SCRIPT)
+        template.add_variable("script", _SCRIPT)
         for name in ("name", "inbox", "main"):
             template.add_panel(name, getattr(self, name))
         template.add_panel("views", self.widgets.views)
@@ -150,7 +150,7 @@ class Explorer:
             if points:
                 one.add_tools(TapTool(renderers=points))
             for renderer in points:
-                script = CustomJS(args={"source": renderer.data_source}, code=f"{SCRIPT}\n{_CLICK}")
+                script = CustomJS(args={"source": renderer.data_source}, code=f"{_SCRIPT}\n{_CLICK}")
                 renderer.data_source.selected.js_on_change("indices", script)
         return made
 
@@ -179,13 +179,13 @@ class Explorer:
         buttons = []
         for kind in ("png", "svg"):
             button = pn.widgets.Button(label=kind.upper(), **self.widgets.plain)
-            button.js_on_click(code=f"{SCRIPT}\nwindow.causalunetExplore.picture('{kind}', 'causalunet')")
+            button.js_on_click(code=f"{_SCRIPT}\nwindow.causalunetExplore.picture('{kind}', 'causalunet')")
             buttons.append(button)
         page = pn.widgets.FileDownload(
             callback=self._as_page, filename="causalunet.html", label="HTML", **self.widgets.plain
         )
         copy = pn.widgets.Button(label="Copy code", **self.widgets.plain)
-        copy.js_on_click(args={"lines": self.lines}, code=f"{SCRIPT}\nwindow.causalunetExplore.copy(lines.value)")
+        copy.js_on_click(args={"lines": self.lines}, code=f"{_SCRIPT}\nwindow.causalunetExplore.copy(lines.value)")
         return pn.FlexBox(*buttons, page, copy, gap="6px", margin=(10, 0))
 
     def _as_page(self) -> StringIO:

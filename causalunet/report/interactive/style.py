@@ -61,7 +61,7 @@ def need() -> None:
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             "Figures for browsers need bokeh, which is not installed. Install the extra: "
-            "pip install 'causalunet[explore]'. Without backend='bokeh', figures are drawn by matplotlib."
+            "pip install 'causalunet[explore]'."
         ) from error
 
 

@@ -18,7 +18,7 @@ from tests.docs.test_pages import DOCS, GALLERY, PAGES, ROOT, STUDY, relative
 
 WIDEST = 88
 """Characters of a line of code that a window of 1440 pixels shows whole, between the sidebar and the contents."""
-TUTORIALS = sorted(DOCS.glob("tutorials/[0-9]*.md"))
+TUTORIALS = sorted(DOCS.glob("tutorials/[0-9]*.md"), key=lambda page: int(page.name.partition("-")[0]))
 
 
 def too_wide(lines: list[str], first: int = 1) -> list[str]:

@@ -201,6 +201,7 @@ def test_a_search_leaves_complete_samples_complete(tiny_model: TextToImage, tmp_
     assert (cu.open_results(path).baseline.status == 1).all()
 
 
+@pytest.mark.thorough
 def test_search_says_what_it_saved(tiny_model: TextToImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = study().search(tmp_path / "s.zarr", threshold=0.9, model=tiny_model)
     printed = capsys.readouterr().out

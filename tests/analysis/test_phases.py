@@ -244,6 +244,7 @@ def test_simulated_ramps_are_found_within_a_step(stored: xr.DataTree) -> None:
         assert abs(found["boundary"].values - [28, 16]).max() <= 1
 
 
+@pytest.mark.thorough
 def test_coverage() -> None:
     """500 studies of 20 samples: how often the 95 % intervals hold the boundaries of the whole population.
 

@@ -164,6 +164,7 @@ MIXED = {
     "verify": (["x.zarr"], [["--quiet"], ["--deep"], ["--at", "v1"]]),
     "ls": (["x.zarr"], [["--history"], ["--at", "v1"]]),
     "export": (["x.zarr", "plain.zarr"], [["--at", "v1"]]),
+    "explore": (["x.zarr"], [["--at", "v1"], ["--port", "5006"], ["--token"]]),
     "report": (["x.zarr", "page.html"], [["--title", "a"], ["--force"], ["--threshold", "0.5"]]),
     "evaluate": (["shapes"], [["--prompts", "3"], ["--held-out"]]),
     "train": (["shapes"], [["--iterations", "3"]]),

@@ -33,6 +33,7 @@ def test_evaluate_prints_every_factor_and_writes_the_sheet(tmp_path: Path, comma
     assert sheet.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.thorough
 def test_evaluate_scenes_prints_what_was_asked_and_what_depth_does(tmp_path: Path, command: Command) -> None:
     figure = tmp_path / "figure.png"
     told = command("evaluate", "scenes", "--prompts", "2", "--steps", "2", "--figure", figure)

@@ -31,6 +31,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_shares_together_are_the_whole_study(file: Path, tmp_path: Path, command: Command) -> None:
     store, alone = tmp_path / "shared.zarr", tmp_path / "alone.zarr"
     for number, complete in ((2, 2), (1, 4), (3, 5)):  # blocks of two samples, the last of one

@@ -38,6 +38,7 @@ def test_what_is_stored_is_not_run_again(
     run(tmp_path / "results.zarr", at_hand)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_goes_on(
     whole: Truth, at_hand: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

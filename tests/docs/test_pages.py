@@ -41,6 +41,7 @@ WITH_CODE = [
 ]
 LONG = {page for page in WITH_CODE if page.parent == STUDY.parent} | {DOCS / "index.md", DOCS / "concepts/samplers.md"}
 """Tutorials, which `make docs` executes as well, up to their exercises, and others that take half a minute and more."""
+MARKS = dict.fromkeys(LONG, pytest.mark.slow) | {DOCS / "cheatsheet.md": pytest.mark.thorough}
 GALLERY = sorted(DOCS.glob("gallery/*.py"))
 
 
@@ -75,7 +76,7 @@ def run_script(path: Path) -> dict[str, object]:
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=[pytest.mark.slow] if page in LONG else [], id=relative(page)) for page in WITH_CODE],
+    [pytest.param(page, marks=MARKS.get(page, ()), id=relative(page)) for page in WITH_CODE],
 )
 def test_every_block_runs_as_typed(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest

@@ -215,6 +215,7 @@ def test_only_memory_errors_are_memory_errors() -> None:
     assert not out_of_memory(circle)
 
 
+@pytest.mark.thorough
 def test_a_run_after_a_failed_write_is_that_of_one_piece(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

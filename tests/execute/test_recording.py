@@ -218,6 +218,7 @@ PARTS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("memory", [1 << 30, 1], ids=["one block", "a block per sample"])
 def test_parts_of_places_are_summarised(
     run_study: Callable[..., xr.DataTree], memory: int, tiny_model: TextToImage

@@ -100,6 +100,7 @@ def _broken(*_: Any) -> None:
     raise RuntimeError("broken")
 
 
+@pytest.mark.thorough
 def test_a_study_edits_weights_in_a_window_and_nothing_else(tiny_model: TextToImage, run_study: Any) -> None:
     window, place = cu.Window(3, 2), "up.1.weights.0.in_layers.2"
     edits = [

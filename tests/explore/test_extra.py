@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.without_torch import run_without_torch
 
 _WITHOUT = """
@@ -26,6 +28,7 @@ print(main(["explore", sys.argv[1]]))
 """
 
 
+@pytest.mark.thorough
 def test_what_is_missing_is_told(store: Path) -> None:
     done = subprocess.run([sys.executable, "-c", _WITHOUT, str(store)], capture_output=True, text=True, check=True)
     told = done.stdout.splitlines()
@@ -34,6 +37,7 @@ def test_what_is_missing_is_told(store: Path) -> None:
     assert all("pip install 'causalunet[explore]'" in line for line in [*told[:-1], done.stderr])
 
 
+@pytest.mark.thorough
 def test_it_needs_no_torch_and_only_it_loads_panel(store: Path) -> None:
     script = """
 import causalunet as cu

@@ -95,6 +95,7 @@ def test_a_file_opens_without_this_package(store: Path, zipped: Path) -> None:
         assert plain["outcomes/ssim"].attrs["units"] == ours["outcomes/ssim"].attrs["units"]
 
 
+@pytest.mark.thorough
 def test_two_exports_are_the_same_file(store: Path, zipped: Path, tmp_path: Path) -> None:
     again = cu.open_results(store).export(tmp_path / "again.zarr.zip")
     assert again.read_bytes() == zipped.read_bytes()

@@ -106,7 +106,7 @@ def assert_alike(grown: xr.DataTree, fresh: xr.DataTree) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(change, id=name, marks=[] if name == "everything" else [pytest.mark.slow])
+        pytest.param(change, id=name, marks=[pytest.mark.thorough if name == "everything" else pytest.mark.slow])
         for name, change in GROWN.items()
     ],
 )

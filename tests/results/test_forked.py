@@ -70,6 +70,7 @@ def mean_of(path: str) -> float:
     return float(cu.open_results(path).outcomes.ssim.mean())
 
 
+@pytest.mark.thorough
 def test_spawned_workers_open_stores_as_the_message_advises(store: Path) -> None:
     worker: Callable[[str], float] = mean_of
     with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -85,6 +85,7 @@ def test_a_claim_is_free_again_when_it_is_given_back(storage: icechunk.Storage) 
             assert taken
 
 
+@pytest.mark.thorough
 def test_a_process_that_runs_keeps_its_claim_and_one_that_was_killed_loses_it(storage: icechunk.Storage) -> None:
     one, two = process(storage), process(storage)
     with ExitStack() as kept:

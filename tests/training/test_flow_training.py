@@ -144,6 +144,7 @@ def test_patches_are_put_back_where_they_were_cut() -> None:
     assert not changed.any()
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_is_the_uninterrupted_run_and_its_weights_load(tmp_path: Path) -> None:
     run(tmp_path / "whole")
     run(tmp_path / "parts", stop_after=3)

@@ -43,6 +43,7 @@ def test_500_studies(name: str, tmp_path: Path) -> None:
                 assert 0.92 <= share <= 0.97, (what, label)
 
 
+@pytest.mark.thorough
 def test_few_studies(tmp_path: Path) -> None:
     """Nine in ten of 60 intervals at the least; and were the truth another, they would not have it in them."""
     simulated = simulate("gaussian", 10, 40, tmp_path)

@@ -157,6 +157,7 @@ def test_a_study_that_begins_at_noise_alone(silent: ExactModel, tmp_path: Path, 
     assert verified.exit_code == 0, str(verified)
 
 
+@pytest.mark.thorough
 def test_a_baseline_from_noise_alone_that_is_another_is_found(silent: ExactModel, tmp_path: Path) -> None:
     """Verification follows it from its seeds also where x_T says nothing of the image."""
     sampler = cu.DDIM(steps=4, guidance_scale=1, spacing=Trailing())

@@ -89,7 +89,7 @@ def close(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("branch", [0, *(pytest.param(n, marks=pytest.mark.thorough) for n in (1, 2)), 3])
+@pytest.mark.parametrize("branch", [0, *(pytest.param(n, marks=pytest.mark.thorough) for n in (1, 2, 3))])
 def test_a_deep_branch_held_between_is_deepcache(branch: int) -> None:
     place = PLACES[branch]
     found, plan = run(place)

@@ -83,6 +83,7 @@ def test_what_feeds_a_joint_block_are_both_streams() -> None:
     assert shapes["single.1"] == (16, 32)  # no text goes on
 
 
+@pytest.mark.thorough
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("make", [stable_diffusion_3, flux], ids=lambda make: make.__name__)
 def test_it_is_what_studies_take_it_for(make: Callable[[], Any]) -> None:

@@ -57,10 +57,13 @@ TINY_CONFIG = UNetConfig(
 
 @pytest.hookimpl(tryfirst=True)  # before markers are selected by
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of tests of many cases that are ``sampled``, all but so many are ``thorough``; of one that is named none is."""
+    """Of tests of many cases that are ``sampled``, all but so many are ``thorough``; of one that is named none is.
+
+    Cases that are ``slow`` stay what they are, and are none of those.
+    """
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("sampled"):
+        if item.get_closest_marker("sampled") and not item.get_closest_marker("slow"):
             cases[item.nodeid.partition("[")[0]].append(item)
     for together in cases.values():
         marker = together[0].get_closest_marker("sampled")

@@ -282,8 +282,8 @@ def _seconds(stored: Stored, choice: Choice, ink: Ink) -> BokehFigure:
     from bokeh.models import HoverTool
 
     spent = numbers.spent(stored)
-    figure = frame(ink, height=260)
     samples = spent[SAMPLE].values
+    figure = frame(ink, height=260, x_range=(samples.min() - 0.6, samples.max() + 0.6))
     columns = {
         "sample": samples,
         "seconds": spent["seconds"].values,

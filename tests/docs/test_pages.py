@@ -39,9 +39,10 @@ WITH_CODE = [
     for page in PAGES
     if page not in ELSEWHERE and any(not block.reason for block in find(page.read_text(encoding="utf-8")))
 ]
-LONG = {page for page in WITH_CODE if page.parent == STUDY.parent} | {DOCS / "index.md", DOCS / "concepts/samplers.md"}
-"""Tutorials, which `make docs` executes as well, up to their exercises, and others that take half a minute and more."""
-MARKS = dict.fromkeys(LONG, pytest.mark.slow) | {DOCS / "cheatsheet.md": pytest.mark.thorough}
+MARKS = {page: pytest.mark.slow for page in WITH_CODE if page.parent == STUDY.parent} | {
+    DOCS / page: pytest.mark.thorough for page in ("cheatsheet.md", "index.md", "concepts/samplers.md")
+}
+"""Tutorials, which `make docs` executes as well, up to their exercises; and others that take half a minute and more."""
 GALLERY = sorted(DOCS.glob("gallery/*.py"))
 
 

@@ -113,7 +113,7 @@ def test_every_control(page: Page, address: str) -> None:
     page.get_by_label("Depth").select_option("bottom 2")
     shown(page, "ablate_block bottom=2 12-9 · sample 2")
     page.get_by_label("Outcome").select_option("PSNR (dB)")
-    shown(page, "PSNR")
+    page.wait_for_url("**outcome=psnr**")
     length, start, sample = 0, 1, 2  # in the order on the page
     for slider, key, text in (
         (start, "ArrowRight", "ablate_block bottom=2 6-3 ·"),

@@ -59,7 +59,7 @@ class Record:
         Of stored activations.
     bins : sequence of float, optional
         Edges, ascending, of the bins of a histogram that is stored of all that is summarised, such as
-        ``numpy.linspace(-8, 8, 65)``. Bins are half-open but for the last, as those of `numpy.histogram`; values
+        ``numpy.linspace(-8, 8, 65)``. Bins are half-open but for the last, as those of ``numpy.histogram``; values
         outside are in none.
     """
 

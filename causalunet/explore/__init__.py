@@ -55,12 +55,27 @@ def explore(results: xr.DataTree, *, query: str = "", dark: bool = False) -> Vie
 
 
 def serve(results: xr.DataTree, **options: Any) -> Served:
-    """Listen for browsers; options and errors as of `causalunet.explore.serving.serve`.
+    """Listen for browsers that want to look at results.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+        As `causalunet.open_results` gives it.
+    **options
+        ``address``, by default that of this machine alone; ``port``, by default any that is free; ``token=True`` for a
+        token where none is needed; ``loop`` of tornado to answer in.
+
+    Returns
+    -------
+    Served
+        With the address to open as ``url``; ``run`` answers.
 
     Raises
     ------
     MissingExtraError
         Panel is not installed.
+    SpecError
+        The address or the port cannot be listened at.
     """
     _need()
     from causalunet.explore import serving

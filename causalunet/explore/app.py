@@ -170,6 +170,8 @@ class Explorer:
             if action == "go":
                 for field, text in parse_qsl(rest[0], max_num_fields=5):
                     self.change(field, text if field == "intervention" else int(text))
+            elif action == "open":
+                self.follow(rest[0])
             elif action == "view":
                 self.change("view", dict(enumerate(self.stored.views, 1))[int(rest[0])])
             elif action == "move":

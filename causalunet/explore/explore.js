@@ -14,7 +14,11 @@ window.causalunetExplore ??= (() => {
     ArrowRight: "move start 1", ArrowLeft: "move start -1", ArrowDown: "move sample 1", ArrowUp: "move sample -1",
     PageDown: "move depth 1", PageUp: "move depth -1",
   };
-  const listen = () => document.addEventListener("keydown", (event) => {
+  const listen = () => {
+    document.addEventListener("keydown", pressed);
+    window.addEventListener("popstate", () => send(`open ${location.search}`)); // the browser goes back, or forward
+  };
+  const pressed = (event) => {
     const at = event.composedPath()[0];
     const typing = at instanceof Element && at.closest("input, select, textarea, .noUi-handle, .scroll, pre, [role=radio]");
     if (event.ctrlKey || event.metaKey || event.altKey || typing) return;
@@ -22,7 +26,7 @@ window.causalunetExplore ??= (() => {
     if (message === undefined) return;
     event.preventDefault();
     send(message);
-  });
+  };
 
   const save = (blob, name) => {
     const link = document.createElement("a");

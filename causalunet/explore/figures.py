@@ -211,7 +211,7 @@ def _distances(stored: Stored, choice: Choice, ink: Ink) -> BokehFigure:
     figure.add_tools(HoverTool(renderers=dots, tooltips=[("step", "@step"), ("of", "@of"), ("RMS", "@mean{0.0000}")]))
     _mark(figure, choice.step, ink)
     _along_steps(figure, stored, "step; shaded where something is edited")
-    _check_range(figure, found["x0_distance"].values, found["eps_distance"].values)
+    _keep_range(figure, found["x0_distance"].values, found["eps_distance"].values)
     figure.yaxis.axis_label = "RMS difference to the baseline"
     legend_below(figure, ink, entries)
     return figure
@@ -299,7 +299,7 @@ def _seconds(stored: Stored, choice: Choice, ink: Ink) -> BokehFigure:
     tips += [("drift", "@drift{0.0e+0}"), ("null difference", "@null{0.0e+0}")]
     figure.add_tools(HoverTool(renderers=[bars], tooltips=tips))
     figure.y_range.start = 0
-    _check_range(figure, columns["seconds"])
+    _keep_range(figure, columns["seconds"])
     figure.xaxis.axis_label = "sample"
     figure.yaxis.axis_label = "seconds"
     return figure
@@ -311,7 +311,7 @@ def _below(*figures: BokehFigure) -> LayoutDOM:
     return column(*figures, sizing_mode="stretch_width", spacing=12)
 
 
-def _check_range(figure: BokehFigure, *values: Any) -> None:
+def _keep_range(figure: BokehFigure, *values: Any) -> None:
     """Give the axis a range where there is no number to take one from: Bokeh complains of that in the browser."""
     from bokeh.models import Range1d
 

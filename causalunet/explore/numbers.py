@@ -68,8 +68,7 @@ def cell(stored: Stored, choice: Choice) -> Cell:
     StoreError
         It failed, or was not run yet.
     """
-    at, of = _position(stored, choice)
-    _check(stored, at, of)
+    at, of = _complete(stored, choice)
     one = stored.cells.isel({INTERVENTION: at})
     null = np.flatnonzero(stored.cells["kind"].values == "null")
     flops = stored.cells["flops"].values
@@ -142,8 +141,7 @@ def image_of(stored: Stored, choice: Choice) -> tuple[NDArray[Any], NDArray[Any]
     StoreError
         The cell failed, or was not run yet.
     """
-    at, of = _position(stored, choice)
-    _check(stored, at, of)
+    at, of = _complete(stored, choice)
     return _image(stored.baseline.isel({SAMPLE: of})), _image(stored.cells.isel({INTERVENTION: at, SAMPLE: of}))
 
 
@@ -174,8 +172,7 @@ def readings(stored: Stored, choice: Choice) -> dict[str, tuple[str, float, str,
     StoreError
         The cell failed, or was not run yet.
     """
-    at, of = _position(stored, choice)
-    _check(stored, at, of)
+    at, of = _complete(stored, choice)
     images = stored.baseline.isel({SAMPLE: of}), stored.cells.isel({INTERVENTION: at, SAMPLE: of})
     codes, shares = ([one[name].values for one in images] for name in ("factor_code", "factor_probability"))
     return {
@@ -293,12 +290,15 @@ def _position(stored: Stored, choice: Choice) -> tuple[int, int]:
     return stored.at(choice.intervention), stored.samples.index(choice.sample)
 
 
-def _check(stored: Stored, at: int, of: int) -> None:
+def _complete(stored: Stored, choice: Choice) -> tuple[int, int]:
+    """Position of a cell that has results; `StoreError` says why one has none."""
+    at, of = _position(stored, choice)
     one = stored.cells[["status", "failure"]].isel({INTERVENTION: at, SAMPLE: of})
     if int(one["status"]) == FAILED:
         raise StoreError(f"This cell failed: {one['failure'].values!s}")
     if int(one["status"]) != COMPLETE:
         raise StoreError("This cell was not run yet. Run the study into the same path again: it goes on where it was.")
+    return at, of
 
 
 def _image(dataset: xr.Dataset) -> NDArray[Any]:

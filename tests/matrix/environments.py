@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -128,7 +129,7 @@ def run(command: Sequence[str], log: Path, work: Path | None = None) -> str:
     Raises
     ------
     Failed
-        With the last line that it printed.
+        With the last line that it printed; where it stood still, with where `faulthandler` found its threads.
     """
     start = time.monotonic()
     try:
@@ -148,6 +149,8 @@ def run(command: Sequence[str], log: Path, work: Path | None = None) -> str:
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {shlex.join(command)}\n{printed}[{status}, {time.monotonic() - start:.1f} s]\n")
     if status != 0:
+        if (hung := re.search(r"^Timeout \(.*", printed, re.MULTILINE | re.DOTALL)) is not None:
+            raise Failed(hung[0].rstrip())
         raise Failed((printed.strip().splitlines() or [f"exit status {status}"])[-1])
     return printed
 

@@ -6,6 +6,7 @@ finds the tests in the source tree and the package where it is installed.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import shutil
@@ -35,6 +36,8 @@ NEWER = "newer"
 """Folder of stores in the format that the first major version of the engine does not read."""
 READS_NEWER = int(icechunk.__version__.split(".")[0]) > 1
 BLOCKED = ("einops", "nnsight", "safetensors", "torch")
+LONGEST = 600.0
+"""Seconds after which a process tells where its threads are, and ends: the longest takes about a hundred."""
 SWEEP = {"kind": "ablate_block", "bottom": 2}
 """One of the written study's sweeps, over start."""
 
@@ -226,6 +229,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(LONGEST, exit=True)
     main(sys.argv[1:])
     # Past the engine, as the command does: its threads may still end the process by a signal at its very end, all done
     # and stored, which says nothing of what was read and written.

@@ -204,6 +204,13 @@ def test_a_command_that_fails_is_told_by_its_last_line(tmp_path: Path) -> None:
     assert "[1, " in log.read_text()
 
 
+def test_a_command_that_comes_to_no_end_is_told_by_where_it_is(tmp_path: Path) -> None:
+    code = "import faulthandler, time; faulthandler.dump_traceback_later(0.1, exit=True); print(1, flush=True); "
+    with pytest.raises(Failed, match=r"(?s)^Timeout \(0:00:00.1.*line 1 in <module>$") as told:
+        run([sys.executable, "-c", f"{code}time.sleep(60)"], tmp_path / "log")
+    assert str(told.value) in (tmp_path / "log").read_text()
+
+
 def test_processes_get_nothing_of_the_callers_python(tmp_path: Path) -> None:
     given = environment({"PYTHONPATH": "/a", "VIRTUAL_ENV": "/b", "PATH": "/c", "PIP_CERT": "/d"}, tmp_path)
     assert {"PATH", "PIP_CERT", "OMP_NUM_THREADS"} <= given.keys()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import icechunk
+import numpy as np
 import pytest
 import xarray as xr
 import zarr
@@ -22,7 +25,9 @@ from causalunet.models.text_to_image import TextToImage
 from causalunet.results.engine import backend as engine
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
+from causalunet.results.engine.writer import StudyWriter
 from causalunet.results.guard.storage_errors import faults_told
+from tests.matrix import sound_store
 
 STUDY = cu.Study(
     name="engines",
@@ -261,3 +266,32 @@ def test_the_engine_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert Repository.exists(Location.parse(path))
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")
+
+
+def test_no_array_is_opened_while_another_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the newest zarr and icechunk a run that does comes to no end, every now and then."""
+    sound_store.lay_out(tmp_path / "results.zarr")
+    writer = StudyWriter(Repository.open(Location.parse(tmp_path / "results.zarr")))
+    content, write, find = sound_store.values(), zarr.Array.__setitem__, zarr.Group.__getitem__
+    under_way, overlaps = threading.Event(), 0
+
+    def slowly(array: zarr.Array, index: object, values: object) -> None:
+        under_way.set()
+        time.sleep(0.01)
+        write(array, index, values)
+        under_way.clear()
+
+    def opened(group: zarr.Group, path: str) -> zarr.Array | zarr.Group:
+        nonlocal overlaps
+        overlaps += under_way.is_set()
+        return find(group, path)
+
+    monkeypatch.setattr(zarr.Array, "__setitem__", slowly)
+    monkeypatch.setattr(zarr.Group, "__getitem__", opened)
+    for path, values in content.items():
+        writer.write(path, (), values)
+        assert writer.has(path)
+        time.sleep(0.005)  # long enough for the write to begin
+    writer.commit("all", {})
+    assert overlaps == 0
+    np.testing.assert_array_equal(writer.read("outcomes/ssim"), content["outcomes/ssim"])

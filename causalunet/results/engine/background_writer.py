@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from causalunet.errors import StorageError
 
@@ -27,13 +27,25 @@ class BackgroundWriter:
 
     def __init__(self, waiting: int = 16) -> None:
         self._waiting = waiting
+        self._writing = threading.Lock()
         self._worker: _Worker | None = None
 
     def put(self, write: Callable[[], None]) -> None:
         """Queue a write; what it captures must not change any more."""
         if self._worker is None:
-            self._worker = _Worker(self._waiting)
+            self._worker = _Worker(self._waiting, self._writing)
         self._worker.give(write)
+
+    @contextmanager
+    def between(self) -> Iterator[None]:
+        """Between two writes: none is carried out meanwhile.
+
+        What uses the session of a store while something is written into it may never end: with zarr 3.4 an array is
+        opened with the text of its store, icechunk 2.3 holds Python's lock while it waits for the session to give that,
+        and the write which has the session waits for Python's lock.
+        """
+        with self._writing:
+            yield
 
     def drain(self) -> None:
         """Wait for all writes."""
@@ -54,8 +66,9 @@ class BackgroundWriter:
 class _Worker:
     """A thread with its queue, and the first error of its writes."""
 
-    def __init__(self, waiting: int) -> None:
+    def __init__(self, waiting: int, writing: threading.Lock) -> None:
         self.error: Exception | None = None
+        self._writing = writing
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(waiting)
         self._thread = threading.Thread(target=self._work, name="causalunet-writer", daemon=True)
         self._thread.start()
@@ -87,8 +100,9 @@ class _Worker:
                 write = self._queue.get()
                 if write is None:
                     return
-                if self.error is None:
-                    write()
+                with self._writing:
+                    if self.error is None:
+                        write()
             except Exception as error:
                 self.error = error
             except BaseException as error:  # such as SystemExit, which would end the thread without a word

@@ -102,7 +102,7 @@ class StudyWriter:
 
     @property
     def root(self) -> zarr.Group:
-        """Of the session, with what was written since the last commit."""
+        """Of the session, with what was written since the last commit; not for use while writes are under way."""
         return self._root
 
     def refresh(self) -> None:
@@ -141,7 +141,8 @@ class StudyWriter:
 
     def has(self, path: str) -> bool:
         """Whether the store holds an array."""
-        return path in self._root
+        with self._background.between():
+            return path in self._root
 
     def write(self, path: str, index: tuple[Any, ...], values: NDArray[Any]) -> None:
         """Write part of an array, later and in the order of the calls.
@@ -295,7 +296,7 @@ class StudyWriter:
 
     def _array(self, path: str) -> zarr.Array[Any]:
         if path not in self._arrays:
-            with zarr.config.set({"array.write_empty_chunks": True}):
+            with zarr.config.set({"array.write_empty_chunks": True}), self._background.between():
                 found = self._root[path]
             if not isinstance(found, zarr.Array):
                 raise StoreError(f"{self.repository.location} holds a group where the array {path} should be.")

@@ -68,6 +68,10 @@ def test_workers_against_one_process(tmp_path: Path) -> None:
     print(
         f"\n{calls} U-Net calls in {parts} parts: " + ", ".join(f"{name} {spent:.1f} s" for name, spent in took.items())
     )
+    spent = float(results["audit"].seconds.sum())
+    print(
+        f"1 worker spends {spent:.1f} s in parts, so what is around them takes {took['1 worker'] / spent - 1:.1%} more"
+    )
     print(f"1 worker takes {took['1 worker'] / took['this process']:.2f} times as long as this process")
     print(f"2 workers are {took['1 worker'] / took['2 workers']:.2f} times as fast as 1")
     assert parts >= 2 * len(WORKERS)

@@ -29,6 +29,31 @@ def test_workers_store_what_one_process_does(whole: Truth, at_hand: Any, tmp_pat
     assert results.verify(quiet=True)
 
 
+def test_workers_are_not_profiled_while_a_study_runs(
+    at_hand: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took an eighth of the time of a part."""
+    from distributed import get_worker
+
+    from causalunet.cluster.worker import JobPlugin
+
+    run_one, profiled = JobPlugin.run, []
+
+    def seen(plugin: JobPlugin, *given: Any) -> Any:
+        profiled.append([name for name in get_worker().periodic_callbacks if name.startswith("profile")])
+        return run_one(plugin, *given)
+
+    def after(dask_worker: Any) -> list[bool]:
+        callbacks = dask_worker.periodic_callbacks
+        return [one.is_running() for name, one in callbacks.items() if name.startswith("profile")]
+
+    assert set(map(tuple, at_hand.run(after).values())) == {(True, True)}
+    monkeypatch.setattr(JobPlugin, "run", seen)
+    run(tmp_path / "results.zarr", at_hand)
+    assert profiled == [[]] * small.PARTS
+    assert set(map(tuple, at_hand.run(after).values())) == {(True, True)}
+
+
 @pytest.mark.thorough
 def test_what_is_stored_is_not_run_again(
     whole: Truth, at_hand: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import xarray as xr
@@ -17,9 +17,13 @@ from causalunet.analysis.sweeps import edited_windows
 from causalunet.design.windows import Window
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
+from causalunet.report.backends import Backend, check_backend
 from causalunet.report.chosen import baseline_images
 from causalunet.report.pictures import captions, line_height, pack, sample_positions, show, wrap
 from causalunet.report.style import new_figure, style
+
+if TYPE_CHECKING:
+    from bokeh.models import LayoutDOM
 
 __all__ = ["plot_grid"]
 
@@ -28,7 +32,35 @@ _FONT = 6.5
 _LABEL_FONT = 7
 _LABELS = 1.45  # inches at the left for labels of interventions
 _MOST_ROWS = 8
+_TILE = 110  # pixels, in a browser
 _WORDS = {"relax": "relaxed for"}
+
+
+@overload
+def plot_grid(
+    results: xr.DataTree,
+    selection: Mapping[str, Any],
+    *,
+    by: str = "start",
+    rows: Sequence[int] | Sequence[str] | None = None,
+    samples: int | Sequence[int] = 6,
+    allow_incomplete: bool = False,
+    figure: Figure | None = None,
+    backend: Literal["matplotlib"] = "matplotlib",
+) -> Figure: ...
+
+
+@overload
+def plot_grid(
+    results: xr.DataTree,
+    selection: Mapping[str, Any],
+    *,
+    by: str = "start",
+    rows: Sequence[int] | Sequence[str] | None = None,
+    samples: int | Sequence[int] = 6,
+    allow_incomplete: bool = False,
+    backend: Literal["bokeh"],
+) -> LayoutDOM: ...
 
 
 def plot_grid(
@@ -40,7 +72,8 @@ def plot_grid(
     samples: int | Sequence[int] = 6,
     allow_incomplete: bool = False,
     figure: Figure | None = None,
-) -> Figure:
+    backend: Backend = "matplotlib",
+) -> Figure | LayoutDOM:
     """Show images of intervened runs below those of the baseline run.
 
     Parameters
@@ -60,28 +93,36 @@ def plot_grid(
         As for `causalunet.analysis.curve`.
     figure : matplotlib Figure, optional
         To draw into; a new one by default.
+    backend : {"matplotlib", "bokeh"}
+        "bokeh" for a browser or a notebook, where prompts are told under the mouse. Needs the extra ``explore``;
+        ``bokeh.io.show`` shows what comes back.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.figure.Figure or bokeh.models.LayoutDOM
         First row the baseline, titles the prompts, row labels the steps of the window.
 
     Raises
     ------
     SpecError, StoreError
         As for `causalunet.analysis.curve`; also if a row or a sample is not there.
+    MissingExtraError
+        Bokeh is asked for and not installed.
 
     Examples
     --------
     >>> labels = ["ablate_block bottom=2 10-6", "ablate_skip top=2 10-6"]
     >>> figure = plot_grid(results, {"intervention": labels}, by="intervention")
     """
+    check_backend(backend, into=figure is not None)
     data = curve(results, "image", by=by, allow_incomplete=allow_incomplete, **selection)
     data = data.isel({SAMPLE: sample_positions(data, samples)})
     data = data.sel({by: _rows(data[by].values, rows, by)})
     baseline = baseline_images(results, data[SAMPLE])
     images = np.concatenate([baseline.values[None], data["image"].transpose(by, SAMPLE, ...).values])
     labels = ["baseline", *_row_labels(data, by, outcomes(results))]
+    if backend == "bokeh":
+        return _sheet(images, labels, captions(data))
     height, width = (_CELL * size / max(images.shape[-2:]) for size in images.shape[-2:])
     titles = [wrap(caption, width, _FONT, lines=5) for caption in captions(data)]
     above = line_height(_FONT) * max(len(title.splitlines()) for title in titles)
@@ -98,6 +139,19 @@ def plot_grid(
         for ax, title in zip(axes[0], titles, strict=True):
             ax.set_title(title, fontsize=_FONT, pad=3)
     return figure
+
+
+def _sheet(images: NDArray[Any], labels: list[str], prompts: Sequence[str]) -> LayoutDOM:
+    from causalunet.report.interactive.sheet import Tile, draw_sheet, pixels
+
+    tiles = [
+        [
+            Tile(pixels(image), label if column == 0 else "", told=f"{label}: {prompt}")
+            for column, (image, prompt) in enumerate(zip(row, prompts, strict=True))
+        ]
+        for label, row in zip((" ".join(label.split()) for label in labels), images, strict=True)
+    ]
+    return draw_sheet(tiles, tile=_TILE)
 
 
 def _rows(known: NDArray[Any], rows: Sequence[Any] | None, by: str) -> list[Any]:

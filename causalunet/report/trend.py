@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 import xarray as xr
@@ -17,8 +17,12 @@ from causalunet.analysis.sweeps import named_selections
 from causalunet.design.outcomes import Outcome
 from causalunet.dims import INTERVENTION
 from causalunet.errors import SpecError
+from causalunet.report.backends import Backend, check_backend
 from causalunet.report.series import series_along
 from causalunet.report.style import GREY, Look, legend_above, look, new_figure, step_axis, style
+
+if TYPE_CHECKING:
+    from bokeh.models import LayoutDOM
 
 __all__ = [
     "Band",
@@ -48,6 +52,7 @@ _ALONG = {
 }
 
 
+@overload
 def plot_trend(
     results: xr.DataTree,
     selections: Mapping[str, Any] | None = None,
@@ -58,7 +63,36 @@ def plot_trend(
     band: Band = "sd",
     allow_incomplete: bool = False,
     ax: Axes | Sequence[Axes] | None = None,
-) -> Figure:
+    backend: Literal["matplotlib"] = "matplotlib",
+) -> Figure: ...
+
+
+@overload
+def plot_trend(
+    results: xr.DataTree,
+    selections: Mapping[str, Any] | None = None,
+    *,
+    by: str = "start",
+    variable: str | Outcome | Sequence[str | Outcome] = "ssim",
+    threshold: Threshold = "own",
+    band: Band = "sd",
+    allow_incomplete: bool = False,
+    backend: Literal["bokeh"],
+) -> LayoutDOM: ...
+
+
+def plot_trend(
+    results: xr.DataTree,
+    selections: Mapping[str, Any] | None = None,
+    *,
+    by: str = "start",
+    variable: str | Outcome | Sequence[str | Outcome] = "ssim",
+    threshold: Threshold = "own",
+    band: Band = "sd",
+    allow_incomplete: bool = False,
+    ax: Axes | Sequence[Axes] | None = None,
+    backend: Backend = "matplotlib",
+) -> Figure | LayoutDOM:
     """Draw the mean over samples of an outcome, by start step or another coordinate, for one or several selections.
 
     Parameters
@@ -80,15 +114,20 @@ def plot_trend(
         As for `causalunet.analysis.curve`.
     ax : matplotlib Axes or sequence of Axes, optional
         To draw into, one per variable; a new figure by default.
+    backend : {"matplotlib", "bokeh"}
+        "bokeh" for a browser or a notebook: numbers are told under the mouse, and the legend hides and shows curves.
+        Needs the extra ``explore``; ``bokeh.io.show`` shows what comes back.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.figure.Figure or bokeh.models.LayoutDOM
 
     Raises
     ------
     SpecError, StoreError
         As for `causalunet.analysis.curve`.
+    MissingExtraError
+        Bokeh is asked for and not installed.
 
     Notes
     -----
@@ -101,6 +140,7 @@ def plot_trend(
     --------
     >>> figure = plot_trend(results, {"kind": "skip_steps"}, variable=("ssim", "psnr"))
     """
+    check_backend(backend, into=ax is not None)
     variables = (variable,) if isinstance(variable, str | Outcome) else tuple(variable)
     named = named_curves(results, selections, by)
     probability = _PROBABILITY if band == "interval" else None
@@ -115,13 +155,18 @@ def plot_trend(
     ]
     told = [described(one, _attrs(of_variable)) for one, of_variable in zip(variables, curves, strict=True)]
     thresholds = thresholds_of(threshold, told)
+    steps = results["baseline"].sizes["step"]
+    if backend == "bokeh":
+        from causalunet.report.interactive.curves import draw_panels
+
+        return draw_panels(curves, by=by, steps=steps, thresholds=thresholds, band=band)
     with style():
         own = new_figure(max(3.4 * len(variables), 4.8 if len(named) > _FEW else 0), 2.7) if ax is None else None
         axes = list(own.subplots(1, len(variables), squeeze=False)[0]) if own else _listed(ax, len(variables))
         for one_ax, of_variable, line in zip(axes, curves, thresholds, strict=True):
             draw_curves(one_ax, of_variable, by=by, threshold=line, band=band)
             if by == "start":
-                step_axis(one_ax, results["baseline"].sizes["step"])
+                step_axis(one_ax, steps)
         if own is not None:
             legend_above(own, axes)
             return own

@@ -1,4 +1,4 @@
-"""Opening and reading a store of 1000 interventions x 100 samples and 5 GB, without torch: ``make bench``.
+"""Opening, reading and exploring a store of 1000 interventions x 100 samples and 5 GB, without torch: ``make bench``.
 
 Every part of the reading side runs in a process of its own, which prints how long it took and the most memory it had.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +112,36 @@ def test_reading_takes_little_memory(store: Path, capsys: pytest.CaptureFixture[
         assert took["peak_mb"] < 300, lines[-1]
     with capsys.disabled():
         print("", *lines, sep="\n")
+
+
+def test_the_explorer_shows_a_number_soon(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the command to its address, and from a request to a page with number and figure, by view."""
+    pytest.importorskip("panel")
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "causalunet", "explore", str(store)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            _explore(process, started, capsys)
+        finally:
+            process.kill()
+
+
+def _explore(process: subprocess.Popen[str], started: float, capsys: pytest.CaptureFixture[str]) -> None:
+    assert process.stdout is not None
+    said = []
+    while "http://" not in (line := process.stdout.readline()):
+        assert line, "".join(said)
+        said.append(line)
+    address = "http://" + line.partition("http://")[2].split()[0]
+    lines = [f"causalunet explore: listens after {time.perf_counter() - started:.2f} s"]
+    for view in ("curves", "images", "plan", "audit", "curves"):
+        asked = time.perf_counter()
+        with urllib.request.urlopen(f"{address}?view={view}") as page:
+            assert "bokeh" in page.read().decode()
+        lines.append(f"{view:32s} {time.perf_counter() - asked:5.2f} s, {time.perf_counter() - started:5.2f} s after")
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1000
+    lines.append(f"peak memory {peak:.0f} MB")
+    with capsys.disabled():
+        print("", *lines, sep="\n")
+    assert peak < 500

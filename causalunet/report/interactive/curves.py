@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -16,9 +16,28 @@ from causalunet.report.style import step_ticks
 from causalunet.report.trend import Band, along, band_name
 
 if TYPE_CHECKING:
+    from bokeh.models import LayoutDOM
     from bokeh.plotting import figure as BokehFigure
 
-__all__ = ["draw_band", "draw_mean_curves"]
+__all__ = ["draw_band", "draw_mean_curves", "draw_panels"]
+
+
+def draw_panels(
+    curves: Sequence[Mapping[str, xr.Dataset]],
+    *,
+    by: str,
+    steps: int,
+    thresholds: Sequence[float | None],
+    band: Band,
+) -> LayoutDOM:
+    """Draw the mean curves of several outcomes side by side; arguments as for `draw_mean_curves`, by outcome."""
+    from bokeh.layouts import row
+
+    panels = [
+        draw_mean_curves(one, by=by, steps=steps, threshold=line, band=band)
+        for one, line in zip(curves, thresholds, strict=True)
+    ]
+    return panels[0] if len(panels) == 1 else row(*panels, sizing_mode="stretch_width")
 
 
 def draw_mean_curves(

@@ -57,7 +57,7 @@ def undocumented(module: ast.Module) -> Iterator[str]:
     documented, below = False, None
     for node in reversed(module.body):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names, documented = [node.name], ast.get_docstring(node) is not None
+            names, documented = [node.name], ast.get_docstring(node) is not None or is_overload(node)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and not is_type_variable(node):
             grouped = isinstance(below, ast.Assign | ast.AnnAssign) and below.lineno == node.end_lineno + 1
             names, documented = assigned(node), is_string(below) or (grouped and documented)
@@ -75,6 +75,11 @@ def assigned(node: ast.Assign | ast.AnnAssign) -> list[str]:
 
 def is_type_variable(node: ast.Assign | ast.AnnAssign) -> bool:
     return isinstance(node.value, ast.Call) and ast.unparse(node.value.func) in {"TypeVar", "ParamSpec"}
+
+
+def is_overload(node: ast.AST) -> bool:
+    """Whether it is a signature of a function that follows."""
+    return "overload" in map(ast.unparse, getattr(node, "decorator_list", ()))
 
 
 def is_string(node: ast.stmt | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import importlib
 import ipaddress
 import logging
 import secrets
@@ -136,6 +137,8 @@ def serve(
         ) from error
     finally:
         log.setLevel(before)
+    # The first number needs scipy.stats, which takes a while to import: while the page is being opened it can.
+    server.io_loop.add_callback(importlib.import_module, "scipy.stats")
     server._http.request_callback = _Guard(server._tornado, secret, local=is_local(address))
     return Served(server, address, secret)
 

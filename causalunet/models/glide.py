@@ -33,7 +33,7 @@ GLIDE_CONFIG = UNetConfig(
 """Sizes of the official base checkpoint."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Glide(TextToImage):
     """GLIDE's base model, and which file its weights are from.
 

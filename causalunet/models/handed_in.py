@@ -31,7 +31,7 @@ else:
 __all__ = ["HandedIn"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HandedIn(InPixels, WithoutReader):
     """A pixel-space model around a U-Net object that the user built.
 

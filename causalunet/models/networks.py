@@ -60,7 +60,7 @@ class CalledNetwork(nn.Module):
         return self.call(self.network, x, timesteps.long() if self.whole_timesteps else timesteps, labels)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NetworkModel(InPixels, WithoutReader):
     """A pixel-space model around a network, made by `from_network`.
 

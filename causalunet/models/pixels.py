@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from causalunet.errors import ModelError
 
@@ -19,8 +19,22 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
+class _OfPixels(_Named, Protocol):
+    @property
+    def unet(self) -> nn.Module: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+
 class InPixels:
     """Base of models in pixels."""
+
+    def __repr__(self: _OfPixels) -> str:
+        """In one line: the text of a network has hundreds."""
+        network = getattr(self.unet, "network", self.unet)  # under what asks it
+        shape = " x ".join(map(str, self.image_shape))
+        return f"<{type(self).__name__} {self.name!r}: {type(network).__name__}, images of {shape} (channel, y, x)>"
 
     def decode(self, x0: Tensor) -> NDArray[np.float32]:
         """Images in [0, 1], (sample, channel, y, x)."""

@@ -70,7 +70,7 @@ class OnTimesteps(nn.Module):
         return velocity
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FlowModel(InPixels):
     """A pixel-space text-to-image model by flow matching. Estimates of x_0 are not clipped.
 

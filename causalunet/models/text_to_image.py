@@ -30,7 +30,7 @@ Tokenize = Callable[[Sequence[str]], tuple[NDArray[np.int64], NDArray[np.bool_]]
 """Prompts to (tokens, mask), both (prompt, token)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TextToImage(InPixels):
     """A pixel-space text-to-image model.
 

@@ -160,9 +160,22 @@ def plot_trend(
         from causalunet.report.interactive.curves import draw_panels
 
         return draw_panels(curves, by=by, steps=steps, thresholds=thresholds, band=band)
+    return _on_paper(curves, by=by, steps=steps, thresholds=thresholds, band=band, ax=ax)
+
+
+def _on_paper(
+    curves: Sequence[Mapping[str, xr.Dataset]],
+    *,
+    by: str,
+    steps: int,
+    thresholds: Sequence[float | None],
+    band: Band,
+    ax: Axes | Sequence[Axes] | None,
+) -> Figure:
+    """Draw a panel for each outcome, into a new figure or into axes."""
     with style():
-        own = new_figure(max(3.4 * len(variables), 4.8 if len(named) > _FEW else 0), 2.7) if ax is None else None
-        axes = list(own.subplots(1, len(variables), squeeze=False)[0]) if own else _listed(ax, len(variables))
+        own = new_figure(max(3.4 * len(curves), 4.8 if len(curves[0]) > _FEW else 0), 2.7) if ax is None else None
+        axes = list(own.subplots(1, len(curves), squeeze=False)[0]) if own else _listed(ax, len(curves))
         for one_ax, of_variable, line in zip(axes, curves, thresholds, strict=True):
             draw_curves(one_ax, of_variable, by=by, threshold=line, band=band)
             if by == "start":

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,21 @@ def test_modules_may_be_called_as_nnsight_calls_its_values() -> None:
         found = traced(action, (x, torch.zeros(2), labels), 2, ()).output
         expected: Any = network.output[1](torch.zeros(2, 4, 12, 12))
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("TextToImage", lambda: cu.load_model("shapes")),
+        ("FlowModel", lambda: cu.load_model("shapes-flow")),
+        ("ExactModel", lambda: cu.load_model("exact-gaussian")),
+        ("NetworkModel", made),
+    ],
+)
+def test_a_model_is_shown_in_one_line(kind: str, make: Callable[[], Any]) -> None:
+    """The text of its network has hundreds."""
+    model = make()
+    shown = repr(model)
+    assert shown.startswith(f"<{kind} {model.name!r}: ")
+    assert "\n" not in shown
+    assert len(shown) < 120

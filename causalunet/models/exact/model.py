@@ -54,7 +54,7 @@ _LOCAL_IMAGES = 64
 _INTERPOLATED = 12
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExactModel(InPixels, WithoutReader):
     """A pixel-space model whose denoiser is a formula over a bank of images. Estimates of x_0 are not clipped.
 

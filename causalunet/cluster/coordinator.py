@@ -132,6 +132,7 @@ class _Crew:
         self._name = f"causalunet-{uuid.uuid4().hex[:12]}"
         self._under_way: dict[Any, _Sent] = {}
         self._number = 0
+        self._alone = False
         self._left: list[Part] = []
         self._elsewhere: list[slice] = []
 
@@ -169,9 +170,17 @@ class _Crew:
                     self._begin(samples, wait=wait)
                     room = self._room() - len(self._under_way)
                 self._collect()
+                self._tell_alone()
         except BaseException:
             self._give_up()
             raise
+
+    def _tell_alone(self) -> None:
+        """Say that nobody is at work, once each time: what is under way waits for workers that may never come."""
+        alone = bool(self._under_way) and not number_of(self._client)
+        if alone and not self._alone:
+            self._say("No worker is left; what is under way waits for others.")
+        self._alone = alone
 
     def _room(self) -> int:
         """Parts that may be under way: one for each worker and one more, or many where those bring workers."""

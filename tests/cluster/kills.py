@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +27,9 @@ from tests.trust.truth import Truth
 _CONTEXT = multiprocessing.get_context("spawn")
 _GONE = 3
 """Exit status of a coordinator whose scheduler is gone."""
+_WORKERS = 2
+_ALONE = ("--no-nanny", "--no-dashboard", "--nthreads", "1", "--death-timeout", "10")
+"""How a worker is started that nobody but this file looks after."""
 _SECONDS = 6.0
 """Of a run, about: kills come within them."""
 
@@ -49,19 +53,25 @@ class Figures:
 
 
 def fleet(address: Path) -> None:
-    """Be a scheduler with two workers until killed."""
+    """Be a scheduler with two workers until killed.
+
+    A worker that was killed is started again here: dask's nanny gives one up that dies while it is being started again.
+    """
     import dask
     from distributed import LocalCluster
 
     # Kills hit the same part again and again, which is not its fault.
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1000}),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as made,
+        LocalCluster(n_workers=0, dashboard_address=":0") as made,
     ):
         address.with_suffix(".new").write_text(made.scheduler_address)
         address.with_suffix(".new").rename(address)
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", made.scheduler_address, *_ALONE]
+        workers = [subprocess.Popen(command) for _ in range(_WORKERS)]
         while True:
-            time.sleep(1)
+            time.sleep(0.2)
+            workers = [subprocess.Popen(command) if one.poll() is not None else one for one in workers]
 
 
 def coordinator(store: Path, address: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -189,3 +190,15 @@ def test_workers_without_what_is_asked_for_wait(whole: Truth, tmp_path: Path, sm
     with cluster(1, processes=False, resources={"GPU": 1}) as client:
         seen = whole.compare(run(tmp_path / "results.zarr", client, resources={"GPU": 1}))
     assert (seen.wrong, seen.whole) == ([], True)
+
+
+def test_a_study_whose_workers_are_all_gone_says_that_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    from causalunet.cluster import coordinator
+
+    said: list[str] = []
+    crew = coordinator._Crew(SimpleNamespace(say=said.append), SimpleNamespace(client=None), b"")  # type: ignore[arg-type]
+    for under_way, workers in [({1: None}, 2), ({1: None}, 0), ({1: None}, 0), ({1: None}, 1), ({}, 0), ({1: None}, 0)]:
+        crew._under_way = under_way  # type: ignore[assignment]
+        monkeypatch.setattr(coordinator, "number_of", lambda client, workers=workers: workers)
+        crew._tell_alone()
+    assert said == ["No worker is left; what is under way waits for others."] * 2

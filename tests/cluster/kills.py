@@ -43,12 +43,15 @@ class Figures:
     cells: int = 0
     torn: list[str] = field(default_factory=list)
     lost: set[Cell] = field(default_factory=set)
+    again: int = 0
+    """Cells that were committed more than once: commits say how many they have."""
 
     def __str__(self) -> str:
         """All figures in a line."""
         return (
             f"kills: {self.kills}; stores completed, equal bit for bit to one process: {self.stores}; complete cells "
-            f"compared: {self.cells}; torn: {len(self.torn)}; lost: {len(self.lost)}"
+            f"compared: {self.cells}; torn: {len(self.torn)}; lost: {len(self.lost)}; "
+            f"run again: {self.again}"
         )
 
 
@@ -170,6 +173,8 @@ class KillLoop:
         self._known = seen.cells
         if seen.whole:
             assert results.verify(quiet=True)
+            committed = sum(one.added.get("cells", 0) for one in results.history())
+            self.figures.again += committed - results["outcomes"]["status"].size
             self.figures.stores += 1
             self._known = set()
 

@@ -18,4 +18,4 @@ def test_many_kills(whole: Truth, tmp_path: Path, target: str, kills: int) -> No
     print(f"\n{target} {figures}")
     assert figures.kills >= kills
     assert figures.cells > 0
-    assert (figures.torn, figures.lost) == ([], set())
+    assert (figures.torn, figures.lost, figures.again) == ([], set(), 0)

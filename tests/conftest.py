@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+import time
 
 # Before torch: tests run side by side, and the processes that they start would each take all cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -53,6 +55,22 @@ TINY_CONFIG = UNetConfig(
     norm_groups=4,
     text=TextConfig(vocabulary=len(WORDS) + 1, context=CONTEXT, width=8, layers=1, heads=2),
 )
+
+
+_BEGUN = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take a time after which no more is begun."""
+    told = "begin no test after so many minutes; those that are left are skipped, and the summary says how many"
+    parser.addoption("--minutes", type=float, default=math.inf, help=told)
+
+
+@pytest.hookimpl(tryfirst=True)  # before anything is made for the test
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what there is no time left for."""
+    if time.monotonic() - _BEGUN > 60 * item.config.getoption("--minutes"):
+        pytest.skip("no time left")
 
 
 @pytest.hookimpl(tryfirst=True)  # before markers are selected by

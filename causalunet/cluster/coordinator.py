@@ -158,7 +158,9 @@ class _Crew:
         more = True
         try:
             while more or self._under_way:
-                room = self._room() - len(self._under_way)
+                workers = number_of(self._client)  # asked of the scheduler, once a round
+                self._tell_alone(workers)
+                room = self._room(workers) - len(self._under_way)
                 while more and room > 0:
                     samples = next(blocks, None)
                     more = samples is not None
@@ -168,23 +170,21 @@ class _Crew:
                     if wait == "free" and self._under_way:
                         self._collect(everything=True)
                     self._begin(samples, wait=wait)
-                    room = self._room() - len(self._under_way)
+                    room = self._room(workers) - len(self._under_way)
                 self._collect()
-                self._tell_alone()
         except BaseException:
             self._give_up()
             raise
 
-    def _tell_alone(self) -> None:
+    def _tell_alone(self, workers: int) -> None:
         """Say that nobody is at work, once each time: what is under way waits for workers that may never come."""
-        alone = bool(self._under_way) and not number_of(self._client)
+        alone = bool(self._under_way) and not workers
         if alone and not self._alone:
             self._say("No worker is left; what is under way waits for others.")
         self._alone = alone
 
-    def _room(self) -> int:
+    def _room(self, workers: int) -> int:
         """Parts that may be under way: one for each worker and one more, or many where those bring workers."""
-        workers = number_of(self._client)
         return 2 * workers + 2 if adapts(self._client) else workers + 1
 
     def _begin(self, samples: slice, *, wait: Wait) -> None:

@@ -192,13 +192,12 @@ def test_workers_without_what_is_asked_for_wait(whole: Truth, tmp_path: Path, sm
     assert (seen.wrong, seen.whole) == ([], True)
 
 
-def test_a_study_whose_workers_are_all_gone_says_that_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_whose_workers_are_all_gone_says_that_it_waits() -> None:
     from causalunet.cluster import coordinator
 
     said: list[str] = []
     crew = coordinator._Crew(SimpleNamespace(say=said.append), SimpleNamespace(client=None), b"")  # type: ignore[arg-type]
     for under_way, workers in [({1: None}, 2), ({1: None}, 0), ({1: None}, 0), ({1: None}, 1), ({}, 0), ({1: None}, 0)]:
         crew._under_way = under_way  # type: ignore[assignment]
-        monkeypatch.setattr(coordinator, "number_of", lambda client, workers=workers: workers)
-        crew._tell_alone()
+        crew._tell_alone(workers)
     assert said == ["No worker is left; what is under way waits for others."] * 2

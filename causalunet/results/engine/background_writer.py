@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 
 from causalunet.errors import StorageError
 
@@ -36,16 +36,14 @@ class BackgroundWriter:
             self._worker = _Worker(self._waiting, self._writing)
         self._worker.give(write)
 
-    @contextmanager
-    def between(self) -> Iterator[None]:
+    def between(self) -> AbstractContextManager[bool]:
         """Between two writes: none is carried out meanwhile.
 
         What uses the session of a store while something is written into it may never end: with zarr 3.4 an array is
         opened with the text of its store, icechunk 2.3 holds Python's lock while it waits for the session to give that,
         and the write which has the session waits for Python's lock.
         """
-        with self._writing:
-            yield
+        return self._writing
 
     def drain(self) -> None:
         """Wait for all writes."""

@@ -7,8 +7,8 @@ import math
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,10 @@ from causalunet.results.guard.storage_errors import faults_told
 
 __all__ = ["export_store", "regions"]
 
-_SHARD_BYTES = 1 << 23
+_FILES = 200
+"""What a folder has at most where it can: services that share folders, and file systems of clusters, count files."""
+_SHARD_BYTES = [1 << bits for bits in range(23, 28)]
+"""Sizes of shards to choose from. One is in memory while it is written."""
 
 
 def export_store(store: Store, where: object, path: Path) -> Path:
@@ -78,17 +81,21 @@ def _write_plain(store: Store, where: object, folder: Path, path: Path) -> None:
         target = zarr.create_group(str(folder), zarr_format=3, attributes=stored.root)
         for name, attributes in stored.groups.items():
             target.require_group(name).attrs.update(attributes)
+    nodes = [PurePosixPath(name) for name in (*stored.groups, *stored.arrays)]
+    documents = len({*nodes, *(parent for node in nodes for parent in node.parents)})
+    most = _shard_bytes(stored.arrays.values(), _FILES - documents)
     for name, array in stored.arrays.items():
-        _copy(name, array, target, where, path)
+        _copy(name, array, _shards(array, most), target, where, path)
     with warnings.catch_warnings(), faults_told(path, "exporting to"):
         # Not in the specification of zarr v3 yet; readers that know it open faster, others do not look.
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         zarr.consolidate_metadata(target.store)
 
 
-def _copy(name: str, array: zarr.Array[Any], target: zarr.Group, where: object, path: Path) -> None:
+def _copy(
+    name: str, array: zarr.Array[Any], shards: tuple[int, ...] | None, target: zarr.Group, where: object, path: Path
+) -> None:
     text = np.dtype(array.dtype).kind in "TO"
-    shards = _shards(array)
     with faults_told(path, "exporting to"):
         copied = target.create_array(
             name,
@@ -109,12 +116,23 @@ def _copy(name: str, array: zarr.Array[Any], target: zarr.Group, where: object, 
             copied[region] = values
 
 
-def _shards(array: zarr.Array[Any]) -> tuple[int, ...] | None:
-    """Whole chunks, as many from the last axis on as make a shard of some megabytes."""
+def _shard_bytes(arrays: Collection[zarr.Array[Any]], files: int) -> int:
+    """The smallest size with which all have no more files than that; of sizes with more, the one with the fewest."""
+
+    def excess(size: int) -> int:
+        shards = ((array, _shards(array, size) or array.chunks) for array in arrays)
+        number = sum(math.prod(-(-n // m) for n, m in zip(array.shape, shard, strict=True)) for array, shard in shards)
+        return max(0, number - files)
+
+    return min(_SHARD_BYTES, key=excess)
+
+
+def _shards(array: zarr.Array[Any], most: int) -> tuple[int, ...] | None:
+    """Whole chunks, as many from the last axis on as make a shard of at most so many bytes."""
     shard, size = list(array.chunks), math.prod(array.chunks) * max(np.dtype(array.dtype).itemsize, 1)
     for axis in reversed(range(len(shard))):
         wanted = -(-array.shape[axis] // shard[axis]) if shard[axis] else 1
-        times = max(1, min(wanted, _SHARD_BYTES // max(size, 1)))
+        times = max(1, min(wanted, most // max(size, 1)))
         shard[axis] *= times
         size *= times
     return tuple(shard) if tuple(shard) != array.chunks else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from causalunet.cli.exits import Exit
@@ -117,7 +118,7 @@ def _facts(completion: Completion) -> list[tuple[str, str]]:
         facts.append(("exported", f"{told}; an export does not change"))
     else:
         facts.append(("last commit", f"{moment(last.time)} ({ago(last.time)}): {one_line(last.message, 80)}"))
-        facts.append(("at work", _at_work(completion.busy)))
+        facts.append(("at work", _at_work(completion)))
     if completion.size is not None:
         facts.append(("size", size(completion.size)))
     if completion.tags:
@@ -130,12 +131,19 @@ def _tallied(tally: Tally) -> str:
     return ", ".join([f"{tally.complete:,} of {tally.total:,} complete", *rest])
 
 
-def _at_work(busy: dict[str, int] | None) -> str:
+def _at_work(completion: Completion) -> str:
+    busy, claimed = completion.busy, completion.claimed
+    if claimed:
+        number = len(set(claimed.values()))
+        return f"{number:,} process{'' if number == 1 else 'es'}, or killed since, with {_blocks(claimed)}"
     if busy is None:
-        return "not known; claims are seen on the disks of this machine only"
+        return "no process" if completion.size is None else "not known: claims on this disk cannot be seen"
     if not busy:
         return "no process of this machine"
     numbers = sorted({number for number in busy.values() if number})
     processes = f"process {', '.join(map(str, numbers))}" if numbers else "a process"
-    blocks = sum(name.startswith("block-") for name in busy)
-    return f"{processes}, with {count(blocks, 'block')} of samples claimed"
+    return f"{processes}, with {_blocks(busy)}"
+
+
+def _blocks(claims: Iterable[str]) -> str:
+    return f"{count(sum(name.startswith('block-') for name in claims), 'block')} of samples claimed"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from causalunet.cli import main
 from causalunet.cli.stores import _default_page
 from causalunet.results.engine.location import Location
 from causalunet.results.engine.repository import Repository
+from causalunet.results.meaning.completion import Completion
 from tests.cli.conftest import Command
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,25 @@ def test_the_status_of_a_finished_store(store: Path, study: cu.Study, command: C
     assert facts["size"].endswith("kB")
     assert facts["tags"] == "paper-v1"
     assert set(facts) == {"study", "cells", "baselines", "spent", "last commit", "at work", "size", "tags"}
+
+
+@pytest.mark.parametrize(
+    ("claimed", "said"),
+    [
+        ({}, "no process"),
+        ({"block-000000": "A"}, "1 process, or killed since, with 1 block of samples claimed"),
+        (
+            {"block-000000": "A", "block-000003": "B", "layout": "A"},
+            "2 processes, or killed since, with 2 blocks of samples claimed",
+        ),
+    ],
+)
+def test_the_status_of_a_store_in_an_object_store_tells_of_claims(
+    claimed: dict[str, str], said: str, store: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Completion.read
+    monkeypatch.setattr(Completion, "read", lambda path: replace(read(path), busy=None, claimed=claimed, size=None))
+    assert re.search(rf"at work +{said}\n", command("status", store).out)
 
 
 def test_status_goes_on_after_a_store_that_is_none(store: Path, tmp_path: Path, command: Command) -> None:

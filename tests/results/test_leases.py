@@ -179,3 +179,17 @@ def test_storage_that_refuses_a_claim_is_told(storage: icechunk.Storage, monkeyp
         monkeypatch.setattr(one, "_handle", Refusing())
         with pytest.raises(StorageError, match="refused"), one.claim("block", "no"):
             pass
+
+
+def test_claims_are_seen_without_taking_any(storage: icechunk.Storage) -> None:
+    one, two, looking = process(storage), process(storage), process(storage)
+    assert looking.seen() == {}
+    before = branches(storage)
+    with one.claim("block-000000", "no"), one.claim("block-000001", "no"), two.claim("block-000002", "no") as free:
+        assert free
+        seen = looking.seen()
+        assert list(seen) == ["block-000000", "block-000001", "block-000002"]
+        assert len(set(seen.values())) == 2
+        assert seen["block-000000"] == seen["block-000001"]
+    assert looking.seen() == {}
+    assert branches(storage) == before

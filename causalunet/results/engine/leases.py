@@ -127,6 +127,13 @@ class Leases:
         with faults_told(self._location, "claiming work in", writing=True):
             return self._at(_CLAIM + name) == self._mine
 
+    def seen(self) -> dict[str, str]:
+        """Claims that are there, with the commit that the holder of each is known by; it may be gone."""
+        with faults_told(self._location, "reading"):
+            branches = sorted(name for name in self._handle.list_branches() if name.startswith(_CLAIM))
+            found = ((name.removeprefix(_CLAIM), self._at(name)) for name in branches)
+            return {name: there for name, there in found if there is not None}
+
     def _enter(self) -> None:
         """Make a commit to be known by, beside the history, and begin to beat."""
         self._name, self._beats = uuid.uuid4().hex, 0

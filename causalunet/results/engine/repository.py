@@ -411,6 +411,10 @@ class Repository:
         folder = self.location.folder
         return None if folder is None else claims_held(folder / _LOCKS)
 
+    def claimed(self) -> dict[str, str]:
+        """Claims in an object store, with what their process is known by: it may have been killed since."""
+        return {} if self.location.folder is not None else self._leases.seen()
+
     @classmethod
     def _locked(cls, location: Location, name: str) -> AbstractContextManager[Any]:
         if location.folder is None:

@@ -70,6 +70,8 @@ class Completion:
     tags : tuple of str
     busy : dict of str to int, optional
         Claims that are held now, see `Repository.busy`.
+    claimed : dict of str to str
+        Claims in an object store, see `Repository.claimed`.
     size : int, optional
         Bytes on the local disk.
     """
@@ -88,6 +90,7 @@ class Completion:
     changed: datetime.datetime | None
     tags: tuple[str, ...]
     busy: dict[str, int] | None
+    claimed: dict[str, str]
     size: int | None
 
     @property
@@ -113,10 +116,11 @@ class Completion:
         where, folder = source.location, source.location.folder
         marks = _Marks(read_stored(source.store, where), where)
         baseline, cells = marks.read("baseline/status"), marks.read("outcomes/status")
-        last, tags, busy = None, frozenset[str](), None
+        last, tags, busy, claimed = None, frozenset[str](), None, dict[str, str]()
         if source.commit:
             repository = Repository.open(where)
-            last, tags, busy = repository.history(most=1)[0], repository.tags(), repository.busy()
+            last, tags = repository.history(most=1)[0], repository.tags()
+            busy, claimed = repository.busy(), repository.claimed()
         attributes = marks.stored.attributes
         study = attributes.study
         return cls(
@@ -134,6 +138,7 @@ class Completion:
             changed=last.time if last else _written(folder),
             tags=tuple(sorted(tags)),
             busy=busy,
+            claimed=claimed,
             size=None if folder is None else _size(folder),
         )
 

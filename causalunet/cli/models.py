@@ -37,11 +37,10 @@ def list_models(options: argparse.Namespace) -> Exit:
     from causalunet.models import architectures
 
     table = Table(title="Models", caption="FLOPs: one row of one call, a multiply-add counted as two")
-    for column in ("model", "image", "parameters", "encoder +\nbottleneck\n+ decoder", "skips", "GFLOP", "weights"):
-        # on 80 columns only where weights are goes on in another line
-        left, whole = column in ("model", "weights"), column != "weights"
-        table.add_column(column, justify="left" if left else "right", no_wrap=whole)
-    for entry in architectures():
+    for column in ("model", "image", "parameters", "encoder +\nbottleneck\n+ decoder", "skips", "GFLOP"):
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+    known = architectures()
+    for entry in known:
         anatomy = entry.anatomy
         blocks = [sum(c.role == role for c in anatomy.components) for role in ("encoder", "bottleneck", "decoder")]
         table.add_row(
@@ -51,9 +50,12 @@ def list_models(options: argparse.Namespace) -> Exit:
             " + ".join(map(str, blocks)) if any(blocks) else f"{len(anatomy.components)} in a row",
             str(len(anatomy.skips)),
             f"{anatomy.flops / 1e9:.1f}",
-            entry.weights,
         )
     print_table(table, make_console())
+    for where in dict.fromkeys(entry.weights for entry in known):
+        tell(f"weights of {', '.join(entry.name for entry in known if entry.weights == where)}: {where}")
+    if not any(entry.name == "shapes-latent" for entry in known):
+        tell("shapes-latent is made of parts of diffusers: pip install 'causalunet[diffusers]'")
     return Exit.DONE
 
 
@@ -218,8 +220,10 @@ def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
 _CONFIGURED = ("iterations", "batch_size", "seed", "learning_rate", "decay", "begin_with", "focus_from", "candidate")
 
 
-def _configured(kind: type[Configuration], options: argparse.Namespace) -> Configuration:
-    """A training's configuration, with what was given.
+def _configured(
+    kind: type[Configuration], options: argparse.Namespace, *other_stages: type[LoopConfig]
+) -> Configuration:
+    """A training's configuration, with what was given and is not about another stage alone.
 
     Raises
     ------
@@ -228,10 +232,11 @@ def _configured(kind: type[Configuration], options: argparse.Namespace) -> Confi
     """
     given = {name: getattr(options, name) for name in _CONFIGURED if getattr(options, name) is not None}
     known = {entry.name for entry in fields(kind)}
-    if unknown := [name for name in given if name not in known]:
+    of_others = {entry.name for stage in other_stages for entry in fields(stage)}
+    if unknown := [name for name in given if name not in known | of_others]:
         option = unknown[0].replace("_", "-")
         raise SpecError(f"--{option} says nothing of the training of {options.model}: it has no such choice.")
-    return kind(**given)
+    return kind(**{name: value for name, value in given.items() if name in known})
 
 
 def _records(options: argparse.Namespace, directory: Path) -> Iterator[dict[str, float]]:
@@ -253,8 +258,8 @@ def _records(options: argparse.Namespace, directory: Path) -> Iterator[dict[str,
             raise SpecError("--begin-with is one file of weights, and shapes-latent is trained in two stages.")
         from causalunet.training.latent import AutoencoderTrainingConfig, LatentTrainingConfig, train_pipeline
 
-        stages = _configured(AutoencoderTrainingConfig, options), _configured(LatentTrainingConfig, options)
-        return train_pipeline(*stages, directory, resources=resources)
+        first = _configured(AutoencoderTrainingConfig, options, LatentTrainingConfig)
+        return train_pipeline(first, _configured(LatentTrainingConfig, options), directory, resources=resources)
     if options.model == "scenes":
         from causalunet.training.scenes import ScenesTrainingConfig, train_scenes
 

@@ -12,6 +12,7 @@ from causalunet.models.rounded import round_weights
 from causalunet.models.scenes import load_scenes
 from causalunet.models.shapes import load_shapes
 from causalunet.models.shapes_flow import load_shapes_flow
+from causalunet.models.shapes_latent import load_shapes_latent
 from causalunet.models.unets import from_unet
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "load_scenes",
     "load_shapes",
     "load_shapes_flow",
+    "load_shapes_latent",
     "load_sparse_autoencoder",
     "model_names",
     "register",

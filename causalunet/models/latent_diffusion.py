@@ -7,6 +7,9 @@ Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffus
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,23 @@ from causalunet.errors import CheckpointError, ModelError
 from causalunet.models.vocabulary import CONTEXT, WORDS
 from causalunet.scenes import IMAGE_SIZE
 
-__all__ = ["LATENT_SHAPE", "build_autoencoder", "build_text_encoder", "build_unet", "load_pipeline", "save_pipeline"]
+__all__ = [
+    "LATENT_SHAPE",
+    "TEXT_SHAPE",
+    "build_autoencoder",
+    "build_text_encoder",
+    "build_unet",
+    "load_pipeline",
+    "save_pipeline",
+]
 
 LATENT_SHAPE = (4, IMAGE_SIZE // 2, IMAGE_SIZE // 2)
 """(channel, y, x) of a latent."""
 
 _TEXT_WIDTH = 64
+TEXT_SHAPE = (CONTEXT, _TEXT_WIDTH)
+"""(token, channel) of what the U-Net is told of a prompt."""
+
 _NORM_GROUPS = 8
 
 
@@ -47,15 +61,18 @@ def build_autoencoder() -> nn.Module:
     ModelError
         diffusers is not installed.
     """
-    return _diffusers().AutoencoderKL(
+    autoencoder: Any = _diffusers().AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(32, 48),
+        block_out_channels=(16, 32),
         layers_per_block=1,
         latent_channels=LATENT_SHAPE[0],
-        norm_num_groups=_NORM_GROUPS,
+        norm_num_groups=4,  # a group of one channel would lose what is the same everywhere, such as a ground
         sample_size=IMAGE_SIZE,
     )
+    with torch.no_grad():  # latents are told apart from their noise from the first iteration on
+        autoencoder.quant_conv.bias[LATENT_SHAPE[0] :] -= 6
+    return autoencoder
 
 
 def build_unet() -> nn.Module:
@@ -74,7 +91,7 @@ def build_unet() -> nn.Module:
         layers_per_block=2,
         norm_num_groups=_NORM_GROUPS,
         cross_attention_dim=_TEXT_WIDTH,
-        attention_head_dim=4,  # diffusers means the number of heads
+        attention_head_dim=(1, 4, 4, 4),  # diffusers means the number of heads; at 256 places they cost most
     )
 
 
@@ -165,6 +182,25 @@ def save_pipeline(
     pipeline.save_pretrained(folder)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without bars for three small files, and without advice on processors of images that are not used."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    shown = [kind for kind in (of_diffusers, of_transformers) if kind.is_progress_bar_enabled()]
+    level = of_transformers.get_verbosity()
+    for kind in shown:
+        kind.disable_progress_bar()
+    of_transformers.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        of_transformers.set_verbosity(level)
+        for kind in shown:
+            kind.enable_progress_bar()
+
+
 def load_pipeline(folder: Path, device: str | torch.device = "cpu") -> Any:
     """Read the folder of a pipeline, in float32: a ``diffusers.StableDiffusionPipeline``.
 
@@ -178,8 +214,9 @@ def load_pipeline(folder: Path, device: str | torch.device = "cpu") -> Any:
     diffusers = _diffusers()
     if not (folder / "model_index.json").is_file():
         raise CheckpointError(f"There is no pipeline at {folder}: a folder with model_index.json is expected.")
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-        folder, dtype=torch.float32, low_cpu_mem_usage=False, local_files_only=True
-    )
+    with _quiet():
+        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+            folder, dtype=torch.float32, low_cpu_mem_usage=False, local_files_only=True
+        )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)

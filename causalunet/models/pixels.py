@@ -1,9 +1,9 @@
-"""What models whose x_0 is the image itself have in common, and models that no reader tells the factors of."""
+"""What models whose x_0 is the image itself have in common, and models with a factor reader or without."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from causalunet.errors import ModelError
 
-__all__ = ["InPixels", "WithoutReader", "no_reader"]
+if TYPE_CHECKING:
+    from causalunet.models.factor_reader import FactorReader
+
+__all__ = ["InPixels", "MayRead", "WithoutReader"]
 
 
 class _Named(Protocol):
@@ -52,9 +55,28 @@ class WithoutReader:
 
     def read_factors(self: _Named, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Raise `ModelError`: there is no reader."""
-        raise no_reader(self.name)
+        raise _no_reader(self.name)
 
 
-def no_reader(name: str) -> ModelError:
-    """The error of a model that is asked for factors and has no reader."""
+class _Reading(_Named, Protocol):
+    @property
+    def reader(self) -> FactorReader | None: ...
+
+
+class MayRead:
+    """Base of models with the field ``reader``, a factor reader or None."""
+
+    @property
+    def factors(self: _Reading) -> Mapping[str, tuple[str, ...]]:
+        """What the reader tells apart; empty without a reader."""
+        return {} if self.reader is None else dict(self.reader.config.factors)
+
+    def read_factors(self: _Reading, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Index and probability of the likeliest value of every factor, both (sample, factor)."""
+        if self.reader is None:
+            raise _no_reader(self.name)
+        return self.reader.likeliest(images)
+
+
+def _no_reader(name: str) -> ModelError:
     return ModelError(f"The model {name!r} has no factor reader; its images can only be compared as pixels.")

@@ -24,7 +24,7 @@ from causalunet.models.devices import usable_device
 from causalunet.models.factor_reader import FactorReader, load_reader
 from causalunet.models.flow_transformer import FLOW_CONFIG, FlowConfig, FlowTransformer
 from causalunet.models.inner import Text, with_inner
-from causalunet.models.pixels import InPixels
+from causalunet.models.pixels import InPixels, MayRead
 from causalunet.models.vocabulary import tokenize
 from causalunet.paths import given_path
 from causalunet.prediction import Prediction
@@ -71,7 +71,7 @@ class OnTimesteps(nn.Module):
 
 
 @dataclass(frozen=True, repr=False)
-class FlowModel(InPixels):
+class FlowModel(MayRead, InPixels):
     """A pixel-space text-to-image model by flow matching. Estimates of x_0 are not clipped.
 
     Parameters
@@ -141,15 +141,6 @@ class FlowModel(InPixels):
         tokens, mask = (torch.from_numpy(part).to(device) for part in tokenize(prompts))
         with torch.inference_mode():
             return tuple(network.encode_text(tokens, mask))
-
-    @property
-    def factors(self) -> dict[str, tuple[str, ...]]:
-        """What the reader tells apart."""
-        return dict(self.reader.config.factors)
-
-    def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Index and probability of the likeliest value of every factor, both (sample, factor)."""
-        return self.reader.likeliest(images)
 
 
 @cache

@@ -17,7 +17,7 @@ from causalunet.models.checkpoints import fingerprint
 from causalunet.models.factor_reader import FactorReader
 from causalunet.models.openai_anatomy import read_anatomy
 from causalunet.models.openai_layout import TextUNet
-from causalunet.models.pixels import InPixels, no_reader
+from causalunet.models.pixels import InPixels, MayRead
 
 if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties
     from builtins import property as cached_property
@@ -31,7 +31,7 @@ Tokenize = Callable[[Sequence[str]], tuple[NDArray[np.int64], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, repr=False)
-class TextToImage(InPixels):
+class TextToImage(MayRead, InPixels):
     """A pixel-space text-to-image model.
 
     Parameters
@@ -96,14 +96,3 @@ class TextToImage(InPixels):
         device = self.unet.positional_embedding.device
         with torch.inference_mode():
             return tuple(self.unet.encode_text(torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device)))
-
-    @property
-    def factors(self) -> dict[str, tuple[str, ...]]:
-        """What the reader tells apart; empty without a reader."""
-        return dict(self.reader.config.factors) if self.reader is not None else {}
-
-    def read_factors(self, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Index and probability of the likeliest value of every factor, both (sample, factor)."""
-        if self.reader is None:
-            raise no_reader(self.name)
-        return self.reader.likeliest(images)

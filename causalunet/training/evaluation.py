@@ -13,11 +13,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from causalunet.design.samplers import Sampler
-from causalunet.errors import CheckpointError
 from causalunet.execute import generate
 from causalunet.models.factor_reader import load_reader
-from causalunet.models.latent_diffusion import load_pipeline
 from causalunet.models.shapes_flow import load_flow
+from causalunet.models.shapes_latent import load_latent
 from causalunet.models.text_to_image import TextToImage
 from causalunet.results.meaning.schema import COMPLETE
 from causalunet.scenes import FACTORS, Scene, draw_scenes
@@ -165,7 +164,7 @@ def evaluate_anatomy(
     name : str
         ``"shapes-flow"`` (Euler's method) or ``"shapes-latent"`` (DDIM).
     checkpoint : Path or None
-        File of the weights, None for those that ship; or folder of the pipeline.
+        File of the weights, or folder of the pipeline; None for those that ship.
     n, seed, only_held_out
         As for `evaluate_images`.
     steps, guidance
@@ -182,16 +181,11 @@ def evaluate_anatomy(
     ModelError
         The device is not there, or diffusers is not installed.
     """
-    if name == "shapes-latent" and checkpoint is None:
-        raise CheckpointError(
-            "No weights of shapes-latent ship with this version. Make them, causalunet train shapes-latent, and give "
-            "them: --checkpoint training/shapes-latent/pipeline."
-        )
     options: dict[str, Any] = {"steps": steps, "guidance": guidance, "advance": advance}
 
     def draw(prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.float32]:
-        if checkpoint is None or name == "shapes-flow":
+        if name == "shapes-flow":
             return draw_flow(load_flow(checkpoint, device), prompts, seeds, **options)
-        return draw_latent(load_pipeline(checkpoint, device), prompts, seeds, **options)
+        return draw_latent(load_latent(checkpoint, device), prompts, seeds, **options)
 
     return evaluate_images(draw, n=n, seed=seed, only_held_out=only_held_out)

@@ -1,9 +1,10 @@
 """Is it the same on another world, and in another anatomy? Phases, depth by time, skips, and what changes.
 
 Open samples, which have no prompt, of `shapes` and `scenes`, which have the same anatomy, of the transformer
-`shapes-flow`, and of digits by a U-Net that somebody else trained: skipped steps, the top skip connections and several
-relative depths, each in every window of a tenth of the run. Intervals are bootstraps over samples. The digits are there
-where CAUSALUNET_WILD_WEIGHTS names the folder of their weights, see the how-to "A model from the wild".
+`shapes-flow`, of `shapes-latent` in the layout of Stable Diffusion, and of digits by a U-Net that somebody else
+trained: skipped steps, the top skip connections and several relative depths, each in every window of a tenth of the
+run. Intervals are bootstraps over samples. `shapes-latent` needs the extra diffusers, and the digits are there where
+CAUSALUNET_WILD_WEIGHTS names the folder of their weights, see the how-to "A model from the wild".
 
     python studies/across_models/study.py --quick     # four minutes on two cores; the numbers of its page
     python studies/across_models/study.py --medium    # two hours
@@ -16,6 +17,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +51,7 @@ MODELS = {
     "shapes": Cuts(16, "bottom", 2),
     "scenes": Cuts(16, "bottom", 2),
     "shapes-flow": Cuts(12, "middle", 0),
+    "shapes-latent": Cuts(12, "bottom", 2),
     "digits": Cuts(3, "bottom", 1),
 }
 CUT = "cut"
@@ -89,8 +92,14 @@ def make_studies(folder: Folder, *, samples: int, steps: int) -> dict[str, cu.St
             interventions=tuple(cut(cuts, steps, steps // 10)),
         )
         for model, cuts in MODELS.items()
-        if model != "digits" or WEIGHTS
+        if model not in lacking()
     }
+
+
+def lacking() -> dict[str, str]:
+    """Models that cannot be had here, with what is missing."""
+    missing = {} if WEIGHTS else {"digits": "CAUSALUNET_WILD_WEIGHTS names no folder of its weights"}
+    return missing if find_spec("diffusers") else missing | {"shapes-latent": "the extra diffusers is not installed"}
 
 
 def load_digits() -> DiffusionModel:
@@ -151,8 +160,8 @@ def draw(results: Trees, folder: Folder, console: Console) -> None:
         found = agreement(*(by_eighths(by_place(results[name], CUT), MODELS[name]) for name in (one, other)))
         told = with_interval(float(found["tau"]), found["interval"].values)
         console.print(f"agreement of {one} and {other}: tau {told}", highlight=False)
-    if "digits" not in results:
-        console.print("Without `digits`: CAUSALUNET_WILD_WEIGHTS names no folder of its weights.", highlight=False)
+    for model, missing in lacking().items():
+        console.print(f"Without `{model}`: {missing}.", highlight=False)
     panels = {model: (tree, CUT) for model, tree in results.items()}
     cu.report.save(plot_by_place(panels, columns=2, threshold=THRESHOLD), folder.figures / "models.png")
     for model, tree in results.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import runpy
 from pathlib import Path
@@ -30,17 +31,26 @@ def study() -> dict[str, Any]:
 def test_depths_are_the_nearest_to_eighths(study: dict[str, Any]) -> None:
     found = {model: study["depths"](cuts.blocks) for model, cuts in study["MODELS"].items()}
     assert found["shapes"] == found["scenes"] == [2, 4, 6, 8, 10, 12]
-    assert found["shapes-flow"] == [2, 3, 4, 6, 8, 9]
+    assert found["shapes-flow"] == found["shapes-latent"] == [2, 3, 4, 6, 8, 9]
     assert found["digits"] == [1, 2]
 
 
 def test_numbers_of_blocks_are_those_of_the_models(study: dict[str, Any]) -> None:
-    for model in ("shapes", "shapes-flow"):
+    for model in ("shapes", "shapes-flow", "shapes-latent"):
         cuts, anatomy = study["MODELS"][model], cu.load_model(model).anatomy
         names = [one.name for one in anatomy.components]
         blocks = len(anatomy.decoder) if cuts.place == "bottom" else sum(name.startswith("block.") for name in names)
         assert cuts.blocks == blocks
-        assert cuts.top == len(anatomy.skips) // 8
+        assert cuts.top == math.ceil(len(anatomy.skips) / 8)
+
+
+def test_what_is_missing_is_left_out(study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, among = Folder(tmp_path, "quick", tmp_path), study["make_studies"].__globals__
+    monkeypatch.setitem(among, "WEIGHTS", "")
+    assert list(study["quick"](folder)) == ["shapes", "scenes", "shapes-flow", "shapes-latent"]
+    monkeypatch.setitem(among, "find_spec", lambda name: None)
+    assert list(study["quick"](folder)) == ["shapes", "scenes", "shapes-flow"]
+    assert "diffusers" in study["lacking"]()["shapes-latent"]
 
 
 def test_blocks_of_a_transformer_are_left_out_from_the_middle(study: dict[str, Any]) -> None:

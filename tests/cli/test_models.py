@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,7 @@ def test_training_begins_with_weights_that_are_there(tmp_path: Path, command: Co
         (("reader", "--focus-from", 3), "--focus-from says nothing of the training of reader"),
         (("shapes-flow", "--candidate", "open"), "--candidate says nothing of the training of shapes-flow"),
         (("shapes-latent", "--begin-with", "some.safetensors"), "trained in two stages"),
+        (("shapes-latent", "--candidate", "open"), "--candidate says nothing of the training of shapes-latent"),
         (("scenes", "--begin-with", "some.safetensors"), "There is no weights file at some.safetensors"),
     ],
 )
@@ -94,7 +96,8 @@ def test_choices_that_a_training_does_not_have_are_told(
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["shapes-flow", "shapes-latent"])
 def test_other_anatomies_are_trained_and_evaluated(name: str, tmp_path: Path, command: Command) -> None:
-    told = command("train", name, "--directory", tmp_path, "--iterations", 1, "--batch-size", 2)
+    asked = ("--focus-from", 0) if name == "shapes-latent" else ()
+    told = command("train", name, "--directory", tmp_path, "--iterations", 1, "--batch-size", 2, *asked)
     assert told.code == 0
     weights = tmp_path / ("pipeline" if name == "shapes-latent" else f"{name}.safetensors")
     assert f"weights: {weights}" in told.out
@@ -104,15 +107,21 @@ def test_other_anatomies_are_trained_and_evaluated(name: str, tmp_path: Path, co
     assert "bar: 95%" in told.out
 
 
-def test_without_weights_the_training_is_named(command: Command) -> None:
-    told = command("evaluate", "shapes-latent")
-    assert told.code == 2
-    assert "causalunet train shapes-latent" in told.err
+def test_models_are_listed_with_where_their_weights_are(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = command("models")
+    assert "shapes-latent" in told.out
+    assert "12 + 1 + 12" in told.out
+    assert "weights of shapes, shapes-flow, shapes-latent, scenes: in the package" in told.out
+    monkeypatch.setattr(sys.modules["causalunet.models.architectures"], "find_spec", lambda name: None)
+    told = command("models")
+    assert "12 + 1 + 12" not in told.out
+    assert "pip install 'causalunet[diffusers]'" in told.out
 
 
 @pytest.mark.thorough
-def test_shapes_flow_draws_what_prompts_say(command: Command) -> None:
-    told = command("evaluate", "shapes-flow", "--prompts", 8, "--steps", 20)
+@pytest.mark.parametrize("name", ["shapes-flow", "shapes-latent"])
+def test_other_anatomies_draw_what_prompts_say(name: str, command: Command) -> None:
+    told = command("evaluate", name, "--prompts", 8, "--steps", 20)
     assert told.code == 0
     (shares,) = (line for line in told.out.splitlines() if "all five" in line)
     assert "100.0%" in shares

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,13 @@ def test_the_pipeline_holds_the_averaged_weights(trained: Path, pipeline: Any) -
     for part, module in (("unet", pipeline.unet), ("text_encoder", pipeline.text_encoder)):
         for name, value in module.state_dict().items():
             assert torch.equal(value, stored[f"{part}.{name}"].float()), name
+
+
+def test_the_folder_says_how_both_stages_were_trained(trained: Path) -> None:
+    told = json.loads((trained / "pipeline" / "training.json").read_text())
+    for stage, config in {"autoencoder": AUTOENCODER, "denoiser": DENOISER}.items():
+        assert told[stage].pop("iteration") == config.iterations
+        assert {"begin_with": None} | told[stage] == asdict(config)
 
 
 def test_the_tokenizer_gives_the_tokens_of_the_training(pipeline: Any) -> None:

@@ -20,6 +20,7 @@ from causalunet.design.words import Spelling
 from causalunet.errors import ModelError
 from causalunet.models.checkpoints import fingerprint
 from causalunet.models.devices import device_of
+from causalunet.models.factor_reader import FactorReader
 from causalunet.models.inner import Text, with_inner
 from causalunet.models.measured import largest_output
 from causalunet.models.pipelines.anatomy import read_anatomy
@@ -27,7 +28,7 @@ from causalunet.models.pipelines.conditions import Conditions, Texts
 from causalunet.models.pipelines.networks import Network
 from causalunet.models.pipelines.schedulers import Asking, Noise, sampler_like
 from causalunet.models.pipelines.stacks import is_stack, read_stack
-from causalunet.models.pixels import WithoutReader
+from causalunet.models.pixels import MayRead
 from causalunet.prediction import Prediction, training_of
 from causalunet.process import Process
 from causalunet.thresholding import Thresholding
@@ -44,7 +45,7 @@ _OF_ADAPTERS = ("active_adapters", "disable_adapters", "merged_adapters")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PipelineModel(WithoutReader):
+class PipelineModel(MayRead):
     """A model whose parts are those of a pipeline; the pipeline itself is not called.
 
     Parameters
@@ -68,6 +69,8 @@ class PipelineModel(WithoutReader):
         What else does, by name: plain values.
     asking : Asking, optional
         Of a pipeline of flow matching: how it asks its scheduler for steps.
+    reader : FactorReader, optional
+        Tells what an image shows.
     """
 
     name: str
@@ -81,6 +84,7 @@ class PipelineModel(WithoutReader):
     parts: Mapping[str, nn.Module] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     asking: Asking | None = None
+    reader: FactorReader | None = None
 
     def __repr__(self) -> str:
         """In one line."""

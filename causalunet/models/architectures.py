@@ -49,10 +49,11 @@ class Architecture:
 def architectures() -> tuple[Architecture, ...]:
     """Describe every known architecture; allocates no weights.
 
-    ``shapes-latent`` is made of parts of diffusers, and left out where that is not installed.
+    ``shapes-latent`` is made of parts of diffusers and transformers, and left out where one of them is not installed.
     """
     own, flow = "in the package", FLOW_CONFIG
-    latent = (Architecture("shapes-latent", IMAGE_SIZE, _of_latents(), own),) if find_spec("diffusers") else ()
+    there = all(find_spec(name) for name in ("diffusers", "transformers"))
+    latent = (Architecture("shapes-latent", IMAGE_SIZE, _of_latents(), own),) if there else ()
     return (
         _describe("shapes", SHAPES_CONFIG, own),
         Architecture("shapes-flow", flow.image_size, read_flow_anatomy(flow), own),

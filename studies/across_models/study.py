@@ -99,7 +99,9 @@ def make_studies(folder: Folder, *, samples: int, steps: int) -> dict[str, cu.St
 def lacking() -> dict[str, str]:
     """Models that cannot be had here, with what is missing."""
     missing = {} if WEIGHTS else {"digits": "CAUSALUNET_WILD_WEIGHTS names no folder of its weights"}
-    return missing if find_spec("diffusers") else missing | {"shapes-latent": "the extra diffusers is not installed"}
+    if not all(find_spec(name) for name in ("diffusers", "transformers")):
+        missing["shapes-latent"] = "the extra diffusers is not installed"
+    return missing
 
 
 def load_digits() -> DiffusionModel:

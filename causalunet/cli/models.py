@@ -217,7 +217,17 @@ def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
         yield shown.advance
 
 
-_CONFIGURED = ("iterations", "batch_size", "seed", "learning_rate", "decay", "begin_with", "focus_from", "candidate")
+_CONFIGURED = (
+    "iterations",
+    "batch_size",
+    "seed",
+    "learning_rate",
+    "decay",
+    "begin_with",
+    "autocast",
+    "focus_from",
+    "candidate",
+)
 
 
 def _configured(

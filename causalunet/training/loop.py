@@ -22,6 +22,8 @@ from causalunet.training.steps import CapturedStep, PlainStep
 
 __all__ = ["LoopConfig", "Resources", "Task", "train"]
 
+_TYPES = {"bfloat16": torch.bfloat16}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopConfig:
@@ -44,6 +46,14 @@ class LoopConfig:
     seed : int
     begin_with : str, optional
         Weights file to begin with instead of drawn weights, such as what a shorter run made. The optimiser is new.
+    autocast : str, optional
+        ``bfloat16``: convolutions and matrix products in that type, while weights, their average and the optimiser stay
+        float32 (`torch.autocast`). By default all is float32.
+
+    Raises
+    ------
+    SpecError
+        There is no such type to compute in.
     """
 
     iterations: int
@@ -54,6 +64,11 @@ class LoopConfig:
     ema: float = 0.0
     seed: int = 0
     begin_with: str | None = None
+    autocast: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.autocast not in (None, *_TYPES):
+            raise SpecError(f"autocast is one of {', '.join(_TYPES)}, or left out; got {self.autocast!r}.")
 
     def rate(self, iteration: int) -> float:
         """Learning rate at an iteration, from 0."""
@@ -150,10 +165,17 @@ class _Run:
             fused=True if on_gpu else None,
         )
         kind = CapturedStep if captured else PlainStep
-        self._take = kind(task.network, self.optimizer, task.loss)
+        self._take = kind(task.network, self.optimizer, self._loss)
         self._current = list(task.network.state_dict().values())
         self._totals: dict[str, Tensor] = {}
         self.iteration = self._counted = 0
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The task's loss, in the type asked for; a captured step cannot have casts that are kept between steps."""
+        if self.config.autocast is None:
+            return self.task.loss(batch)
+        with torch.autocast(self.device.type, _TYPES[self.config.autocast], cache_enabled=False):
+            return self.task.loss(batch)
 
     def step(self, batch: Batch) -> None:
         """One optimiser step; nothing in it waits for the device."""

@@ -95,6 +95,7 @@ class ScenesTrainingConfig(DenoisingConfig):
     candidate: str = "free"
 
     def __post_init__(self) -> None:
+        DenoisingConfig.__post_init__(self)
         candidate(self.candidate)
 
 

@@ -82,6 +82,7 @@ def test_training_begins_with_weights_that_are_there(tmp_path: Path, command: Co
         (("shapes-flow", "--candidate", "open"), "--candidate says nothing of the training of shapes-flow"),
         (("shapes-latent", "--begin-with", "some.safetensors"), "trained in two stages"),
         (("shapes-latent", "--candidate", "open"), "--candidate says nothing of the training of shapes-latent"),
+        (("scenes", "--autocast", "int4"), "autocast is one of bfloat16"),
         (("scenes", "--begin-with", "some.safetensors"), "There is no weights file at some.safetensors"),
     ],
 )

@@ -39,7 +39,7 @@ def test_weights_are_small_and_say_how_they_were_made() -> None:
     told = json.loads((FOLDER / "training.json").read_text())
     for stage, config in {"autoencoder": AutoencoderTrainingConfig(), "denoiser": LatentTrainingConfig()}.items():
         assert told[stage].pop("iteration") == config.iterations
-        assert {"begin_with": None} | told[stage] == asdict(config)
+        assert {"begin_with": None, "autocast": None} | told[stage] == asdict(config)
 
 
 def test_what_is_decoded_shows_what_was_encoded(model: PipelineModel) -> None:

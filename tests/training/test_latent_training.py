@@ -90,7 +90,7 @@ def test_the_folder_says_how_both_stages_were_trained(trained: Path) -> None:
     told = json.loads((trained / "pipeline" / "training.json").read_text())
     for stage, config in {"autoencoder": AUTOENCODER, "denoiser": DENOISER}.items():
         assert told[stage].pop("iteration") == config.iterations
-        assert {"begin_with": None} | told[stage] == asdict(config)
+        assert {"begin_with": None, "autocast": None} | told[stage] == asdict(config)
 
 
 def test_the_tokenizer_gives_the_tokens_of_the_training(pipeline: Any) -> None:

@@ -147,3 +147,39 @@ def test_what_cannot_be_is_told_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot run on device="):
         next(train(Line(), TINY, tmp_path / "none", resources=Resources(device="nowhere")))  # type: ignore[arg-type]
     assert not (tmp_path / "none").exists()
+
+
+def test_with_autocast_products_are_in_bfloat16_and_weights_stay_float32(tmp_path: Path) -> None:
+    given: list[tuple[torch.dtype, torch.dtype]] = []
+
+    class Watched(Line):
+        def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            given.append((self.network(batch["x"]).dtype, self.network.weight.dtype))
+            return super().loss(batch)
+
+    rounded = replace(TINY, autocast="bfloat16")
+    list(train(Watched(), rounded, tmp_path / "rounded"))  # type: ignore[arg-type]
+    assert set(given) == {(torch.bfloat16, torch.float32)}
+    list(train(Line(), TINY, tmp_path / "whole"))  # type: ignore[arg-type]
+    first, second = weights(tmp_path / "rounded"), weights(tmp_path / "whole")
+    assert not equal(first, second)
+    assert all(torch.allclose(first[name], second[name], atol=0.02) for name in first)
+    for directory, told in (("rounded", {"autocast": "bfloat16"}), ("whole", {})):
+        with safe_open(tmp_path / directory / "line.safetensors", "pt") as file:
+            stored = json.loads(file.metadata()["training"])
+        assert {name: value for name, value in stored.items() if name == "autocast"} == told
+
+
+def test_a_run_with_autocast_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    rounded = replace(TINY, autocast="bfloat16")
+    list(train(Line(), rounded, tmp_path / "whole"))  # type: ignore[arg-type]
+    stopped = train(Line(), rounded, tmp_path / "stopped", checkpoint_every=5, report_every=5)  # type: ignore[arg-type]
+    assert [record["iteration"] for record in itertools.islice(stopped, 1)] == [5]
+    stopped.close()
+    list(train(Line(), rounded, tmp_path / "stopped"))  # type: ignore[arg-type]
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
+
+
+def test_a_type_that_cannot_be_computed_in_is_told() -> None:
+    with pytest.raises(SpecError, match="autocast is one of bfloat16, or left out; got 'int4'"):
+        replace(TINY, autocast="int4")

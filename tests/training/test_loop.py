@@ -171,11 +171,10 @@ def test_with_autocast_products_are_in_bfloat16_and_weights_stay_float32(tmp_pat
 
 
 def test_a_run_with_autocast_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
-    rounded = replace(TINY, autocast="bfloat16")
+    rounded, options = replace(TINY, autocast="bfloat16"), {"checkpoint_every": 5, "report_every": 5}
     list(train(Line(), rounded, tmp_path / "whole"))  # type: ignore[arg-type]
-    stopped = train(Line(), rounded, tmp_path / "stopped", checkpoint_every=5, report_every=5)  # type: ignore[arg-type]
-    assert [record["iteration"] for record in itertools.islice(stopped, 1)] == [5]
-    stopped.close()
+    stopped = itertools.islice(train(Line(), rounded, tmp_path / "stopped", **options), 1)  # type: ignore[arg-type]
+    assert [record["iteration"] for record in stopped] == [5]
     list(train(Line(), rounded, tmp_path / "stopped"))  # type: ignore[arg-type]
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
 

@@ -15,7 +15,7 @@ import cloudpickle
 from distributed import KilledWorker, wait
 
 from causalunet.cluster.worker import Job, JobPlugin, Ran, run_part, try_worker
-from causalunet.cluster.workers import Workers, adapts, loader_bytes, number_of, workers_of
+from causalunet.cluster.workers import Workers, adapts, asked, loader_bytes, number_of, workers_of
 from causalunet.errors import CausalUNetError, CausalUNetWarning, ClusterError, WriteConflictError
 from causalunet.execute.fill.failed import mark_failed
 from causalunet.execute.fill.open_store import block_name, record_rounding, versions
@@ -230,23 +230,17 @@ class _Crew:
         return StudyWriter(self._filler.writer.repository)
 
     def _send(self, sent: _Sent) -> None:
-        future = self._client.submit(
-            run_part,
-            self._name,
-            sent.key,
-            sent.part,
-            sent.writer.fork(),
-            key=sent.key,
-            resources=dict(self._workers.resources) or None,
-            retries=self._workers.retries,
-            pure=False,
-        )
+        given, needed = (self._name, sent.key, sent.part, sent.writer.fork()), dict(self._workers.resources) or None
+        with asked():
+            future = self._client.submit(
+                run_part, *given, key=sent.key, resources=needed, retries=self._workers.retries, pure=False
+            )
         self._under_way[future] = sent
 
     def _collect(self, *, everything: bool = False) -> None:
         """Take what has come back, after waiting for something of it for a moment, or for all."""
         while self._under_way:
-            with suppress(TimeoutError):
+            with asked(), suppress(TimeoutError):
                 wait(list(self._under_way), timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED")
             # A result that was lost with its worker is made again.
             for future in [one for one in self._under_way if one.status not in ("pending", "lost")]:
@@ -283,7 +277,8 @@ class _Crew:
 
     def _killed(self, sent: _Sent, killed: KilledWorker) -> None:
         """Mark a part as failed at which workers died; one that only waited behind such a part is sent again."""
-        begun = Counter(key for _, key in self._client.get_events(self._name))
+        with asked():
+            begun = Counter(key for _, key in self._client.get_events(self._name))
         sent.begun += begun[sent.key]
         if sent.begun < DEATHS:
             self._number += 1
@@ -304,16 +299,13 @@ class _Crew:
 
     def _try(self) -> None:
         """Let one worker load the model, before anything runs."""
-        future = self._client.submit(
-            try_worker,
-            self._name,
-            key=f"{self._name}-0",
-            resources=dict(self._workers.resources) or None,
-            pure=False,
-        )
+        needed = dict(self._workers.resources) or None
+        with asked():
+            future = self._client.submit(try_worker, self._name, key=f"{self._name}-0", resources=needed, pure=False)
         if not number_of(self._client):
             self._say("Waiting for a first worker.")
-        wait([future])
+        with asked():
+            wait([future])
         try:
             _result_of(future)
         except KilledWorker as killed:
@@ -333,7 +325,8 @@ class _Crew:
     @contextmanager
     def _told_workers(self) -> Iterator[None]:
         """Have every worker know the study meanwhile, those too that come later."""
-        self._client.register_plugin(JobPlugin(self._name, self._job))
+        with asked():
+            self._client.register_plugin(JobPlugin(self._name, self._job))
         try:
             yield
         finally:
@@ -354,12 +347,8 @@ def _result_of(future: Any) -> Any:
     ClusterError
         The scheduler is gone, or an error that no try took away.
     """
-    if future.status == "cancelled":
-        raise ClusterError(
-            "The scheduler of the cluster is gone, or has forgotten this study. What was committed stays, and the same "
-            "call goes on after it, on this cluster or another."
-        )
-    found = future.exception() if future.status == "error" else future.result()
+    with asked():  # a future that is cancelled says so as its result
+        found = future.exception() if future.status == "error" else future.result()
     if isinstance(found, CausalUNetError | KilledWorker):
         raise found
     if isinstance(found, BaseException):

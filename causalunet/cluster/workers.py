@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +16,7 @@ from causalunet.errors import ClusterError, SpecError
 if TYPE_CHECKING:
     from causalunet.models.base import DiffusionModel
 
-__all__ = ["Workers", "adapts", "check_versions", "loader_bytes", "number_of", "workers_of"]
+__all__ = ["Workers", "adapts", "asked", "check_versions", "loader_bytes", "number_of", "workers_of"]
 
 _MOST_BYTES = 10_000_000
 """Of a pickled loader: one that carries weights would send them through the scheduler."""
@@ -75,9 +78,29 @@ def workers_of(client: Any) -> Workers:
     return client if isinstance(client, Workers) else Workers(client=client)
 
 
+@contextmanager
+def asked() -> Iterator[None]:
+    """Say in one way that the scheduler is gone: its client says it in another at every call, and at every moment.
+
+    Raises
+    ------
+    ClusterError
+    """
+    from distributed.client import ClosedClientError
+
+    try:
+        yield
+    except (asyncio.CancelledError, concurrent.futures.CancelledError, OSError, ClosedClientError) as error:
+        raise ClusterError(
+            "The scheduler of the cluster is gone, or has forgotten this study. What was committed stays, and the same "
+            "call goes on after it, on this cluster or another."
+        ) from error
+
+
 def number_of(client: Any) -> int:
-    """How many workers a client's cluster has now."""
-    return len(client.nthreads())
+    """How many workers a client's cluster has now; raises `ClusterError` where its scheduler is gone."""
+    with asked():
+        return len(client.nthreads())
 
 
 def adapts(client: Any) -> bool:

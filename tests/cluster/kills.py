@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,11 @@ _WORKERS = 2
 _ALONE = ("--no-nanny", "--no-dashboard", "--nthreads", "1", "--death-timeout", "10")
 """How a worker is started that nobody but this file looks after."""
 _SECONDS = 6.0
-"""Of a run, about: kills come within them."""
+"""Of a run, about: kills of workers come within them."""
+_COMMITS = 8
+"""Of a run: its layout, baselines and parts. Others are killed after some number of them."""
+_MOMENT = 0.5
+"""Seconds after a commit within which they are, about as long as a part takes."""
 
 
 @dataclass
@@ -132,10 +137,14 @@ class KillLoop:
         child = _CONTEXT.Process(target=coordinator, args=(self._store, address))
         child.start()
         # From its first sign of life on, since importing takes longer than the study.
-        while child.is_alive() and not self._store.exists():
-            time.sleep(0.05)
+        self._await(child, self._store.exists)
         while killing and child.is_alive():
-            child.join(self._random.uniform(0, _SECONDS))
+            if self.target == "worker":
+                child.join(self._random.uniform(0, _SECONDS))
+            else:  # each ends the run, and would before anything is committed if it came at any time
+                wanted = self._commits() + self._random.randrange(_COMMITS // 2)
+                self._await(child, lambda wanted=wanted: self._commits() >= wanted)  # type: ignore[misc]
+                child.join(self._random.uniform(0, _MOMENT))
             if not child.is_alive() or not self._kill(child, address):
                 break
             self.figures.kills += 1
@@ -145,6 +154,14 @@ class KillLoop:
         assert child.exitcode in (0, -signal.SIGKILL, _GONE), child.exitcode
         assert child.exitcode != _GONE or self.target == "scheduler"
         self._look()
+
+    @staticmethod
+    def _await(child: Any, event: Callable[[], bool]) -> None:
+        while child.is_alive() and not event():
+            time.sleep(0.02)
+
+    def _commits(self) -> int:
+        return len(list((self._store / "snapshots").glob("*")))
 
     def _kill(self, child: Any, address: str) -> bool:
         if self.target == "coordinator":

@@ -12,7 +12,7 @@ import pytest
 
 import causalunet as cu
 from causalunet.errors import ClusterError, FiringError, SpecError
-from causalunet.results.meaning.schema import MISSING
+from causalunet.results.meaning.schema import COMPLETE, MISSING
 from tests.cluster.conftest import cluster, run
 from tests.cluster.deadly import other_model
 from tests.trust import small
@@ -98,10 +98,29 @@ def test_blocks_are_smaller_where_there_are_more_workers(at_hand: Any, tmp_path:
     one = study.run(tmp_path / "one.zarr", **options)
     shared = study.run(tmp_path / "shared.zarr", client=workers, **options)
     assert (one.attrs["block"], shared.attrs["block"]) == (6, 3)
+    equal_but_for_rounding(one, shared)
+
+
+def equal_but_for_rounding(one: cu.results.Results, other: cu.results.Results) -> None:
+    there = read(other)
     for path, (_, values) in read(one).items():
         measured = path.startswith(("outcomes/", "baseline/", "trajectory/")) and values.dtype.kind == "f"
         if measured and "psnr" not in path:  # of images that are alike it is that of rounding
-            assert values == pytest.approx(read(shared)[path][1], abs=1e-5, nan_ok=True), path
+            assert values == pytest.approx(there[path][1], abs=1e-5, nan_ok=True), path
+
+
+@pytest.mark.thorough
+def test_one_worker_and_four_store_what_one_process_does(whole: Truth, tmp_path: Path, small_groups: None) -> None:
+    """Of one, blocks are those of the calling process; four have smaller ones, which are run in other batches."""
+    with cluster(1) as client:
+        seen = whole.compare(run(tmp_path / "one.zarr", client))
+        assert (seen.wrong, seen.whole) == ([], True)
+    with cluster(4) as client:
+        shared = run(tmp_path / "four.zarr", client)
+    alone = cu.open_results(whole.path)
+    assert (alone.attrs["block"], shared.attrs["block"]) == (2, 1)
+    assert (shared.outcomes.status == COMPLETE).all()
+    equal_but_for_rounding(alone, shared)
 
 
 def test_a_worker_with_another_model_is_told(at_hand: Any, tmp_path: Path) -> None:
@@ -130,6 +149,46 @@ def test_an_error_that_another_try_would_end_in_too_ends_the_run(
     with pytest.raises(FiringError, match="fired twice"):
         run(tmp_path / "results.zarr", at_hand)
     assert len(tried) <= small.PARTS // 2, "each block's first part was run once"
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("asked", ["nthreads", "submit", "wait", "get_events", "register_plugin"])
+def test_a_scheduler_that_is_gone_is_told_in_one_way(
+    asked: str, at_hand: Any, whole: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client says it in another way at each call, and every moment of a run is one at which it may be gone."""
+    from distributed import KilledWorker
+    from distributed.client import ClosedClientError, FuturesCancelledError
+    from distributed.comm import CommClosedError
+
+    from causalunet.cluster import coordinator
+
+    errors = {"wait": FuturesCancelledError([]), "submit": ClosedClientError("closed")}
+
+    def gone(*given: Any, **options: Any) -> Any:
+        raise errors.get(asked, CommClosedError("closed"))
+
+    def killed(*given: Any) -> Any:
+        monkeypatch.setattr(at_hand, asked, gone)
+        raise KilledWorker("part", "worker", 3)
+
+    place = coordinator if asked == "wait" else at_hand
+    if asked == "get_events":  # asked for where workers die
+        monkeypatch.setattr(coordinator, "_result_of", killed)
+        monkeypatch.setattr(coordinator._Crew, "_try", lambda crew: None)
+    elif asked == "register_plugin":
+        monkeypatch.setattr(place, asked, gone)
+    else:  # after the first commit
+        real = coordinator.commit_parts
+        monkeypatch.setattr(
+            coordinator, "commit_parts", lambda *given: (real(*given), monkeypatch.setattr(place, asked, gone))
+        )
+    with pytest.raises(ClusterError, match="The scheduler of the cluster is gone, or has forgotten this study"):
+        run(tmp_path / "results.zarr", at_hand)
+    monkeypatch.undo()
+    small.in_small_groups(monkeypatch.setattr)
+    seen = whole.compare(run(tmp_path / "results.zarr", at_hand))
+    assert (seen.wrong, seen.whole) == ([], True)
 
 
 @pytest.mark.thorough

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import causalunet as cu
+from causalunet.execute.fill.open_store import _largest_block
 from causalunet.execute.fill.pace import Pace
 from causalunet.execute.fill.parts import Part, Progress
 from causalunet.execute.walk.lockstep import run_block
@@ -186,3 +189,16 @@ def test_statuses_are_read_in_proportion_to_what_is_run(
         study.run(tmp_path / f"{samples}.zarr", model=tiny_model, progress=False)
         totals.append(sum(values) / samples)
     assert totals[1] < 1.3 * totals[0], totals
+
+
+@given(st.integers(1, 300), st.integers(1, 40))
+def test_there_is_a_block_for_every_share_and_none_is_smaller_than_it_must_be(samples: int, shares: int) -> None:
+    block, wanted = _largest_block(samples, shares), min(shares, samples)
+    assert -(-samples // block) >= wanted
+    larger = range(block + 1, -(-samples // shares) + 1)  # the largest then has no more than its share
+    assert all(-(-samples // other) < wanted for other in larger)
+
+
+@pytest.mark.parametrize(("samples", "shares", "block"), [(6, 4, 1), (24, 2, 12), (10, 4, 3), (5, 1, 5), (3, 8, 1)])
+def test_blocks_of_shares(samples: int, shares: int, block: int) -> None:
+    assert _largest_block(samples, shares) == block

@@ -64,7 +64,7 @@ def open_writer(
     source : dict, optional
         The study's file, see `causalunet.provenance`.
     shares : int
-        Into how many shares the blocks of a store that is made now should at least divide.
+        How many blocks a store that is made now should at least have.
 
     Raises
     ------
@@ -76,12 +76,20 @@ def open_writer(
     outcomes = tuple(declared_outcome(one, plan.bound.picture_shape, factors) for one in plan.spec.outcomes)
     measured = (*usual_outcomes(factors=bool(factors)), *plan.spec.outcomes)
     brought = {name: one.labels for name, one in brought_by(measured, plan.bound.picture_shape, factors).items()}
-    block = min(samples_per_block(plan, memory, micro_batch), math.ceil(plan.samples / shares))
+    block = min(samples_per_block(plan, memory, micro_batch), _largest_block(plan.samples, shares))
     fresh = Layout(plan, brought, block, outcomes=outcomes)
     for _ in range(_TRIES):
         with suppress(WriteConflictError):  # another process lays out the same object store
             return _open(location, fresh, overwrite=overwrite, source=source)
     return _open(location, fresh, overwrite=overwrite, source=source)
+
+
+def _largest_block(samples: int, shares: int) -> int:
+    """Samples of a block with which there is a block for every share, as far as there are samples."""
+    block = math.ceil(samples / shares)
+    while block > 1 and math.ceil(samples / block) < shares:  # six samples in twos are none for the fourth
+        block -= 1
+    return block
 
 
 def _open(

@@ -62,7 +62,7 @@ class StoreFiller:
     pace : Pace, optional
         Decides when is committed.
     shares : int
-        Into how many shares the blocks of samples should at least divide, if the store is made now.
+        How many blocks of samples a store that is made now should at least have.
     shard : tuple of int, optional
         ``(k, n)``: fill the k-th of n shares of the blocks only, counting from 1, and leave the others.
 

@@ -19,7 +19,13 @@ from causalunet.analysis.mediation import mediation
 from causalunet.analysis.noise import noise_floor
 from causalunet.analysis.phases import phases
 from causalunet.analysis.proposals import fewer_steps, propose_shortcuts, stopping_step
-from causalunet.analysis.ranks import agreement, depth_trend, rank_correlation, windows_until_redundant
+from causalunet.analysis.ranks import (
+    agreement,
+    depth_trend,
+    rank_correlation,
+    redundancy_trend,
+    windows_until_redundant,
+)
 from causalunet.analysis.redundancy import first_redundant_step, longest_window, relaxation_needed
 from causalunet.analysis.spectra import power_spectrum, wiener_gain
 from causalunet.analysis.summary import summary_table
@@ -59,6 +65,7 @@ __all__ = [
     "quantized",
     "quantizer_range",
     "rank_correlation",
+    "redundancy_trend",
     "relaxation_needed",
     "stopping_step",
     "summary_table",

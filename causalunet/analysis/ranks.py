@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from causalunet.analysis.criteria import frontier
-from causalunet.analysis.curves import BOUND, BOUNDS
+from causalunet.analysis.curves import BOUND, BOUNDS, curve
+from causalunet.analysis.direction import sign_of
 from causalunet.analysis.intervals import check_bootstrap
 from causalunet.analysis.resampling import interval_of, resampled_means
+from causalunet.analysis.selection import check_variable, complete_samples, intervention_columns, select_interventions
+from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
 
-__all__ = ["agreement", "depth_trend", "rank_correlation", "windows_until_redundant"]
+__all__ = ["agreement", "depth_trend", "rank_correlation", "redundancy_trend", "windows_until_redundant"]
 
 _Array = NDArray[np.float64]
 
@@ -114,6 +119,10 @@ def agreement(
         two, of_resamples = np.stack([each[0] for each in found]), (found[0][1], found[1][1])
     tau = rank_correlation(two[0].ravel(), two[1].ravel())
     taus = rank_correlation(*(each.reshape(resamples, -1) for each in of_resamples))
+    return _told(tau, taus, probability=probability, resamples=resamples, seed=seed)
+
+
+def _told(tau: _Array, taus: _Array, *, probability: float, resamples: int, seed: int) -> xr.Dataset:
     kind = {"interval_kind": "bootstrap percentile", "probability": probability, "resamples": resamples, "seed": seed}
     return xr.Dataset(
         {"tau": ((), tau), "interval": (BOUND, interval_of(taus, probability), kind)}, coords={BOUND: list(BOUNDS)}
@@ -160,3 +169,81 @@ def depth_trend(mean: ArrayLike, depths: ArrayLike, *, threshold: float) -> _Arr
         0 where all depths become redundant at once.
     """
     return rank_correlation(depths, windows_until_redundant(mean, threshold=threshold))
+
+
+def redundancy_trend(
+    results: xr.DataTree,
+    variable: str = "ssim",
+    *,
+    threshold: float = 0.8,
+    by: str = "bottom",
+    probability: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    allow_incomplete: bool = False,
+    **selection: Any,
+) -> xr.Dataset:
+    """Test whether deeper cuts become redundant later: `depth_trend` of a sweep, with its interval.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+    variable : str
+        An outcome of which larger or smaller values are known to mean more alike.
+    threshold : float
+        Of its mean, at and beyond which a cut counts as redundant, there and at every later start.
+    by : str
+        Coordinate of depth; all depths have to be tested at the same starts.
+    probability, resamples, seed
+        Of the interval: a bootstrap over samples, the same ones for all depths and starts.
+    allow_incomplete, **selection
+        As for `curve`, such as ``kind="ablate_block", length=5``. Null interventions are left out.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``tau``, from -1 to 1; ``interval``, (bound,), by percentiles; and ``windows``, (``by``): how many windows of
+        the run have to be over until a cut is redundant, as many as there are starts where it never is.
+
+    Raises
+    ------
+    SpecError
+        Nothing fits the selection, there is one depth only, or depths have other starts than each other.
+    StoreError
+        Some of the cells failed or were not run yet.
+
+    Notes
+    -----
+    With few depths tau has few values, of which the interval takes two: of three depths -1, -0.82, -0.33, 0, 0.33, 0.82
+    and 1. An interval that has 0 in it shows no trend.
+
+    Examples
+    --------
+    >>> found = redundancy_trend(results, threshold=0.9, kind="ablate_block", length=5)
+    >>> tau, interval = found["tau"], found["interval"]
+    """
+    chosen = select_interventions(results, selection)
+    check_variable(chosen, variable)
+    if by not in (columns := intervention_columns(chosen)):
+        raise SpecError(f"Interventions are not told apart by {by}; depth is any of {', '.join(sorted(columns))}.")
+    chosen = chosen.isel({INTERVENTION: np.flatnonzero(chosen["kind"].values != "null")})
+    chosen = complete_samples(chosen, variable, allow_incomplete=allow_incomplete)
+    depths = np.unique(chosen[by].values)
+    if len(depths) < 2:
+        raise SpecError(f"A trend needs several values of {by}; the interventions selected have {depths.tolist()}.")
+    of_depths = [
+        curve(xr.DataTree.from_dict({"outcomes": chosen}), variable, **{**selection, by: depth})[variable]
+        for depth in depths.tolist()
+    ]
+    starts = [one["start"].values.tolist() for one in of_depths]
+    if any(tested != starts[0] for tested in starts):
+        told = "; ".join(f"{by}={depth} at {tested}" for depth, tested in zip(depths, starts, strict=True))
+        raise SpecError(f"A trend needs the same starts at every depth, and tested were {told}. Select start=[...].")
+    values = np.stack([one.transpose("start", SAMPLE).values for one in of_depths]).astype(np.float64)
+    check_bootstrap(values, probability, resamples)
+    sign = sign_of(chosen[variable])
+    means, drawn = resampled_means(sign * values, resamples=resamples, seed=seed)
+    tau, taus = (depth_trend(one, depths, threshold=sign * threshold) for one in (means, drawn))
+    found = _told(tau, taus, probability=probability, resamples=resamples, seed=seed)
+    windows = windows_until_redundant(means, threshold=sign * threshold)
+    return found.assign_coords({by: depths}).assign(windows=(by, windows)).assign_attrs(samples=values.shape[-1])

@@ -6,12 +6,14 @@ everything, so that nothing is left to decide.
 
     python studies/temporal_dynamics/study.py --quick     # about three minutes on two cores
     python studies/temporal_dynamics/study.py --medium    # about half an hour; the numbers of the documentation
+    python studies/temporal_dynamics/study.py --scenes    # the same on the model `scenes`
     python studies/temporal_dynamics/study.py --full      # the paper's grid; prints its time before it starts
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,10 +23,11 @@ from rich.console import Console
 
 import causalunet as cu
 from causalunet.scenes import draw_scenes
-from causalunet.script import Folder, run_script
+from causalunet.script import Folder, run_script, with_interval
+from causalunet.worlds.groups import GroupWorld
 
 THRESHOLD = 0.8
-LENGTH = {"quick": 6, "medium": 5, "full": 5}
+LENGTH = {"quick": 6, "medium": 5, "scenes": 5, "full": 5}
 """Of the windows, in steps."""
 DEPTHS = (2, 4, 6, 8, 10, 12)
 KINDS: dict[str, dict[str, Any]] = {
@@ -47,6 +50,21 @@ def medium(folder: Folder) -> dict[str, cu.Study]:
     """50 steps, 24 open samples and 12 prompts, 10 start steps, 6 depths, windows of 5."""
     starts = range(50, 4, -5)
     return make_studies("medium", open_samples=24, prompts=12, steps=50, starts=starts, lengths=(5,), depths=DEPTHS)
+
+
+def scenes(folder: Folder) -> dict[str, cu.Study]:
+    """As --medium, on `scenes`, of whose prompts none says where in the picture things are."""
+    studies = medium(folder)
+    prompts = GroupWorld(drop=0.0).draw_prompts(len(studies["prompted"].prompts), seed=0)
+    return {
+        name: replace(
+            study,
+            name=f"temporal dynamics, {name}, scenes",
+            model="scenes",
+            prompts=prompts if name == "prompted" else study.prompts,
+        )
+        for name, study in studies.items()
+    }
 
 
 def full(folder: Folder) -> dict[str, cu.Study]:
@@ -113,6 +131,9 @@ def tell(results: xr.DataTree, kinds: dict[str, dict[str, Any]], title: str, con
             highlight=False,
             markup=False,
         )
+    trend = cu.analysis.redundancy_trend(results, threshold=THRESHOLD, kind="ablate_block", length=length)
+    told = with_interval(float(trend["tau"]), trend["interval"].values)
+    console.print(f"Kendall's tau of depth and first redundant step: {told}", highlight=False, markup=False)
     stop = cu.analysis.stopping_step(results, threshold=THRESHOLD)
     console.print(f"The estimate of the image has a mean SSIM >= {THRESHOLD} from step {stop} on.", highlight=False)
     floor = cu.analysis.noise_floor(results)
@@ -199,4 +220,4 @@ def of_one(results: xr.DataTree, kinds: dict[str, dict[str, Any]], length: int) 
 
 
 if __name__ == "__main__":
-    run_script(__file__, __doc__ or "", {"quick": quick, "medium": medium, "full": full}, draw)
+    run_script(__file__, __doc__ or "", {"quick": quick, "medium": medium, "scenes": scenes, "full": full}, draw)

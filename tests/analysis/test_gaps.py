@@ -68,6 +68,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     "mediation": lambda tree, **o: analysis.mediation(tree, EDIT, **QUICK, **o),
     "noise_floor": analysis.noise_floor,
     "phases": lambda tree, **o: analysis.phases(tree, **BLOCKS, **QUICK, **o),
+    "redundancy_trend": lambda tree, **o: analysis.redundancy_trend(
+        tree, kind="ablate_block", bottom=[2, 4], length=3, cuts=1, **QUICK, **o
+    ),
     "relaxation_needed": lambda tree, **o: analysis.relaxation_needed(tree, bottom=3, **QUICK, **o),
     "stopping_step": lambda tree, **o: analysis.stopping_step(tree, threshold=0.3, **o),
     "summary_table": analysis.summary_table,

@@ -55,7 +55,7 @@ def medium(folder: Folder) -> dict[str, cu.Study]:
 def scenes(folder: Folder) -> dict[str, cu.Study]:
     """As --medium, on `scenes`, of whose prompts none says where in the picture things are."""
     studies = medium(folder)
-    prompts = GroupWorld(drop=0.0).draw_prompts(len(studies["prompted"].prompts), seed=0)
+    prompts = tuple(GroupWorld(drop=0.0).draw_prompts(len(studies["prompted"].prompts), seed=0))
     return {
         name: replace(
             study,

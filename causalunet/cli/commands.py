@@ -236,6 +236,8 @@ def _add_models(commands: Any) -> None:
     train.add_argument("--begin-with", metavar="FILE", help="weights to begin with instead of drawn ones")
     train.add_argument("--autocast", metavar="TYPE", help="bfloat16: faster where the processor computes in it")
     train.add_argument("--focus-from", type=int, help="iteration from which noise comes first (shapes, scenes)")
+    train.add_argument("--prediction", metavar="v", help="what is learned instead of the noise (shapes, scenes)")
+    train.add_argument("--text-iterations", type=int, help="of the text transformer alone, before all else (scenes)")
     train.add_argument("--workers", type=int, default=0, help="processes that draw batches ahead (0)")
     train.add_argument("--no-graph", action="store_true", help="on a GPU, capture no CUDA graph of a step")
     train.add_argument("--figure", type=Path, help="write the loss along the run to this PNG")

@@ -19,7 +19,7 @@ from causalunet.progress import show_progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from xarray import DataTree
+    from xarray import DataArray, DataTree
 
     from causalunet.design.samplers import Sampler
     from causalunet.training.evaluation import Evaluation
@@ -117,6 +117,7 @@ def _drawn_otherwise(options: argparse.Namespace, advance: Callable[[int], None]
 def _evaluate_scenes(options: argparse.Namespace) -> Exit:
     from causalunet.models.scenes import load_scenes
     from causalunet.training.scenes import ScenesTrainingConfig, candidate
+    from causalunet.training.scenes_binding import evaluate_binding
     from causalunet.training.scenes_evaluation import evaluate_depth, evaluate_scenes
 
     chosen = candidate(options.candidate or ScenesTrainingConfig().candidate)
@@ -151,6 +152,7 @@ def _evaluate_scenes(options: argparse.Namespace) -> Exit:
         shares = [_share(one.counts[factor], options.prompts) for one in depth]
         changes.add_row(factor, *shares[0], *shares[1], end_section=factor == "any")
     print_table(changes, make_console())
+    print_table(_binding_table(evaluate_binding(model, chosen.world)), make_console())
     _write_sheet(options, evaluation.as_results())
     if options.figure:
         from causalunet.report import plot_shares
@@ -158,6 +160,16 @@ def _evaluate_scenes(options: argparse.Namespace) -> Exit:
         right, asked = ({kind: both[i] for kind, both in counts.items()} for i in range(2))
         _write("figure", plot_shares({"read as asked": right}, asked, threshold=0.9), options.figure)
     return Exit.DONE
+
+
+def _binding_table(errors: DataArray) -> Table:
+    table = Table(title=f"Squared error of the estimate of x_0, {errors.attrs['samples']} scenes told in full")
+    table.caption = "exchanged: the colours of the two groups, by the same words in another order"
+    for column in ("timestep", "own prompt", "exchanged", "none"):
+        table.add_column(column, justify="right")
+    for timestep, (own, exchanged, none) in zip(errors["timestep"].values, errors.values, strict=True):
+        table.add_row(str(timestep), f"{own:.4f}", *(f"{other / own - 1:+.1%}" for other in (exchanged, none)))
+    return table
 
 
 def _share(count: int, of: int, *, digits: int = 0) -> tuple[str, str]:
@@ -227,6 +239,8 @@ _CONFIGURED = (
     "autocast",
     "focus_from",
     "candidate",
+    "prediction",
+    "text_iterations",
 )
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from causalunet.errors import CheckpointError
 
-__all__ = ["file_digest", "fingerprint", "load_weights", "read_weights"]
+__all__ = ["file_digest", "fingerprint", "load_weights", "read_training", "read_weights"]
 
 
 def file_digest(path: Path, expected: str | None = None) -> str:
@@ -67,6 +69,26 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if odd:
         raise CheckpointError(f"{path} holds {odd[0]!r}, which is not a dense tensor of floating-point numbers.")
     return dict(state)
+
+
+def read_training(path: Path) -> dict[str, Any]:
+    """Read how weights of this package were trained; nothing where a file does not tell.
+
+    Raises
+    ------
+    CheckpointError
+        The file does not exist, or what it tells is none.
+    """
+    _check_exists(path)
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get("training", "{}")
+    try:
+        told = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path} tells its training in words that are no JSON: {error}.") from error
+    return told if isinstance(told, dict) else {}
 
 
 def _check_exists(path: Path) -> None:

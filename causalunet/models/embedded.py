@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from causalunet.models.checkpoints import load_weights, read_weights
+from causalunet.models.checkpoints import load_weights, read_training, read_weights
 from causalunet.models.devices import usable_device
 from causalunet.models.factor_reader import FactorReader
 from causalunet.models.openai_layout import TextUNet, UNetConfig
@@ -17,6 +18,7 @@ from causalunet.models.text_to_image import TextToImage
 from causalunet.models.text_transformer import TextConfig
 from causalunet.models.vocabulary import Vocabulary
 from causalunet.paths import given_path
+from causalunet.prediction import LEARNED, Prediction
 
 __all__ = ["embedded_model", "small_unet"]
 
@@ -66,10 +68,10 @@ def embedded_model(
     with torch.device("meta"):
         unet = TextUNet(config)
     unet = unet.to_empty(device=place)
-    if checkpoint is not None:
-        load_weights(unet, read_weights(given_path(checkpoint)), str(checkpoint))
-    else:
-        with as_file(files("causalunet") / "weights" / f"{name}.safetensors") as path:
-            load_weights(unet, read_weights(path), path.name)
+    shipped = files("causalunet") / "weights" / f"{name}.safetensors"
+    with nullcontext(given_path(checkpoint)) if checkpoint is not None else as_file(shipped) as path:
+        load_weights(unet, read_weights(path), path.name if checkpoint is None else str(checkpoint))
+        told = read_training(path).get("prediction")
     unet.eval().requires_grad_(False)
-    return TextToImage(name, unet, vocabulary, alpha_bar, reader=reader)
+    prediction = Prediction(told, variance=True) if told else LEARNED
+    return TextToImage(name, unet, vocabulary, alpha_bar, reader=reader, prediction=prediction)

@@ -18,6 +18,7 @@ from causalunet.models.factor_reader import FactorReader
 from causalunet.models.openai_anatomy import read_anatomy
 from causalunet.models.openai_layout import TextUNet
 from causalunet.models.pixels import InPixels, MayRead
+from causalunet.prediction import LEARNED, Prediction
 
 if TYPE_CHECKING:  # pyright takes a cached property for none of a protocol's properties
     from builtins import property as cached_property
@@ -47,6 +48,8 @@ class TextToImage(MayRead, InPixels):
         Whether the estimate of x_0 is clipped to [-1, 1].
     reader : FactorReader, optional
         Tells what an image shows.
+    prediction : Prediction
+        What the U-Net puts out.
     """
 
     name: str
@@ -55,6 +58,7 @@ class TextToImage(MayRead, InPixels):
     alpha_bar: NDArray[np.float64]
     clip: bool = True
     reader: FactorReader | None = None
+    prediction: Prediction = LEARNED
 
     @cached_property
     def anatomy(self) -> Anatomy:

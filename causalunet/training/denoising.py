@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from causalunet.errors import SpecError
 from causalunet.models.openai_layout import TextUNet, UNetConfig
 from causalunet.models.vocabulary import Vocabulary
 from causalunet.schedule import cosine_alpha_bar
@@ -34,10 +36,24 @@ class DenoisingConfig(LoopConfig):
     focus_from : int
         From this iteration on, half of the timesteps are drawn from the noisiest fifth and its weight in the loss is
         raised: only there does the text decide the layout; later the noisy image itself shows it.
+    prediction : str, optional
+        ``v`` of Salimans & Ho 2022, each timestep with the same weight: at the noisiest it is the image itself, while
+        of the noise, the default, it takes all precision of a network to tell an image apart.
+
+    Raises
+    ------
+    SpecError
+        There is no such prediction.
     """
 
     prompt_drop: float = 0.1
     focus_from: int
+    prediction: Literal["v"] | None = None
+
+    def __post_init__(self) -> None:
+        LoopConfig.__post_init__(self)
+        if self.prediction not in (None, "v"):
+            raise SpecError(f"prediction is v, or left out for that of the noise; got {self.prediction!r}.")
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,8 @@ class DrawNoisy:
         tokens, mask = self.vocabulary(dropped(prompts, self.config.prompt_drop, rng))
         timesteps = draw_timesteps(size, rng, focused=focused)
         noise = rng.standard_normal(images.shape, dtype=np.float32)
-        weight = noise_weight(cosine_alpha_bar(), 20.0 if focused else 5.0)[timesteps].astype(np.float32)
+        weights = noise_weight(cosine_alpha_bar(), 20.0 if focused else 5.0)
+        weight = (np.ones_like(weights) if self.config.prediction == "v" else weights)[timesteps].astype(np.float32)
         arrays = {
             "images": images,
             "tokens": tokens,
@@ -82,7 +99,7 @@ def dropped(prompts: Sequence[str], share: float, rng: np.random.Generator) -> l
 
 
 class Denoising:
-    """Predict the noise and its variance.
+    """Predict the noise, or v, and the variance.
 
     Parameters
     ----------
@@ -100,15 +117,16 @@ class Denoising:
             torch.manual_seed(draw.config.seed)
             self.network: TextUNet = TextUNet(unet)
         self._criterion = HybridLoss(cosine_alpha_bar(), device=device)
+        self._of: Literal["eps", "v"] = draw.config.prediction or "eps"
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Hybrid loss of a batch, and the plain squared error of the noise."""
+        """Hybrid loss of a batch, and the plain squared error of the noise, or of v."""
         images, timesteps, noise = batch["images"], batch["timesteps"], batch["noise"]
         noisy = self._criterion.diffuse(images, timesteps, noise)
         text = self.network.encode_text(batch["tokens"], batch["mask"])
         output = self.network(noisy, timesteps, *text)
-        loss, error = self._criterion(output, images, noisy, timesteps, noise, batch["weight"])
-        return loss, {"noise_mse": error.mean()}
+        loss, error = self._criterion(output, images, noisy, timesteps, noise, batch["weight"], of=self._of)
+        return loss, {"v_mse" if self._of == "v" else "noise_mse": error.mean()}
 
 
 def draw_timesteps(size: int, rng: np.random.Generator, *, focused: bool) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -106,26 +107,34 @@ class HybridLoss:
         timesteps: Tensor,
         noise: Tensor,
         weight: Tensor | None = None,
+        *,
+        of: Literal["eps", "v"] = "eps",
     ) -> tuple[Tensor, Tensor]:
         """Compare a prediction with the truth.
 
         Parameters
         ----------
         output : Tensor, (batch, 2 * channel, y, x)
-            Predicted noise and variance fraction.
+            Predicted noise, or v, and variance fraction.
         x0, xt, noise : Tensor, (batch, channel, y, x)
         timesteps : Tensor of int, (batch,)
         weight : Tensor, (batch,), optional
             Of the squared errors, if not that of the loss.
+        of : {"eps", "v"}
+            What is predicted: the noise, or v of Salimans & Ho 2022, section 4, of which the noise follows.
 
         Returns
         -------
         loss : Tensor, scalar
         mse : Tensor, (batch,)
-            Unweighted squared error of the noise.
+            Unweighted squared error of what is predicted.
         """
         predicted, fraction = output.chunk(2, dim=1)
-        mse = (predicted - noise).square().mean(dim=(1, 2, 3))
+        told, asked = predicted, noise
+        if of == "v":
+            signal, spread = self._at("signal", timesteps), self._at("noise", timesteps)
+            predicted, asked = signal * told + spread * xt, signal * noise - spread * x0
+        mse = (told - asked).square().mean(dim=(1, 2, 3))
         variational = self._variational(predicted.detach(), fraction, x0, xt, timesteps)
         if weight is None:
             weight = self._tables["weight"][timesteps]  # type: ignore[attr-defined]

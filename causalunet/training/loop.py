@@ -141,7 +141,9 @@ class Task(Protocol):
 class _Run:
     """Network, average and optimiser of a training run, with its checkpoint."""
 
-    def __init__(self, task: Task, config: LoopConfig, directory: Path, resources: Resources) -> None:
+    def __init__(
+        self, task: Task, config: LoopConfig, directory: Path, resources: Resources, pretrained: Path | None = None
+    ) -> None:
         self.task, self.config = task, config
         self.device = usable_device(resources.device)
         self.checkpoint = directory / "checkpoint.pt"
@@ -153,6 +155,10 @@ class _Run:
             first = Path(config.begin_with)
             self._began_with = file_digest(first)  # its place says nothing to whoever reads the weights
             load_weights(task.network, read_weights(first), str(first))
+        if pretrained is not None:
+            known = task.network.state_dict()
+            of_stage = {name: value for name, value in read_weights(pretrained).items() if name in known}
+            task.network.load_state_dict({**known, **of_stage})
         task.network.to(self.device)
         self.average = {name: value.detach().clone() for name, value in task.network.state_dict().items()}
         # A captured step is told another rate through a tensor only.
@@ -238,6 +244,7 @@ def train(
     directory: Path,
     *,
     resources: Resources | None = None,
+    pretrained: Path | None = None,
     checkpoint_every: int = 250,
     report_every: int = 50,
 ) -> Iterator[dict[str, float]]:
@@ -251,6 +258,8 @@ def train(
         Receives ``checkpoint.pt``, ``log.jsonl`` and the weights ``<name>.safetensors`` (float16).
     resources : Resources, optional
         By default this process on the CPU.
+    pretrained : Path, optional
+        Weights of parts that an earlier stage has trained, put over those that the network begins with.
     checkpoint_every, report_every : int
         Iterations between checkpoints and between records.
 
@@ -268,7 +277,7 @@ def train(
     """
     resources = resources or Resources()
     begun = time.perf_counter()
-    run = _Run(task, config, directory, resources)
+    run = _Run(task, config, directory, resources, pretrained)
     directory.mkdir(parents=True, exist_ok=True)
     if run.checkpoint.exists():
         run.load()

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalunet.errors import SpecError
+from causalunet.models.checkpoints import load_weights, read_weights
 from causalunet.models.embedded import small_unet
 from causalunet.models.openai_layout import UNetConfig
 from causalunet.models.vocabulary import SCENES_VOCABULARY
 from causalunet.training.denoising import Denoising, DenoisingConfig, DrawNoisy
 from causalunet.training.loop import Resources, train
+from causalunet.training.scenes_text import DrawSaid, TextStage, taught_for
 from causalunet.worlds.groups import GroupWorld
 from causalunet.worlds.painting import render
 
 __all__ = ["CANDIDATES", "Candidate", "ScenesTrainingConfig", "candidate", "draw_batch", "train_scenes"]
+
+_LEAST_MINUTES = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +84,13 @@ class ScenesTrainingConfig(DenoisingConfig):
     ----------
     candidate : str
         World and network, one of `CANDIDATES`.
+    text_iterations : int, optional
+        Of a first stage, see `causalunet.training.scenes_text`; by default there is none.
 
     Raises
     ------
     SpecError
-        There is no such candidate.
+        There is no such candidate, or a first stage has no iteration.
     """
 
     iterations: int = 1706
@@ -93,10 +101,13 @@ class ScenesTrainingConfig(DenoisingConfig):
     ema: float = 0.999
     focus_from: int = 2500
     candidate: str = "free"
+    text_iterations: int | None = None
 
     def __post_init__(self) -> None:
         DenoisingConfig.__post_init__(self)
         candidate(self.candidate)
+        if self.text_iterations is not None and self.text_iterations < 1:
+            raise SpecError(f"text_iterations is a number of iterations, 1 or more; got {self.text_iterations}.")
 
 
 @dataclass(frozen=True)
@@ -123,23 +134,35 @@ def train_scenes(
     checkpoint_every: int = 250,
     report_every: int = 50,
 ) -> Iterator[dict[str, float]]:
-    """Train, going on from the directory's checkpoint if there is one.
+    """Train text transformer, then all, going on from the directory's checkpoints if there are some.
 
     Parameters
     ----------
     config : ScenesTrainingConfig
     directory : Path
-        Receives ``checkpoint.pt``, ``log.jsonl`` and the averaged weights ``scenes.safetensors`` (float16).
+        Receives ``checkpoint.pt``, ``log.jsonl`` and the averaged weights ``scenes.safetensors`` (float16), and those
+        of the first stage in the folder ``text``.
     resources : Resources, optional
-        By default this process on the CPU.
+        By default this process on the CPU. A time is that of both stages.
     checkpoint_every, report_every : int
         Iterations between checkpoints and between records.
 
-    Returns
-    -------
-    iterator of dict
-        Iteration, loss, squared error of the noise and iterations per second.
+    Yields
+    ------
+    dict
+        Records of the first stage: iteration, loss, share of what prompts say that is told right, and iterations per
+        second. Then of the second: squared error of the noise instead.
     """
-    where = resources or Resources()
-    task = Denoising("scenes", candidate(config.candidate).unet, draw_batch(config), where.device)
-    return train(task, config, directory, resources=where, checkpoint_every=checkpoint_every, report_every=report_every)
+    began, where, chosen = time.perf_counter(), resources or Resources(), candidate(config.candidate)
+    task, pretrained = Denoising("scenes", chosen.unet, draw_batch(config), where.device), None
+    often: dict[str, Any] = {"checkpoint_every": checkpoint_every, "report_every": report_every}
+    if config.text_iterations:
+        if config.begin_with is not None:
+            load_weights(task.network, read_weights(Path(config.begin_with)), config.begin_with)
+        first = taught_for(config.text_iterations, config.seed)
+        stage = TextStage(task.network, DrawSaid(first, chosen.world))
+        yield from train(stage, first, directory / "text", resources=replace(where, minutes=None), **often)
+        pretrained = directory / "text" / f"{stage.name}.safetensors"
+    if where.minutes is not None:
+        where = replace(where, minutes=max(where.minutes - (time.perf_counter() - began) / 60, _LEAST_MINUTES))
+    yield from train(task, config, directory, resources=where, pretrained=pretrained, **often)

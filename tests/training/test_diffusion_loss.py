@@ -55,6 +55,25 @@ def test_the_true_noise_has_no_error_and_the_variance_gets_no_gradient_through_t
     assert fraction.grad.abs().max().item() > 0
 
 
+def test_v_and_the_noise_that_follows_from_it_have_the_same_loss_but_for_the_share_of_signal() -> None:
+    alpha_bar = cosine_alpha_bar()
+    loss, timesteps = HybridLoss(alpha_bar), torch.tensor([1, 200, 600, 950])
+    image, noise = draw(4, 3, 8, 8).clamp(-1, 1), draw(4, 3, 8, 8, seed=1)
+    signal, spread = (
+        torch.tensor(np.sqrt(share))[timesteps, None, None, None].float() for share in (alpha_bar, 1 - alpha_bar)
+    )
+    noisy, fraction, off = loss.diffuse(image, timesteps, noise), draw(4, 3, 8, 8, seed=2), draw(4, 3, 8, 8, seed=3)
+    v = signal * noise - spread * image + 0.1 * off
+    eps = signal * v + spread * noisy
+    torch.testing.assert_close(eps, noise + signal * 0.1 * off, atol=1e-5, rtol=1e-5)
+    ones = torch.ones(4)
+    of_v, error = loss(torch.cat([v, fraction], dim=1), image, noisy, timesteps, noise, ones, of="v")
+    of_eps, of_noise = loss(torch.cat([eps, fraction], dim=1), image, noisy, timesteps, noise, ones)
+    torch.testing.assert_close(error, (0.1 * off).square().mean(dim=(1, 2, 3)), rtol=1e-4, atol=0)
+    torch.testing.assert_close(of_noise, error * signal.flatten().square(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(of_v - error.mean(), of_eps - of_noise.mean())  # what teaches the variance
+
+
 def test_weights_favour_noise_and_have_mean_one() -> None:
     loss = HybridLoss(cosine_alpha_bar(), max_weight=20.0)
     zeros = torch.zeros(1000, 3, 2, 2)

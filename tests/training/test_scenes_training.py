@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import causalunet as cu
-from causalunet.errors import PromptError, SpecError
+from causalunet.errors import CheckpointError, PromptError, SpecError
 from causalunet.models.factor_reader import SCENES_READER, FactorReader, load_reader
 from causalunet.models.openai_layout import TextUNet
 from causalunet.models.scenes import load_scenes
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.vocabulary import SCENES_VOCABULARY
+from causalunet.prediction import LEARNED, Prediction
 from causalunet.training.scenes import CANDIDATES, ScenesTrainingConfig, candidate, draw_batch, train_scenes
 from causalunet.training.scenes_evaluation import DepthEffect, ScenesEvaluation, evaluate_depth, evaluate_scenes
 from causalunet.worlds.groups import FACTORS, Description, GroupWorld, held_out
@@ -97,6 +98,32 @@ def test_candidates_have_worlds_and_networks(tmp_path: Path) -> None:
     assert candidate("bottom").unet.attention_resolutions == (4,)
     with pytest.raises(SpecError, match="No candidate is called 'best'; there are free, aligned, mirrored"):
         ScenesTrainingConfig(candidate="best")
+
+
+def test_weights_tell_what_they_predict(tmp_path: Path, trained: Path) -> None:
+    *_, last = train_scenes(replace(TINY, prediction="v"), tmp_path, report_every=1)
+    assert "v_mse" in last
+    of_v, of_noise = (load_scenes(folder / "scenes.safetensors") for folder in (tmp_path, trained))
+    assert (of_v.prediction, of_noise.prediction) == (Prediction("v", variance=True), LEARNED)
+    study = cu.Study(
+        name="v",
+        model="scenes",
+        prompts=["a circle and a cross"],
+        sampler=cu.DDPM(steps=3),
+        interventions=[cu.AblateBlock(2, cu.Window(3, 1))],
+    )
+    results = study.run(tmp_path / "v.zarr", model=of_v, progress=False)
+    assert np.isfinite(results.outcomes.ssim).all()
+    batch = draw_batch(replace(TINY, prediction="v"))(3, np.random.default_rng(0))
+    assert (batch["weight"] == 1).all()
+    with pytest.raises(SpecError, match="prediction is v, or left out for that of the noise; got 'x'"):
+        replace(TINY, prediction="x")  # type: ignore[arg-type]
+
+
+def test_a_file_that_tells_its_training_in_no_json_is_told(tmp_path: Path, trained: Path) -> None:
+    save_file(load_file(trained / "scenes.safetensors"), tmp_path / "odd.safetensors", metadata={"training": "{"})
+    with pytest.raises(CheckpointError, match="tells its training in words that are no JSON"):
+        load_scenes(tmp_path / "odd.safetensors")
 
 
 def evaluation(*pairs: tuple[str, str]) -> ScenesEvaluation:

@@ -1,0 +1,97 @@
+"""Does ``scenes`` follow which group a word belongs to? What a prompt is worth for a step, with its words exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from causalunet.models.text_to_image import TextToImage
+from causalunet.prompts import NO_PROMPT
+from causalunet.worlds.groups import Description, GroupWorld
+from causalunet.worlds.painting import render
+
+__all__ = ["evaluate_binding"]
+
+
+def evaluate_binding(
+    model: TextToImage,
+    world: GroupWorld,
+    *,
+    n: int = 64,
+    seed: int = 2,
+    timesteps: Sequence[int] = (990, 950, 900, 850, 700),
+) -> xr.DataArray:
+    """Compare estimates of the image under the scene's own prompt, with colours of the groups exchanged, and without.
+
+    Parameters
+    ----------
+    model : TextToImage
+        Trained on the world, to predict the noise or v.
+    world : GroupWorld
+    n : int
+        Number of scenes, with prompts that say all that prompts can.
+    seed : int
+        Of scenes and noise.
+    timesteps : sequence of int
+        Of the training.
+
+    Returns
+    -------
+    xarray.DataArray, (timestep, prompt)
+        Mean squared error of the estimate of x_0, of images in [-1, 1]; prompts are ``own``, ``exchanged``, ``none``.
+
+    Notes
+    -----
+    A network that takes a prompt for a bag of words has the same error under ``own`` and ``exchanged``. Where no
+    signal is left, the best estimate is the mean of the images that a prompt describes.
+    """
+    rng = np.random.default_rng(seed)
+    told = replace(world, drop=0.0)
+    codes = told.draw(n, rng, only_held_out=False)
+    images, said = torch.from_numpy(render(codes, rng)), told.describe(codes, rng)
+    prompts = {
+        "own": [one.prompt for one in said],
+        "exchanged": [_exchanged(one).prompt for one in said],
+        "none": [NO_PROMPT] * n,
+    }
+    encoded = {name: model.encode(words) for name, words in prompts.items()}
+    errors = np.empty((len(timesteps), len(prompts)))
+    for row, timestep in enumerate(timesteps):
+        noise = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32))
+        for at, text in enumerate(encoded.values()):
+            errors[row, at] = _error(model, images, noise, timestep, text)
+    return xr.DataArray(
+        errors,
+        {"timestep": list(timesteps), "prompt": list(prompts)},
+        ("timestep", "prompt"),
+        name="x0_error",
+        attrs={"long_name": "mean squared error of the estimate of x_0", "samples": n},
+    )
+
+
+def _exchanged(said: Description) -> Description:
+    """The description with the colours of both groups exchanged: the same words in another order."""
+    return replace(
+        said,
+        first=replace(said.first, colour=said.second.colour),
+        second=replace(said.second, colour=said.first.colour),
+    )
+
+
+def _error(model: TextToImage, images: Tensor, noise: Tensor, timestep: int, text: tuple[Tensor, ...]) -> float:
+    signal, spread = model.alpha_bar[timestep] ** 0.5, (1 - model.alpha_bar[timestep]) ** 0.5
+    device = text[0].device
+    noisy = (signal * images + spread * noise).to(device)
+    with torch.inference_mode():
+        output = model.unet(noisy, torch.full((len(images),), timestep, device=device), *text)
+    predicted = output[:, : images.shape[1]].cpu()
+    if model.prediction.of == "v":
+        estimate = signal * noisy.cpu() - spread * predicted
+    else:
+        estimate = (noisy.cpu() - spread * predicted) / signal
+    return float((estimate - images).square().mean())

@@ -54,7 +54,7 @@ def evaluate_binding(
     told = replace(world, drop=0.0)
     codes = told.draw(n, rng, only_held_out=False)
     images, said = torch.from_numpy(render(codes, rng)), told.describe(codes, rng)
-    prompts = {
+    prompts: dict[str, list[str]] = {
         "own": [one.prompt for one in said],
         "exchanged": [_exchanged(one).prompt for one in said],
         "none": [NO_PROMPT] * n,

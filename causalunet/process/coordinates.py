@@ -82,8 +82,10 @@ class ShortestPath(Process):
     def shares(self, alpha_bar: float, height: int, width: int) -> NDArray[np.float64]:
         """(1 - S0^tau) / (1 - S0), tau where S0 is 1."""
         variance = self.variance(np.sqrt(_rings(height, width)[0]))
+        logs = np.log(variance)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = np.expm1(alpha_bar * np.log(variance)) / (variance - 1)
+            # Not by variance - 1: rounding, which is another on every processor, would leave noise where there is none.
+            found = np.expm1(alpha_bar * logs) / np.expm1(logs)
         return np.where(np.abs(variance - 1) < _NEAR, alpha_bar, np.clip(found, 0.0, 1.0))
 
 

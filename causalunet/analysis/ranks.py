@@ -8,13 +8,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from causalunet.analysis.criteria import frontier
+from causalunet.analysis.criteria import Criterion, frontier
 from causalunet.analysis.curves import BOUND, BOUNDS, curve
 from causalunet.analysis.direction import sign_of
 from causalunet.analysis.intervals import check_bootstrap
+from causalunet.analysis.redundancy import acting_cells
 from causalunet.analysis.resampling import interval_of, resampled_means
-from causalunet.analysis.selection import check_variable, complete_samples, intervention_columns, select_interventions
-from causalunet.dims import INTERVENTION, SAMPLE
+from causalunet.dims import SAMPLE
 from causalunet.errors import SpecError
 
 __all__ = ["agreement", "depth_trend", "rank_correlation", "redundancy_trend", "windows_until_redundant"]
@@ -222,12 +222,8 @@ def redundancy_trend(
     >>> found = redundancy_trend(results, threshold=0.9, kind="ablate_block", length=5)
     >>> tau, interval = found["tau"], found["interval"]
     """
-    chosen = select_interventions(results, selection)
-    check_variable(chosen, variable)
-    if by not in (columns := intervention_columns(chosen)):
-        raise SpecError(f"Interventions are not told apart by {by}; depth is any of {', '.join(sorted(columns))}.")
-    chosen = chosen.isel({INTERVENTION: np.flatnonzero(chosen["kind"].values != "null")})
-    chosen = complete_samples(chosen, variable, allow_incomplete=allow_incomplete)
+    criterion = Criterion(variable=variable, threshold=threshold)
+    chosen = acting_cells(results, criterion, [by], selection, allow_incomplete=allow_incomplete)
     depths = np.unique(chosen[by].values)
     if len(depths) < 2:
         raise SpecError(f"A trend needs several values of {by}; the interventions selected have {depths.tolist()}.")

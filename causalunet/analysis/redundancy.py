@@ -20,7 +20,7 @@ from causalunet.analysis.sweeps import describe
 from causalunet.dims import INTERVENTION, SAMPLE
 from causalunet.errors import SpecError
 
-__all__ = ["first_redundant_step", "longest_window", "redundant_start", "relaxation_needed"]
+__all__ = ["acting_cells", "first_redundant_step", "longest_window", "redundant_start", "relaxation_needed"]
 
 CANDIDATE = "candidate"
 """Dimension of what was tested, from easy to hard."""
@@ -145,7 +145,7 @@ def first_redundant_step(
         resamples=resamples,
         seed=seed,
     )
-    chosen = _chosen(results, question, selection, allow_incomplete)
+    chosen = acting_cells(results, question.criterion, question.names, selection, allow_incomplete=allow_incomplete)
     return _answers(question, chosen, _grouped(chosen, question.names), selection)
 
 
@@ -190,7 +190,7 @@ def longest_window(
         resamples=resamples,
         seed=seed,
     )
-    chosen = _chosen(results, question, selection, allow_incomplete)
+    chosen = acting_cells(results, question.criterion, question.names, selection, allow_incomplete=allow_incomplete)
     chosen = chosen.isel({INTERVENTION: np.flatnonzero(chosen["cuts"].values == 1)})
     lengths = chosen["length"].values
     groups = {key: part for key, part in _grouped(chosen, question.names).items() if len(set(lengths[part])) > 1}
@@ -247,7 +247,7 @@ def relaxation_needed(
         resamples=resamples,
         seed=seed,
     )
-    chosen = _chosen(results, question, selection, allow_incomplete)
+    chosen = acting_cells(results, question.criterion, question.names, selection, allow_incomplete=allow_incomplete)
     groups = _with_no_relaxation(chosen, _grouped(chosen, question.names))
     if not groups:
         raise SpecError(
@@ -278,14 +278,36 @@ def _names(by: str | Sequence[str]) -> tuple[str, ...]:
     return (by,) if isinstance(by, str) else tuple(by)
 
 
-def _chosen(
-    results: xr.DataTree, question: _Question, selection: Mapping[str, Any], allow_incomplete: bool
+def acting_cells(
+    results: xr.DataTree,
+    criterion: Criterion,
+    names: Sequence[str],
+    selection: Mapping[str, Any],
+    *,
+    allow_incomplete: bool,
 ) -> xr.Dataset:
-    """Outcomes that bear on the question, read from the store."""
+    """Outcomes of a criterion's variable, and their status, of what is selected and does something, in memory.
+
+    Parameters
+    ----------
+    results : xarray.DataTree
+    criterion : Criterion
+    names : sequence of str
+        Coordinates that have to tell interventions apart.
+    selection, allow_incomplete
+        As for `first_redundant_step`.
+
+    Raises
+    ------
+    SpecError
+        Nothing fits the selection, all of it is null, or interventions have no such variable or coordinates.
+    StoreError
+        Some of the cells failed or were not run yet.
+    """
     found = select_interventions(results, selection)
-    check_variable(found, question.criterion.variable)
-    sign_of(found[question.criterion.variable], question.criterion.better)
-    unknown = [name for name in question.names if name not in intervention_columns(found)]
+    check_variable(found, criterion.variable)
+    sign_of(found[criterion.variable], criterion.better)
+    unknown = [name for name in names if name not in intervention_columns(found)]
     if unknown:
         known = ", ".join(sorted(intervention_columns(found)))
         raise SpecError(f"Interventions are not told apart by {', '.join(unknown)}; group by any of {known}.")
@@ -293,8 +315,8 @@ def _chosen(
     if not len(acting):
         raise SpecError("The interventions selected are all null: they change nothing. Select another kind.")
     chosen = found.isel({INTERVENTION: acting})
-    chosen = complete_samples(chosen, question.criterion.variable, allow_incomplete=allow_incomplete)
-    return chosen[[question.criterion.variable, "status"]].load()
+    chosen = complete_samples(chosen, criterion.variable, allow_incomplete=allow_incomplete)
+    return chosen[[criterion.variable, "status"]].load()
 
 
 def _grouped(chosen: xr.Dataset, names: Sequence[str]) -> dict[tuple[Any, ...], NDArray[np.int64]]:

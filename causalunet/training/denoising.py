@@ -79,8 +79,10 @@ class DrawNoisy:
         tokens, mask = self.vocabulary(dropped(prompts, self.config.prompt_drop, rng))
         timesteps = draw_timesteps(size, rng, focused=focused)
         noise = rng.standard_normal(images.shape, dtype=np.float32)
-        weights = noise_weight(cosine_alpha_bar(), 20.0 if focused else 5.0)
-        weight = (np.ones_like(weights) if self.config.prediction == "v" else weights)[timesteps].astype(np.float32)
+        if self.config.prediction == "v":
+            weight = np.ones(size, dtype=np.float32)
+        else:
+            weight = noise_weight(cosine_alpha_bar(), 20.0 if focused else 5.0)[timesteps].astype(np.float32)
         arrays = {
             "images": images,
             "tokens": tokens,

@@ -11,6 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from causalunet.models.text_to_image import TextToImage
+from causalunet.prediction import training_of
 from causalunet.prompts import NO_PROMPT
 from causalunet.worlds.groups import Description, GroupWorld
 from causalunet.worlds.painting import render
@@ -84,14 +85,10 @@ def _exchanged(said: Description) -> Description:
 
 
 def _error(model: TextToImage, images: Tensor, noise: Tensor, timestep: int, text: tuple[Tensor, ...]) -> float:
-    signal, spread = model.alpha_bar[timestep] ** 0.5, (1 - model.alpha_bar[timestep]) ** 0.5
-    device = text[0].device
-    noisy = (signal * images + spread * noise).to(device)
+    level, device = training_of(model).level(timestep), text[0].device
+    noisy = level.signal * images + level.noise * noise
     with torch.inference_mode():
-        output = model.unet(noisy, torch.full((len(images),), timestep, device=device), *text)
-    predicted = output[:, : images.shape[1]].cpu()
-    if model.prediction.of == "v":
-        estimate = signal * noisy.cpu() - spread * predicted
-    else:
-        estimate = (noisy.cpu() - spread * predicted) / signal
+        output = model.unet(noisy.to(device), torch.full((len(images),), timestep, device=device), *text).cpu()
+    predicted, _ = model.prediction.split(output)
+    estimate, _ = model.prediction.image_and_noise(predicted, noisy, level)
     return float((estimate - images).square().mean())

@@ -23,7 +23,7 @@ from causalunet.training.batches import Batch
 from causalunet.training.loop import LoopConfig
 from causalunet.worlds.groups import FACTORS, OPEN, SPOKEN, Description, GroupWorld
 
-__all__ = ["DrawSaid", "TextStage", "TextTrainingConfig", "taught_for"]
+__all__ = ["DrawSaid", "TextStage", "taught_for"]
 
 _PARTS = (
     *("transformer", "final_ln", "token_embedding", "transformer_proj"),
@@ -45,21 +45,15 @@ _SPREAD = 2.0
 """Weight of what keeps every channel of a prompt's vector at a mean of 0 and a variance of 1."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextTrainingConfig(LoopConfig):
-    """How the text transformer is taught; the defaults are those of the weights that ship."""
-
-    iterations: int = 1000
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    decay: int = 250
-
-
-def taught_for(iterations: int, seed: int) -> TextTrainingConfig:
-    """That of a run of another length, whose rate falls in its last quarter too."""
-    return TextTrainingConfig(
-        iterations=iterations, warmup=max(1, iterations // 10), decay=max(1, iterations // 4), seed=seed
+def taught_for(iterations: int, seed: int) -> LoopConfig:
+    """How the text transformer is taught: the rate rises in the first tenth of a run and falls in its last quarter."""
+    return LoopConfig(
+        iterations=iterations,
+        batch_size=256,
+        learning_rate=1e-3,
+        warmup=max(1, iterations // 10),
+        decay=max(1, iterations // 4),
+        seed=seed,
     )
 
 
@@ -69,11 +63,11 @@ class DrawSaid:
 
     Parameters
     ----------
-    config : TextTrainingConfig
+    config : LoopConfig
     world : GroupWorld
     """
 
-    config: TextTrainingConfig
+    config: LoopConfig
     world: GroupWorld
 
     def __call__(self, iteration: int, rng: np.random.Generator) -> Batch:

@@ -121,7 +121,7 @@ def test_where_samples_disagree_the_interval_is_wide(swept: xr.DataTree) -> None
     [
         ({"kind": "ablate_block", "length": 1}, r"several values of bottom; the interventions selected have \[6\]"),
         ({"kind": "ablate_block", "length": 4}, r"bottom=4 at \[19, 9\]; bottom=6 at \[19, 8\]\. Select"),
-        ({"kind": "ablate_block", "length": 2, "by": "deep"}, "not told apart by deep; depth is any of bottom,"),
+        ({"kind": "ablate_block", "length": 2, "by": "deep"}, "not told apart by deep; group by any of bottom,"),
         ({"kind": "ablate_block"}, "length"),
     ],
 )

@@ -149,7 +149,7 @@ def test_rows_of_a_branch_are_those_of_the_networks_own_layout(tmp_path: Path) -
     for (place, branch), image in found.items():
         for layout, predicted in GUIDED.items():
             expected = by_hand(net, predicted, place, branch)
-            np.testing.assert_allclose(image, expected, rtol=0, atol=1e-4, err_msg=f"{place} {branch} {layout}")
+            np.testing.assert_allclose(image, expected, rtol=0, atol=5e-5, err_msg=f"{place} {branch} {layout}")
         others = [other for (where, which), other in found.items() if where == place and which != branch]
         assert min(float(np.abs(image - other).max()) for other in others) > 1e-3
 

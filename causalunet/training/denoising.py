@@ -36,9 +36,9 @@ class DenoisingConfig(LoopConfig):
     focus_from : int
         From this iteration on, half of the timesteps are drawn from the noisiest fifth and its weight in the loss is
         raised: only there does the text decide the layout; later the noisy image itself shows it.
-    prediction : str, optional
-        ``v`` of Salimans & Ho 2022, each timestep with the same weight: at the noisiest it is the image itself, while
-        of the noise, the default, it takes all precision of a network to tell an image apart.
+    prediction : {"eps", "v"}
+        The noise; or v of Salimans & Ho 2022, each timestep with the same weight: at the noisiest it is the image
+        itself, while of the noise it takes all precision of a network to tell an image apart.
 
     Raises
     ------
@@ -48,12 +48,12 @@ class DenoisingConfig(LoopConfig):
 
     prompt_drop: float = 0.1
     focus_from: int
-    prediction: Literal["v"] | None = None
+    prediction: Literal["eps", "v"] = "eps"
 
     def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)
-        if self.prediction not in (None, "v"):
-            raise SpecError(f"prediction is v, or left out for that of the noise; got {self.prediction!r}.")
+        if self.prediction not in ("eps", "v"):
+            raise SpecError(f"prediction is eps, that of the noise, or v; got {self.prediction!r}.")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Denoising:
             torch.manual_seed(draw.config.seed)
             self.network: TextUNet = TextUNet(unet)
         self._criterion = HybridLoss(cosine_alpha_bar(), device=device)
-        self._of: Literal["eps", "v"] = draw.config.prediction or "eps"
+        self._of: Literal["eps", "v"] = draw.config.prediction
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Hybrid loss of a batch, and the plain squared error of the noise, or of v."""

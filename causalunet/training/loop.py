@@ -22,7 +22,7 @@ from causalunet.training.steps import CapturedStep, PlainStep
 
 __all__ = ["LoopConfig", "Resources", "Task", "train"]
 
-_TYPES = {"bfloat16": torch.bfloat16}
+_TYPES = {"bfloat16": torch.bfloat16, "float32": None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class LoopConfig:
         Weights file to begin with instead of drawn weights, such as what a shorter run made. The optimiser is new.
     autocast : str, optional
         ``bfloat16``: convolutions and matrix products in that type, while weights, their average and the optimiser stay
-        float32 (`torch.autocast`). By default all is float32.
+        float32 (`torch.autocast`). ``float32``, and by default: all of it.
 
     Raises
     ------
@@ -168,7 +168,7 @@ class _Run:
             betas=(0.9, 0.99),
             weight_decay=0.01,
             capturable=captured,
-            fused=True if on_gpu else None,
+            fused=True,
         )
         kind = CapturedStep if captured else PlainStep
         self._take = kind(task.network, self.optimizer, self._loss)
@@ -178,9 +178,10 @@ class _Run:
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The task's loss, in the type asked for; a captured step cannot have casts that are kept between steps."""
-        if self.config.autocast is None:
+        narrow = _TYPES[self.config.autocast or "float32"]
+        if narrow is None:
             return self.task.loss(batch)
-        with torch.autocast(self.device.type, _TYPES[self.config.autocast], cache_enabled=False):
+        with torch.autocast(self.device.type, narrow, cache_enabled=False):
             return self.task.loss(batch)
 
     def step(self, batch: Batch) -> None:
@@ -283,6 +284,8 @@ def train(
         run.load()
     if run.iteration >= config.iterations and resources.minutes is None:
         return
+    if resources.minutes is not None:  # until the first fit, as if all of it were still to come
+        run.config = replace(config, iterations=run.iteration + config.iterations)
     ends = itertools.count(run.iteration) if resources.minutes else range(run.iteration, config.iterations)
     drawn = batches(task.draw, config.seed, ends, workers=resources.workers, device=run.device)
     started, counted = time.perf_counter(), run.iteration

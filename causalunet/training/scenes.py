@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from causalunet.models.openai_layout import UNetConfig
 from causalunet.models.vocabulary import SCENES_VOCABULARY
 from causalunet.training.denoising import Denoising, DenoisingConfig, DrawNoisy
 from causalunet.training.loop import Resources, train
-from causalunet.training.scenes_text import DrawSaid, TextStage, taught_for
+from causalunet.training.scenes_text import DrawSaid, TextStage, keep_text, taught_for
 from causalunet.worlds.groups import GroupWorld
 from causalunet.worlds.painting import render
 
@@ -78,36 +78,39 @@ def candidate(name: str) -> Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScenesTrainingConfig(DenoisingConfig):
-    """How ``scenes`` is trained; the defaults are those of the weights that ship.
+    """How ``scenes`` is trained; the defaults are those of the weights that ship, but for those that it began with.
 
     Parameters
     ----------
     candidate : str
         World and network, one of `CANDIDATES`.
-    text_iterations : int, optional
-        Of a first stage, see `causalunet.training.scenes_text`; by default there is none.
+    text_iterations : int
+        Of a first stage, which teaches the text transformer alone, see `causalunet.training.scenes_text`; it is kept as
+        it is from then on. With 0 there is none, and it learns with the rest.
 
     Raises
     ------
     SpecError
-        There is no such candidate, or a first stage has no iteration.
+        There is no such candidate, or the first stage has less than no iteration.
     """
 
-    iterations: int = 1706
-    batch_size: int = 128
+    iterations: int = 5500
+    batch_size: int = 32
     learning_rate: float = 1e-3
     warmup: int = 200
-    decay: int = 426
+    decay: int = 1400
     ema: float = 0.999
-    focus_from: int = 2500
+    autocast: str | None = "bfloat16"
+    focus_from: int = 0
+    prediction: Literal["eps", "v"] = "v"
     candidate: str = "free"
-    text_iterations: int | None = None
+    text_iterations: int = 1000
 
     def __post_init__(self) -> None:
         DenoisingConfig.__post_init__(self)
         candidate(self.candidate)
-        if self.text_iterations is not None and self.text_iterations < 1:
-            raise SpecError(f"text_iterations is a number of iterations, 1 or more; got {self.text_iterations}.")
+        if self.text_iterations < 0:
+            raise SpecError(f"text_iterations is a number of iterations, 0 or more; got {self.text_iterations}.")
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def train_scenes(
     checkpoint_every: int = 250,
     report_every: int = 50,
 ) -> Iterator[dict[str, float]]:
-    """Train text transformer, then all, going on from the directory's checkpoints if there are some.
+    """Train text transformer, then the rest, or all at once; go on from the directory's checkpoints if there are some.
 
     Parameters
     ----------
@@ -163,6 +166,7 @@ def train_scenes(
         stage = TextStage(task.network, DrawSaid(first, chosen.world))
         yield from train(stage, first, directory / "text", resources=replace(where, minutes=None), **often)
         pretrained = directory / "text" / f"{stage.name}.safetensors"
+        keep_text(task.network)
     if where.minutes is not None:
         where = replace(where, minutes=max(where.minutes - (time.perf_counter() - began) / 60, _LEAST_MINUTES))
     yield from train(task, config, directory, resources=where, pretrained=pretrained, **often)

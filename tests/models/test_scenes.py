@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -73,7 +74,11 @@ def test_weights_are_small_and_say_how_they_were_made(name: str) -> None:
         told = json.loads(file.metadata()["training"])
         assert all(file.get_tensor(key).dtype == torch.float16 for key in list(file.keys())[:5])
     assert told.pop("iteration") == config["iterations"]
-    assert {name: value for name, value in config.items() if value is not None} == {"ema": 0.0} | told
+    begun = told.pop("begin_with", None)
+    assert begun is None or re.fullmatch("[0-9a-f]{64}", begun), "the digest of the weights that a run went on from"
+    before = {"ema": 0.0, "prediction": "eps"}  # what weights of before there was such a choice do not tell
+    asked = {name: value for name, value in config.items() if value is not None}
+    assert asked == {name: before[name] for name in before.keys() & asked.keys()} | told
 
 
 @pytest.mark.thorough

@@ -139,6 +139,13 @@ def test_a_run_by_time_ends_in_time_and_can_be_made_again(tmp_path: Path) -> Non
         assert equal(weights(tmp_path / "timed"), weights(tmp_path / "again"))
 
 
+def test_a_run_by_time_goes_on_from_the_end_of_a_run_by_length(tmp_path: Path) -> None:
+    *_, ended = train(Line(), TINY, tmp_path)  # type: ignore[arg-type]
+    assert ended["iteration"] == TINY.iterations
+    *_, last = train(Line(), TINY, tmp_path, resources=Resources(minutes=1 / 60), report_every=2)  # type: ignore[arg-type]
+    assert last["iteration"] > TINY.iterations + 4
+
+
 def test_what_cannot_be_is_told_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="workers is a number of processes, 0 or more; got -1"):
         Resources(workers=-1)
@@ -180,5 +187,5 @@ def test_a_run_with_autocast_goes_on_as_if_it_had_not_stopped(tmp_path: Path) ->
 
 
 def test_a_type_that_cannot_be_computed_in_is_told() -> None:
-    with pytest.raises(SpecError, match="autocast is one of bfloat16, or left out; got 'int4'"):
+    with pytest.raises(SpecError, match="autocast is one of bfloat16, float32, or left out; got 'int4'"):
         replace(TINY, autocast="int4")

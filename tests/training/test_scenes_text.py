@@ -85,25 +85,28 @@ def test_six_hundred_iterations_tell_which_group_words_belong_to(tmp_path: Path)
 
 
 def test_the_second_stage_begins_with_what_the_first_has_taught(tmp_path: Path) -> None:
-    config = ScenesTrainingConfig(iterations=1, batch_size=1, warmup=1000, decay=1, focus_from=0, text_iterations=4)
+    config = ScenesTrainingConfig(iterations=1, batch_size=1, warmup=1, decay=1, focus_from=0, text_iterations=4)
     records = list(train_scenes(config, tmp_path, report_every=1))
     assert ["told" in record for record in records] == [True] * 4 + [False]
     text, whole = load_file(tmp_path / "text" / "text.safetensors"), load_file(tmp_path / "scenes.safetensors")
     torch.manual_seed(0)
     drawn = TextUNet(UNET).state_dict()
-    for name in set(text) & set(whole):  # the rate of the one iteration is that of the first of a long warm-up
-        torch.testing.assert_close(whole[name], text[name], atol=1e-3, rtol=1e-3)
+    kept = set(text) & set(whole)
+    assert {"positional_embedding", "padding_embedding", "token_embedding.weight", "transformer_proj.weight"} <= kept
+    for name in kept:  # denoising would make a bag of words of it again
+        assert torch.equal(whole[name], text[name]), name
     word = "token_embedding.weight"
     assert (whole[word].float() - drawn[word]).abs().max() > 1e-3
+    assert any((whole[name].float() - drawn[name]).abs().max() > 1e-4 for name in set(whole) - kept)
     assert not list(train_scenes(config, tmp_path)), "both are finished"
 
 
 def test_the_first_stage_is_left_out_where_it_is_not_asked_for(tmp_path: Path) -> None:
-    config = ScenesTrainingConfig(iterations=1, batch_size=1, warmup=1, decay=1, focus_from=0)
+    config = ScenesTrainingConfig(iterations=1, batch_size=1, warmup=1, decay=1, text_iterations=0)
     assert len(list(train_scenes(config, tmp_path))) == 1
     assert not (tmp_path / "text").exists()
-    with pytest.raises(SpecError, match="text_iterations is a number of iterations, 1 or more; got 0"):
-        ScenesTrainingConfig(text_iterations=0)
+    with pytest.raises(SpecError, match="text_iterations is a number of iterations, 0 or more; got -1"):
+        ScenesTrainingConfig(text_iterations=-1)
 
 
 @pytest.mark.thorough

@@ -23,7 +23,16 @@ from causalunet.training.scenes import CANDIDATES, ScenesTrainingConfig, candida
 from causalunet.training.scenes_evaluation import DepthEffect, ScenesEvaluation, evaluate_depth, evaluate_scenes
 from causalunet.worlds.groups import FACTORS, Description, GroupWorld, held_out
 
-TINY = ScenesTrainingConfig(iterations=4, batch_size=2, warmup=2, decay=2, focus_from=3)
+TINY = ScenesTrainingConfig(
+    iterations=4,
+    batch_size=2,
+    warmup=2,
+    decay=2,
+    focus_from=3,
+    prediction="eps",
+    text_iterations=0,
+    autocast="float32",
+)
 NAMES = list(FACTORS)
 
 
@@ -116,7 +125,7 @@ def test_weights_tell_what_they_predict(tmp_path: Path, trained: Path) -> None:
     assert np.isfinite(results.outcomes.ssim).all()
     batch = draw_batch(replace(TINY, prediction="v"))(3, np.random.default_rng(0))
     assert (batch["weight"] == 1).all()
-    with pytest.raises(SpecError, match="prediction is v, or left out for that of the noise; got 'x'"):
+    with pytest.raises(SpecError, match="prediction is eps, that of the noise, or v; got 'x'"):
         replace(TINY, prediction="x")  # type: ignore[arg-type]
 
 

@@ -6,7 +6,7 @@ everything, so that nothing is left to decide.
 
     python studies/temporal_dynamics/study.py --quick     # about three minutes on two cores
     python studies/temporal_dynamics/study.py --medium    # about half an hour; the numbers of the documentation
-    python studies/temporal_dynamics/study.py --scenes    # the same on the model `scenes`
+    python studies/temporal_dynamics/study.py --scenes    # the same on the model `scenes`, as long
     python studies/temporal_dynamics/study.py --full      # the paper's grid; prints its time before it starts
 """
 

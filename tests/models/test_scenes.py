@@ -144,29 +144,32 @@ def test_results_verify(results: xr.DataTree) -> None:
 
 @pytest.mark.slow
 def test_images_show_more_of_their_prompts_than_those_of_others_do(model: TextToImage) -> None:
-    """Of 200 prompts 71 % of single factors are read as asked, by chance 36 % would be."""
+    """Of 200 prompts 92 % of single factors are read as asked, by chance 36 % would be."""
     found = evaluate_scenes(model, WORLD, n=8, sampler=cu.DDPM(steps=20, guidance_scale=3.0))
     right, asked = found.counts["single factors"]
-    assert right / asked >= max(0.5, found.chance()["single factors"] + 0.1)
+    assert right / asked >= max(0.7, found.chance()["single factors"] + 0.2)
     read, probability = model.read_factors(found.images)
     np.testing.assert_array_equal(read, found.read)
     assert np.median(probability) >= 0.99  # images of the world, not noise
 
 
 @pytest.mark.slow
-def test_prompts_are_followed_as_the_documentation_says(model: TextToImage) -> None:
-    """Around the numbers of 200 prompts in docs/models.md; some minutes."""
-    found = evaluate_scenes(model, WORLD, n=60, sampler=cu.DDPM(steps=50, guidance_scale=3.0))
+def test_bars_of_prompts(model: TextToImage) -> None:
+    """All 200 prompts of docs/models.md, some minutes: of fewer the share of single factors may fall below its bar."""
+    found = evaluate_scenes(model, WORLD, n=200, sampler=cu.DDPM(steps=50, guidance_scale=3.0))
     shares = {kind: right / asked for kind, (right, asked) in found.counts.items()}
-    assert 0.6 <= shares["single factors"] <= 0.85, shares
-    assert 0.4 <= shares["relation"] <= 0.8, shares
+    assert shares["single factors"] >= 0.9, shares
+    assert shares["relation"] >= 0.75, shares
+    assert 0.5 <= shares["all"] <= 0.8, shares
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the run that ships is too short, see docs/models.md")
-def test_bars(model: TextToImage) -> None:
-    found = evaluate_scenes(model, WORLD, n=60, sampler=cu.DDPM(steps=50, guidance_scale=3.0))
-    shares = {kind: right / asked for kind, (right, asked) in found.counts.items()}
-    assert shares["single factors"] >= 0.9
-    assert shares["relation"] >= 0.75
+@pytest.mark.xfail(strict=True, reason="depth matters later than in the first tenth, see docs/models.md")
+def test_bar_of_depth_on_open_samples(model: TextToImage) -> None:
     assert evaluate_depth(model, n=60).counts["any"] >= 0.7 * 60
+
+
+@pytest.mark.slow
+def test_full_prompts_need_their_depth_at_first(model: TextToImage) -> None:
+    """Of 200 samples 29 % change; the bar is 30 %."""
+    assert 0.15 * 60 <= evaluate_depth(model, WORLD, n=60).counts["any"] <= 0.45 * 60

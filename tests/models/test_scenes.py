@@ -154,6 +154,7 @@ def test_images_show_more_of_their_prompts_than_those_of_others_do(model: TextTo
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_bars_of_prompts(model: TextToImage) -> None:
     """All 200 prompts of docs/models.md, some minutes: of fewer the share of single factors may fall below its bar."""
     found = evaluate_scenes(model, WORLD, n=200, sampler=cu.DDPM(steps=50, guidance_scale=3.0))

@@ -282,10 +282,10 @@ def train(
     directory.mkdir(parents=True, exist_ok=True)
     if run.checkpoint.exists():
         run.load()
-    if run.iteration >= config.iterations and resources.minutes is None:
-        return
     if resources.minutes is not None:  # until the first fit, as if all of it were still to come
         run.config = replace(config, iterations=run.iteration + config.iterations)
+    elif run.iteration >= config.iterations:
+        return
     ends = itertools.count(run.iteration) if resources.minutes else range(run.iteration, config.iterations)
     drawn = batches(task.draw, config.seed, ends, workers=resources.workers, device=run.device)
     started, counted = time.perf_counter(), run.iteration

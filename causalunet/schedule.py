@@ -24,6 +24,7 @@ __all__ = [
     "cosine_alpha_bar",
     "exploding_alpha_bar",
     "linear_alpha_bar",
+    "shifted_alpha_bar",
     "spaced_timesteps",
     "straight_alpha_bar",
     "training_schedule",
@@ -56,6 +57,36 @@ def linear_alpha_bar(timesteps: int = 1000) -> NDArray[np.float64]:
     """
     scale = 1000 / timesteps
     return np.asarray(np.cumprod(1 - np.linspace(scale * 0.0001, scale * 0.02, timesteps)), dtype=np.float64)
+
+
+def shifted_alpha_bar(alpha_bar: NDArray[np.float64], shift: float) -> NDArray[np.float64]:
+    """Schedule with another log SNR at every timestep (Hoogeboom, Heek & Salimans 2023, section 3.1).
+
+    The same noise leaves less to be seen of an image with fewer pixels: there are fewer neighbours to average it over.
+    What a schedule shows of an image at 64 x 64 pixels, a shift of 2 log(64 / d) shows of it at d x d.
+
+    Parameters
+    ----------
+    alpha_bar : ndarray of float64, (timestep,)
+        Share of signal variance at every training timestep.
+    shift : float
+        Added to log SNR, the natural logarithm of signal variance over noise variance: more signal if positive.
+
+    Returns
+    -------
+    ndarray of float64, (timestep,)
+
+    Raises
+    ------
+    SpecError
+        The shift is no finite number.
+    """
+    if not math.isfinite(shift):
+        raise SpecError(f"A schedule's log SNR can be shifted by a finite number; got {shift}.")
+    share = np.asarray(alpha_bar, dtype=np.float64)
+    # exact where nothing is shifted, and at the ends
+    raised = share * math.exp(shift / 2)
+    return np.asarray(raised / (raised + (1 - share) * math.exp(-shift / 2)), dtype=np.float64) if shift else share
 
 
 def straight_alpha_bar(timesteps: int = 1000) -> NDArray[np.float64]:

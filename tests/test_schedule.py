@@ -8,9 +8,10 @@ from diffusers import DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from causalunet.errors import SpecError
-from causalunet.schedule import Schedule, cosine_alpha_bar, linear_alpha_bar, spaced_timesteps
+from causalunet.schedule import Schedule, cosine_alpha_bar, linear_alpha_bar, shifted_alpha_bar, spaced_timesteps
 
 SCHEDULES = {"cosine": cosine_alpha_bar(), "linear": linear_alpha_bar()}
 
@@ -53,6 +54,32 @@ def test_cosine_is_the_equation_where_beta_is_not_capped() -> None:
     share = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
     np.testing.assert_allclose(cosine_alpha_bar()[:998], share, rtol=1e-9)
     assert betas(cosine_alpha_bar())[-1] == pytest.approx(0.999)
+
+
+@given(shift=st.floats(-8, 8), other=st.floats(-8, 8), name=st.sampled_from(list(SCHEDULES)))
+def test_a_shift_adds_to_log_snr(shift: float, other: float, name: str) -> None:
+    share = SCHEDULES[name]
+    shifted = shifted_alpha_bar(share, shift)
+    np.testing.assert_allclose(logit(shifted), logit(share) + shift, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(shifted_alpha_bar(shifted, other), shifted_alpha_bar(share, shift + other), rtol=1e-8)
+    assert (np.diff(shifted) < 0).all()
+    np.testing.assert_array_equal(shifted_alpha_bar(np.array([1.0, 0.0]), shift), [1, 0])
+
+
+def test_a_shifted_cosine_is_the_equation_of_simple_diffusion() -> None:
+    """Hoogeboom et al. 2023: 2 log(64 / d) is added to log SNR, here of the cosine of Nichol & Dhariwal 2021."""
+    t = (np.arange(1, 999) / 1000 + 0.008) / 1.008
+    offset = np.cos(0.008 / 1.008 * np.pi / 2) ** 2  # alpha_bar is 1 at t = 0
+    cosine = logit(np.cos(t * np.pi / 2) ** 2 / offset)
+    expected = expit(cosine + 2 * np.log(64 / 32))
+    np.testing.assert_allclose(shifted_alpha_bar(cosine_alpha_bar(), 2 * np.log(2))[:998], expected, rtol=1e-9)
+    np.testing.assert_array_equal(shifted_alpha_bar(cosine_alpha_bar(), 0), cosine_alpha_bar())
+
+
+@pytest.mark.parametrize("shift", [np.inf, -np.inf, np.nan])
+def test_a_shift_is_a_finite_number(shift: float) -> None:
+    with pytest.raises(SpecError, match="log SNR can be shifted by a finite number; got"):
+        shifted_alpha_bar(cosine_alpha_bar(), shift)
 
 
 def test_spacing_is_that_of_glide() -> None:

@@ -165,10 +165,11 @@ def _evaluate_scenes(options: argparse.Namespace) -> Exit:
 def _binding_table(errors: DataArray) -> Table:
     table = Table(title=f"Squared error of the estimate of x_0, {errors.attrs['samples']} scenes told in full")
     table.caption = "exchanged: the colours of the two groups, by the same words in another order"
-    for column in ("timestep", "own prompt", "exchanged", "none"):
+    for column in ("timestep", "log SNR", "own prompt", "exchanged", "none"):
         table.add_column(column, justify="right")
-    for timestep, (own, exchanged, none) in zip(errors["timestep"].values, errors.values, strict=True):
-        table.add_row(str(timestep), f"{own:.4f}", *(f"{other / own - 1:+.1%}" for other in (exchanged, none)))
+    at = zip(errors["timestep"].values, errors["log_snr"].values, errors.values, strict=True)
+    for timestep, log_snr, (own, *others) in at:
+        table.add_row(str(timestep), f"{log_snr:.1f}", f"{own:.4f}", *(f"{other / own - 1:+.1%}" for other in others))
     return table
 
 
@@ -240,6 +241,7 @@ _CONFIGURED = (
     "focus_from",
     "candidate",
     "prediction",
+    "log_snr_shift",
     "text_iterations",
 )
 

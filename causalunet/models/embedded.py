@@ -6,10 +6,10 @@ from contextlib import nullcontext
 from importlib.resources import as_file, files
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from causalunet.design.limits import is_number
+from causalunet.errors import CheckpointError
 from causalunet.models.checkpoints import load_weights, read_training, read_weights
 from causalunet.models.devices import usable_device
 from causalunet.models.factor_reader import FactorReader
@@ -19,6 +19,7 @@ from causalunet.models.text_transformer import TextConfig
 from causalunet.models.vocabulary import Vocabulary
 from causalunet.paths import given_path
 from causalunet.prediction import LEARNED, Prediction
+from causalunet.schedule import cosine_alpha_bar, shifted_alpha_bar
 
 __all__ = ["embedded_model", "small_unet"]
 
@@ -49,18 +50,17 @@ def embedded_model(
     name: str,
     config: UNetConfig,
     vocabulary: Vocabulary,
-    alpha_bar: NDArray[np.float64],
     *,
     reader: FactorReader,
     checkpoint: str | Path | None,
     device: str,
 ) -> TextToImage:
-    """Build a model and load its weights, by default those that ship with the package.
+    """Build a model with its weights, by default those of the package, and the schedule that they were trained for.
 
     Raises
     ------
     CheckpointError
-        The file is not a checkpoint of this architecture.
+        The file is not a checkpoint of this architecture, or says a schedule that is none.
     ModelError
         The device is not there, or PyTorch cannot use it.
     """
@@ -71,7 +71,12 @@ def embedded_model(
     shipped = files("causalunet") / "weights" / f"{name}.safetensors"
     with nullcontext(given_path(checkpoint)) if checkpoint is not None else as_file(shipped) as path:
         load_weights(unet, read_weights(path), path.name if checkpoint is None else str(checkpoint))
-        told = read_training(path).get("prediction")
+        training = read_training(path)
     unet.eval().requires_grad_(False)
+    told = training.get("prediction")
     prediction = Prediction(told, variance=True) if told else LEARNED
+    shift = training.get("log_snr_shift", 0.0)
+    if not is_number(shift):
+        raise CheckpointError(f"{checkpoint} says that log SNR was shifted by {shift!r}, which is no number.")
+    alpha_bar = shifted_alpha_bar(cosine_alpha_bar(), shift)
     return TextToImage(name, unet, vocabulary, alpha_bar, reader=reader, prediction=prediction)

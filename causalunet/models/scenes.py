@@ -11,7 +11,6 @@ from causalunet.models.openai_layout import UNetConfig
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.vocabulary import SCENES_VOCABULARY
 from causalunet.paths import given_path
-from causalunet.schedule import cosine_alpha_bar
 
 __all__ = ["SCENES_CONFIG", "load_scenes"]
 
@@ -52,7 +51,6 @@ def load_scenes(
         "scenes",
         config,
         SCENES_VOCABULARY,
-        cosine_alpha_bar(),
         reader=read,
         checkpoint=checkpoint,
         device=device,

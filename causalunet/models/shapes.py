@@ -9,7 +9,6 @@ from causalunet.models.embedded import embedded_model, small_unet
 from causalunet.models.factor_reader import load_reader
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.vocabulary import tokenize
-from causalunet.schedule import cosine_alpha_bar
 
 __all__ = ["SHAPES_CONFIG", "load_shapes"]
 
@@ -39,7 +38,6 @@ def load_shapes(checkpoint: str | Path | None = None, device: str = "cpu") -> Te
         "shapes",
         SHAPES_CONFIG,
         tokenize,
-        cosine_alpha_bar(),
         reader=load_reader(),
         checkpoint=checkpoint,
         device=device,

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from causalunet.design.limits import is_number
 from causalunet.errors import SpecError
 from causalunet.models.openai_layout import TextUNet, UNetConfig
 from causalunet.models.vocabulary import Vocabulary
-from causalunet.schedule import cosine_alpha_bar
+from causalunet.schedule import cosine_alpha_bar, shifted_alpha_bar
 from causalunet.training.batches import Batch
 from causalunet.training.diffusion import HybridLoss, noise_weight
 from causalunet.training.loop import LoopConfig
@@ -39,21 +40,31 @@ class DenoisingConfig(LoopConfig):
     prediction : {"eps", "v"}
         The noise; or v of Salimans & Ho 2022, each timestep with the same weight: at the noisiest it is the image
         itself, while of the noise it takes all precision of a network to tell an image apart.
+    log_snr_shift : float
+        Of the squared-cosine schedule, see `causalunet.schedule.shifted_alpha_bar`.
 
     Raises
     ------
     SpecError
-        There is no such prediction.
+        There is no such prediction, or the shift is no finite number.
     """
 
     prompt_drop: float = 0.1
     focus_from: int
     prediction: Literal["eps", "v"] = "eps"
+    log_snr_shift: float = 0.0
 
     def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)
         if self.prediction not in ("eps", "v"):
             raise SpecError(f"prediction is eps, that of the noise, or v; got {self.prediction!r}.")
+        if not is_number(self.log_snr_shift):
+            raise SpecError(f"log_snr_shift is a finite number; got {self.log_snr_shift!r}.")
+
+    @property
+    def alpha_bar(self) -> NDArray[np.float64]:
+        """Share of signal variance at every timestep, (timestep,)."""
+        return shifted_alpha_bar(cosine_alpha_bar(), self.log_snr_shift)
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class DrawNoisy:
         if self.config.prediction == "v":
             weight = np.ones(size, dtype=np.float32)
         else:
-            weight = noise_weight(cosine_alpha_bar(), 20.0 if focused else 5.0)[timesteps].astype(np.float32)
+            weight = noise_weight(self.config.alpha_bar, 20.0 if focused else 5.0)[timesteps].astype(np.float32)
         arrays = {
             "images": images,
             "tokens": tokens,
@@ -118,7 +129,7 @@ class Denoising:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw.config.seed)
             self.network: TextUNet = TextUNet(unet)
-        self._criterion = HybridLoss(cosine_alpha_bar(), device=device)
+        self._criterion = HybridLoss(draw.config.alpha_bar, device=device)
         self._of: Literal["eps", "v"] = draw.config.prediction
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

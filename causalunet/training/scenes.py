@@ -94,7 +94,7 @@ class ScenesTrainingConfig(DenoisingConfig):
         There is no such candidate, or the first stage has less than no iteration.
     """
 
-    iterations: int = 5500
+    iterations: int = 4500
     batch_size: int = 32
     learning_rate: float = 1e-3
     warmup: int = 200
@@ -103,6 +103,7 @@ class ScenesTrainingConfig(DenoisingConfig):
     autocast: str | None = "bfloat16"
     focus_from: int = 0
     prediction: Literal["eps", "v"] = "v"
+    log_snr_shift: float = 3.7
     candidate: str = "free"
     text_iterations: int = 1000
 

@@ -58,8 +58,11 @@ def images() -> Tensor:
 def test_errors_are_those_of_the_estimate_and_tell_whether_order_counts(of: Any, ordered: bool, images: Tensor) -> None:
     told = replace(load_scenes(), prediction=Prediction(of, variance=True))
     model = replace(told, unet=_Painter(told, images, ordered=ordered))
-    found = evaluate_binding(model, WORLD, n=8, seed=2, timesteps=(900, 300))
+    found = evaluate_binding(model, WORLD, n=8, seed=2, log_snrs=(-3.7, 2.0))
     assert found.dims == ("timestep", "prompt")
+    share = told.alpha_bar[found["timestep"].values]
+    np.testing.assert_allclose(found["log_snr"], np.log(share / (1 - share)))
+    np.testing.assert_allclose(found["log_snr"], (-3.7, 2.0), atol=0.05)
     own, exchanged, none = found.values.T
     np.testing.assert_allclose(own[0], own[1], rtol=1e-3)  # it knows the image at any noise
     np.testing.assert_allclose(none, 0, atol=1e-6)
@@ -71,7 +74,7 @@ def test_errors_are_those_of_the_estimate_and_tell_whether_order_counts(of: Any,
 
 
 def test_the_model_that_ships_follows_which_group_a_word_belongs_to() -> None:
-    found = evaluate_binding(load_scenes(), WORLD, n=16, timesteps=(990, 850))
+    found = evaluate_binding(load_scenes(), WORLD, n=16, log_snrs=(-8.3, -2.9))
     own, exchanged, none = found.values.T
     assert (exchanged > 1.2 * own).all()
     assert (none > 1.1 * own).all()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.special import expit, logit
 
 import causalunet as cu
 from causalunet.errors import CheckpointError, PromptError, SpecError
@@ -19,6 +22,9 @@ from causalunet.models.scenes import load_scenes
 from causalunet.models.text_to_image import TextToImage
 from causalunet.models.vocabulary import SCENES_VOCABULARY
 from causalunet.prediction import LEARNED, Prediction
+from causalunet.schedule import cosine_alpha_bar
+from causalunet.training.denoising import Denoising
+from causalunet.training.diffusion import noise_weight
 from causalunet.training.scenes import CANDIDATES, ScenesTrainingConfig, candidate, draw_batch, train_scenes
 from causalunet.training.scenes_evaluation import DepthEffect, ScenesEvaluation, evaluate_depth, evaluate_scenes
 from causalunet.worlds.groups import FACTORS, Description, GroupWorld, held_out
@@ -31,6 +37,7 @@ TINY = ScenesTrainingConfig(
     focus_from=3,
     prediction="eps",
     text_iterations=0,
+    log_snr_shift=0.0,
     autocast="float32",
 )
 NAMES = list(FACTORS)
@@ -127,6 +134,43 @@ def test_weights_tell_what_they_predict(tmp_path: Path, trained: Path) -> None:
     assert (batch["weight"] == 1).all()
     with pytest.raises(SpecError, match="prediction is eps, that of the noise, or v; got 'x'"):
         replace(TINY, prediction="x")  # type: ignore[arg-type]
+
+
+def test_weights_are_asked_on_the_schedule_that_they_were_trained_for(tmp_path: Path, trained: Path) -> None:
+    for _ in train_scenes(replace(TINY, log_snr_shift=2.5), tmp_path):
+        pass
+    plain, shifted = (load_scenes(folder / "scenes.safetensors").alpha_bar for folder in (trained, tmp_path))
+    np.testing.assert_array_equal(plain, cosine_alpha_bar())
+    np.testing.assert_allclose(logit(shifted) - logit(plain), 2.5)
+    untold = load_file(trained / "scenes.safetensors")
+    save_file(untold, tmp_path / "untold.safetensors")
+    np.testing.assert_array_equal(load_scenes(tmp_path / "untold.safetensors").alpha_bar, plain)
+    for odd in ("much", None, float("nan")):
+        save_file(untold, tmp_path / "odd.safetensors", metadata={"training": json.dumps({"log_snr_shift": odd})})
+        with pytest.raises(CheckpointError, match=r"odd\.safetensors says that log SNR was shifted by .*, which is no"):
+            load_scenes(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_noisy_images_are_those_of_the_schedule(prediction: Literal["eps", "v"]) -> None:
+    """Before training the network's output is 0, so that the error is the mean square of what it should be."""
+    config = replace(TINY, batch_size=8, prediction=prediction, log_snr_shift=3.0)
+    batch = draw_batch(config)(0, np.random.default_rng(0))
+    _, told = Denoising("scenes", candidate("free").unet, draw_batch(config)).loss(batch)
+    share = expit(logit(cosine_alpha_bar()) + 3)[batch["timesteps"].numpy()][:, None, None, None]
+    images, noise = batch["images"].numpy(), batch["noise"].numpy()
+    truth = noise if prediction == "eps" else np.sqrt(share) * noise - np.sqrt(1 - share) * images
+    assert float(told["v_mse" if prediction == "v" else "noise_mse"]) == pytest.approx((truth**2).mean(), rel=1e-5)
+    if prediction == "eps":
+        weight = noise_weight(expit(logit(cosine_alpha_bar()) + 3))[batch["timesteps"].numpy()]
+        np.testing.assert_allclose(batch["weight"], weight, rtol=1e-6)
+
+
+def test_a_shift_is_a_finite_number() -> None:
+    odd: Any
+    for odd in (float("inf"), float("nan"), "3"):
+        with pytest.raises(SpecError, match="log_snr_shift is a finite number; got"):
+            replace(TINY, log_snr_shift=odd)
 
 
 def test_a_file_that_tells_its_training_in_no_json_is_told(tmp_path: Path, trained: Path) -> None:

@@ -4,8 +4,8 @@ Their word map is the attention that pixels pay to a word, summed over heads, st
 it stands beside what the word does: its column of every attention map is zeroed, and the place of the change is
 compared with the map of the word, with that of the other word, and with the objects, which their colours tell.
 
-    python studies/systems/daam/study.py --quick     # three quarters of a minute of CPU time
-    python studies/systems/daam/study.py --medium    # some ten times as much
+    python studies/systems/daam/study.py --quick     # two minutes of CPU time
+    python studies/systems/daam/study.py --medium    # some four times as much
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ PROMPTS = tuple(
 
 
 def quick(folder: Folder) -> cu.Study:
-    """8 steps, 8 prompts, 2 seeds."""
-    return make_study(folder, steps=8, seeds=2)
+    """20 steps, 8 prompts, 2 seeds."""
+    return make_study(folder, steps=20, seeds=2)
 
 
 def medium(folder: Folder) -> cu.Study:

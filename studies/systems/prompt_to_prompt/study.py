@@ -4,8 +4,8 @@ Prompt-to-Prompt (2022, arXiv 2208.01626) runs an edited prompt with the attenti
 first share of the steps. Here that is a patch of maps, from no steps to all; re-weighting of a word is a scaled column.
 Each image is compared with the original's and with the edited prompt's own, of the same noise.
 
-    python studies/systems/prompt_to_prompt/study.py --quick     # half a minute of CPU time
-    python studies/systems/prompt_to_prompt/study.py --medium    # some ten times as much
+    python studies/systems/prompt_to_prompt/study.py --quick     # two minutes of CPU time
+    python studies/systems/prompt_to_prompt/study.py --medium    # some four times as much
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ WEIGHTS = (0.0, 3.0)
 
 
 def quick(folder: Folder) -> cu.Study:
-    """6 steps, 2 seeds."""
-    return make_study(folder, steps=6, seeds=2)
+    """21 steps, 2 seeds."""
+    return make_study(folder, steps=21, seeds=2)
 
 
 def medium(folder: Folder) -> cu.Study:

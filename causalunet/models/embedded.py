@@ -70,13 +70,14 @@ def embedded_model(
     unet = unet.to_empty(device=place)
     shipped = files("causalunet") / "weights" / f"{name}.safetensors"
     with nullcontext(given_path(checkpoint)) if checkpoint is not None else as_file(shipped) as path:
-        load_weights(unet, read_weights(path), path.name if checkpoint is None else str(checkpoint))
+        source = path.name if checkpoint is None else str(checkpoint)
+        load_weights(unet, read_weights(path), source)
         training = read_training(path)
     unet.eval().requires_grad_(False)
     told = training.get("prediction")
     prediction = Prediction(told, variance=True) if told else LEARNED
     shift = training.get("log_snr_shift", 0.0)
     if not is_number(shift):
-        raise CheckpointError(f"{checkpoint} says that log SNR was shifted by {shift!r}, which is no number.")
+        raise CheckpointError(f"{source} says that log SNR was shifted by {shift!r}, which is no number.")
     alpha_bar = shifted_alpha_bar(cosine_alpha_bar(), shift)
     return TextToImage(name, unet, vocabulary, alpha_bar, reader=reader, prediction=prediction)

@@ -236,6 +236,7 @@ def _add_models(commands: Any) -> None:
     train.add_argument("--begin-with", metavar="FILE", help="weights to begin with instead of drawn ones")
     train.add_argument("--autocast", metavar="TYPE", help="bfloat16, faster where a processor has it, or float32")
     train.add_argument("--focus-from", type=int, help="iteration from which noise comes first (shapes, scenes)")
+    train.add_argument("--layout-until", type=int, help="until which it is noise without a shift (shapes, scenes)")
     train.add_argument("--prediction", metavar="KIND", help="v, or eps, the noise: what is learned (shapes, scenes)")
     train.add_argument("--log-snr-shift", type=float, help="more signal at every timestep (shapes, scenes)")
     train.add_argument("--text-iterations", type=int, help="of the text transformer alone, before all else (scenes)")

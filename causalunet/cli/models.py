@@ -239,6 +239,7 @@ _CONFIGURED = (
     "begin_with",
     "autocast",
     "focus_from",
+    "layout_until",
     "candidate",
     "prediction",
     "log_snr_shift",

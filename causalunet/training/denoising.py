@@ -20,7 +20,10 @@ from causalunet.training.batches import Batch
 from causalunet.training.diffusion import HybridLoss, noise_weight
 from causalunet.training.loop import LoopConfig
 
-__all__ = ["Denoising", "DenoisingConfig", "DrawNoisy", "Pictures", "draw_timesteps", "dropped"]
+__all__ = ["NOISIEST", "Denoising", "DenoisingConfig", "DrawNoisy", "Pictures", "draw_timesteps", "dropped"]
+
+NOISIEST = 0.2
+"""Share of the squared-cosine schedule's timesteps in which a text decides the layout."""
 
 Pictures = Callable[[int, np.random.Generator], tuple[NDArray[np.float32], Sequence[str]]]
 """Draws images in [-1, 1], (image, channel, y, x), and their prompts; can be pickled."""
@@ -37,6 +40,9 @@ class DenoisingConfig(LoopConfig):
     focus_from : int
         From this iteration on, half of the timesteps are drawn from the noisiest fifth and its weight in the loss is
         raised: only there does the text decide the layout; later the noisy image itself shows it.
+    layout_until : int
+        Until this iteration that fifth is of the squared-cosine schedule: timesteps that have as much noise, of which a
+        shift leaves few. On too few of them the order of words is not learned.
     prediction : {"eps", "v"}
         The noise; or v of Salimans & Ho 2022, each timestep with the same weight: at the noisiest it is the image
         itself, while of the noise it takes all precision of a network to tell an image apart.
@@ -51,6 +57,7 @@ class DenoisingConfig(LoopConfig):
 
     prompt_drop: float = 0.1
     focus_from: int
+    layout_until: int = 0
     prediction: Literal["eps", "v"] = "eps"
     log_snr_shift: float = 0.0
 
@@ -65,6 +72,16 @@ class DenoisingConfig(LoopConfig):
     def alpha_bar(self) -> NDArray[np.float64]:
         """Share of signal variance at every timestep, (timestep,)."""
         return shifted_alpha_bar(cosine_alpha_bar(), self.log_snr_shift)
+
+    def noisiest(self, iteration: int) -> float | None:
+        """Share of the timesteps, the noisiest, of which half are drawn at an iteration; None draws all alike."""
+        if iteration < self.focus_from:
+            return None
+        if iteration >= self.layout_until:
+            return NOISIEST
+        unshifted = cosine_alpha_bar()
+        asked = unshifted[round((1 - NOISIEST) * len(unshifted))]
+        return max(1, int((self.alpha_bar <= asked).sum())) / len(unshifted)
 
 
 @dataclass(frozen=True)
@@ -85,15 +102,17 @@ class DrawNoisy:
 
     def __call__(self, iteration: int, rng: np.random.Generator) -> Batch:
         """Draw images, prompts, timesteps and noise."""
-        size, focused = self.config.batch_size, iteration >= self.config.focus_from
+        size, noisiest = self.config.batch_size, self.config.noisiest(iteration)
         images, prompts = self.pictures(size, rng)
         tokens, mask = self.vocabulary(dropped(prompts, self.config.prompt_drop, rng))
-        timesteps = draw_timesteps(size, rng, focused=focused)
+        timesteps = draw_timesteps(size, rng, noisiest=noisiest)
         noise = rng.standard_normal(images.shape, dtype=np.float32)
         if self.config.prediction == "v":
             weight = np.ones(size, dtype=np.float32)
         else:
-            weight = noise_weight(self.config.alpha_bar, 20.0 if focused else 5.0)[timesteps].astype(np.float32)
+            weight = noise_weight(self.config.alpha_bar, 5.0 if noisiest is None else 20.0)[timesteps].astype(
+                np.float32
+            )
         arrays = {
             "images": images,
             "tokens": tokens,
@@ -142,7 +161,7 @@ class Denoising:
         return loss, {"v_mse" if self._of == "v" else "noise_mse": error.mean()}
 
 
-def draw_timesteps(size: int, rng: np.random.Generator, *, focused: bool) -> NDArray[np.int64]:
+def draw_timesteps(size: int, rng: np.random.Generator, *, noisiest: float | None = None) -> NDArray[np.int64]:
     """One draw per stratum: the same expectation as independent timesteps, less variance.
 
     Parameters
@@ -150,11 +169,11 @@ def draw_timesteps(size: int, rng: np.random.Generator, *, focused: bool) -> NDA
     size : int
         Number of timesteps, each in 0 to 999.
     rng : numpy.random.Generator
-    focused : bool
-        Draw half of them from the noisiest fifth.
+    noisiest : float, optional
+        Draw half of them from this share of all, the noisiest.
     """
     strata = (np.arange(size) + rng.random(size)) / size
-    if focused:
-        strata = np.where(strata < 0.5, 2 * strata, 0.8 + 0.4 * (strata - 0.5))
+    if noisiest is not None:
+        strata = np.where(strata < 0.5, 2 * strata, (1 - noisiest) + 2 * noisiest * (strata - 0.5))
     timesteps: NDArray[np.int64] = (strata * 1000).astype(np.int64)
     return timesteps

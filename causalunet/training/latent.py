@@ -31,7 +31,7 @@ from causalunet.noise import initial_noise
 from causalunet.prediction import PREDICTIONS, Told
 from causalunet.schedule import cosine_alpha_bar
 from causalunet.training.batches import Batch
-from causalunet.training.denoising import draw_timesteps
+from causalunet.training.denoising import NOISIEST, draw_timesteps
 from causalunet.training.loop import LoopConfig, Resources, train
 from causalunet.training.told_images import draw_told
 
@@ -205,7 +205,7 @@ class _DrawNoisy:
             **draw_told(size, rng, prompt_drop=self.config.prompt_drop),
             "spread": _latent_noise(size, rng),
             "noise": _latent_noise(size, rng),
-            "timesteps": torch.from_numpy(draw_timesteps(size, rng, focused=focused)),
+            "timesteps": torch.from_numpy(draw_timesteps(size, rng, noisiest=NOISIEST if focused else None)),
         }
 
 

@@ -94,14 +94,15 @@ class ScenesTrainingConfig(DenoisingConfig):
         There is no such candidate, or the first stage has less than no iteration.
     """
 
-    iterations: int = 4500
+    iterations: int = 10000
     batch_size: int = 32
     learning_rate: float = 1e-3
     warmup: int = 200
-    decay: int = 1400
+    decay: int = 2200
     ema: float = 0.999
     autocast: str | None = "bfloat16"
     focus_from: int = 0
+    layout_until: int = 7000
     prediction: Literal["eps", "v"] = "v"
     log_snr_shift: float = 3.7
     candidate: str = "free"

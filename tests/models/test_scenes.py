@@ -77,7 +77,7 @@ def test_weights_are_small_and_say_how_they_were_made(name: str) -> None:
     begun = told.pop("begin_with", None)
     assert begun is None or re.fullmatch("[0-9a-f]{64}", begun), "the digest of the weights that a run went on from"
     # what weights of before there was such a choice do not tell
-    before = {"ema": 0.0, "prediction": "eps", "log_snr_shift": 0.0}
+    before = {"ema": 0.0, "prediction": "eps", "log_snr_shift": 0.0, "layout_until": 0}
     asked = {name: value for name, value in config.items() if value is not None}
     assert asked == {name: before[name] for name in before.keys() & asked.keys()} | told
 

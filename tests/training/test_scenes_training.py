@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from scipy.special import expit, logit
 
@@ -23,7 +25,7 @@ from causalunet.models.text_to_image import TextToImage
 from causalunet.models.vocabulary import SCENES_VOCABULARY
 from causalunet.prediction import LEARNED, Prediction
 from causalunet.schedule import cosine_alpha_bar
-from causalunet.training.denoising import Denoising
+from causalunet.training.denoising import Denoising, draw_timesteps
 from causalunet.training.diffusion import noise_weight
 from causalunet.training.scenes import CANDIDATES, ScenesTrainingConfig, candidate, draw_batch, train_scenes
 from causalunet.training.scenes_evaluation import DepthEffect, ScenesEvaluation, evaluate_depth, evaluate_scenes
@@ -37,6 +39,7 @@ TINY = ScenesTrainingConfig(
     focus_from=3,
     prediction="eps",
     text_iterations=0,
+    layout_until=0,
     log_snr_shift=0.0,
     autocast="float32",
 )
@@ -164,6 +167,27 @@ def test_noisy_images_are_those_of_the_schedule(prediction: Literal["eps", "v"])
     if prediction == "eps":
         weight = noise_weight(expit(logit(cosine_alpha_bar()) + 3))[batch["timesteps"].numpy()]
         np.testing.assert_allclose(batch["weight"], weight, rtol=1e-6)
+
+
+@given(shift=st.floats(0, 12), iteration=st.integers(0, 8))
+def test_a_layout_is_learned_where_there_is_as_much_noise_as_without_a_shift(shift: float, iteration: int) -> None:
+    config = replace(TINY, batch_size=1000, log_snr_shift=shift, focus_from=2, layout_until=5)
+    share = config.noisiest(iteration)
+    assert (share is None) == (iteration < 2)
+    timesteps = draw_timesteps(1000, np.random.default_rng(iteration), noisiest=share)
+    log_snr = logit(cosine_alpha_bar()) + shift
+    limit = max(logit(cosine_alpha_bar())[800], log_snr[-1]) if 2 <= iteration < 5 else log_snr[800]
+    noisy = (log_snr <= limit + 1e-9).sum() / 1000  # of all timesteps
+    asked = noisy if share is None else 0.5 + noisy / 2
+    assert (log_snr[timesteps] <= limit + 1e-9).mean() == pytest.approx(asked, abs=0.002)
+
+
+def test_without_a_shift_a_layout_is_learned_in_the_same_timesteps() -> None:
+    unshifted = [replace(TINY, focus_from=0, layout_until=until) for until in (0, 9)]
+    first, second = (draw_batch(config)(0, np.random.default_rng(0)) for config in unshifted)
+    assert torch.equal(first["timesteps"], second["timesteps"])
+    shifted = replace(unshifted[1], log_snr_shift=3.0)
+    assert not torch.equal(first["timesteps"], draw_batch(shifted)(0, np.random.default_rng(0))["timesteps"])
 
 
 def test_a_shift_is_a_finite_number() -> None:

@@ -94,15 +94,14 @@ class ScenesTrainingConfig(DenoisingConfig):
         There is no such candidate, or the first stage has less than no iteration.
     """
 
-    iterations: int = 9500
+    iterations: int = 4500
     batch_size: int = 32
     learning_rate: float = 1e-3
     warmup: int = 200
-    decay: int = 2200
+    decay: int = 1400
     ema: float = 0.999
     autocast: str | None = "bfloat16"
     focus_from: int = 0
-    layout_until: int = 6000
     prediction: Literal["eps", "v"] = "v"
     log_snr_shift: float = 3.7
     candidate: str = "free"

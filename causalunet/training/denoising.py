@@ -42,7 +42,7 @@ class DenoisingConfig(LoopConfig):
         raised: only there does the text decide the layout; later the noisy image itself shows it.
     layout_until : int
         Until this iteration that fifth is of the squared-cosine schedule: timesteps that have as much noise, of which a
-        shift leaves few. On too few of them the order of words is not learned.
+        shift leaves few. `scenes` did not learn the order of words from so few.
     prediction : {"eps", "v"}
         The noise; or v of Salimans & Ho 2022, each timestep with the same weight: at the noisiest it is the image
         itself, while of the noise it takes all precision of a network to tell an image apart.
@@ -110,9 +110,8 @@ class DrawNoisy:
         if self.config.prediction == "v":
             weight = np.ones(size, dtype=np.float32)
         else:
-            weight = noise_weight(self.config.alpha_bar, 5.0 if noisiest is None else 20.0)[timesteps].astype(
-                np.float32
-            )
+            max_weight = 5.0 if noisiest is None else 20.0
+            weight = noise_weight(self.config.alpha_bar, max_weight)[timesteps].astype(np.float32)
         arrays = {
             "images": images,
             "tokens": tokens,

@@ -28,7 +28,7 @@ def evaluate_binding(
     seed: int = 2,
     log_snrs: Sequence[float] = (-8.3, -5.1, -3.7, -2.9, -1.35),
 ) -> xr.DataArray:
-    """Compare estimates of the image under the scene's own prompt, with colours of the groups exchanged, and without.
+    """Compare estimates of the image under the scene's own prompt, with words of the groups exchanged, and without.
 
     Parameters
     ----------
@@ -46,8 +46,9 @@ def evaluate_binding(
     Returns
     -------
     xarray.DataArray, (timestep, prompt)
-        Mean squared error of the estimate of x_0, of images in [-1, 1]; prompts are ``own``, ``exchanged``, ``none``,
-        and ``log_snr`` is what the timestep has.
+        Mean squared error of the estimate of x_0, of images in [-1, 1]; prompts are ``own``, ``colours exchanged``,
+        ``shapes exchanged`` (the same prompt where both groups have the same shape) and ``none``, and ``log_snr`` is
+        what the timestep has.
 
     Raises
     ------
@@ -56,8 +57,8 @@ def evaluate_binding(
 
     Notes
     -----
-    A network that takes a prompt for a bag of words has the same error under ``own`` and ``exchanged``. Where no
-    signal is left, the best estimate is the mean of the images that a prompt describes.
+    A network that takes a prompt for a bag of words has the same error with words exchanged. Where no signal is
+    left, the best estimate is the mean of the images that a prompt describes.
     """
     rng, training = np.random.default_rng(seed), training_of(model)
     levels = [training.level(round(training.level_of(log_snr).timestep)) for log_snr in log_snrs]
@@ -66,7 +67,8 @@ def evaluate_binding(
     images, said = torch.from_numpy(render(codes, rng)), told.describe(codes, rng)
     prompts: dict[str, list[str]] = {
         "own": [one.prompt for one in said],
-        "exchanged": [_exchanged(one).prompt for one in said],
+        "colours exchanged": [_exchanged(one, "colour").prompt for one in said],
+        "shapes exchanged": [_exchanged(one, "shape").prompt for one in said],
         "none": [NO_PROMPT] * n,
     }
     encoded = {name: model.encode(words) for name, words in prompts.items()}
@@ -88,13 +90,10 @@ def evaluate_binding(
     )
 
 
-def _exchanged(said: Description) -> Description:
-    """The description with the colours of both groups exchanged: the same words in another order."""
-    return replace(
-        said,
-        first=replace(said.first, colour=said.second.colour),
-        second=replace(said.second, colour=said.first.colour),
-    )
+def _exchanged(said: Description, factor: str) -> Description:
+    """The description with a factor of both groups exchanged: the same words, but for plurals, in another order."""
+    first, second = ({factor: getattr(group, factor)} for group in (said.first, said.second))
+    return replace(said, first=replace(said.first, **second), second=replace(said.second, **first))
 
 
 def _error(model: TextToImage, images: Tensor, noise: Tensor, level: Level, text: tuple[Tensor, ...]) -> float:

@@ -63,9 +63,11 @@ def test_errors_are_those_of_the_estimate_and_tell_whether_order_counts(of: Any,
     share = told.alpha_bar[found["timestep"].values]
     np.testing.assert_allclose(found["log_snr"], np.log(share / (1 - share)))
     np.testing.assert_allclose(found["log_snr"], (-3.7, 2.0), atol=0.05)
-    own, exchanged, none = found.values.T
+    own, exchanged, shapes, none = found.values.T
     np.testing.assert_allclose(own[0], own[1], rtol=1e-3)  # it knows the image at any noise
     np.testing.assert_allclose(none, 0, atol=1e-6)
+    if ordered:  # of a model that reads nothing but the first colour; a plural is another word
+        np.testing.assert_allclose(shapes, own, rtol=1e-4)
     assert own.min() > 1e-4
     if ordered:
         assert (abs(exchanged / own - 1) > 0.001).all()
@@ -75,6 +77,7 @@ def test_errors_are_those_of_the_estimate_and_tell_whether_order_counts(of: Any,
 
 def test_the_model_that_ships_follows_which_group_a_word_belongs_to() -> None:
     found = evaluate_binding(load_scenes(), WORLD, n=16, log_snrs=(-8.3, -2.9))
-    own, exchanged, none = found.values.T
+    own, exchanged, shapes, none = found.values.T
     assert (exchanged > 1.2 * own).all()
+    assert (shapes > own).all()
     assert (none > 1.1 * own).all()

@@ -164,7 +164,7 @@ def _evaluate_scenes(options: argparse.Namespace) -> Exit:
 
 def _binding_table(errors: DataArray) -> Table:
     table = Table(title=f"Squared error of the estimate of x_0, {errors.attrs['samples']} scenes told in full")
-    table.caption = "exchanged: between the two groups, by the same words in another order"
+    table.caption = "exchanged: between the two groups, by the same words, but for plurals, in another order"
     for column in ("timestep", "log SNR", "own prompt", "colours\nexchanged", "shapes\nexchanged", "none"):
         table.add_column(column, justify="right")
     at = zip(errors["timestep"].values, errors["log_snr"].values, errors.values, strict=True)
